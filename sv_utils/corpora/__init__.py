@@ -1,0 +1,285 @@
+"""
+Corpora as data: what is published, where, with which checksums, and how a file's name says who speaks.
+
+Each module of this package is one corpus and holds one constant, ``CORPUS``; `get` finds it by name. Nothing here
+downloads or decodes: that is done by `sv_utils.download` and `sv_utils.store` for every corpus alike.
+"""
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from sv_utils import paths
+from sv_utils.errors import RequestError, nearest
+
+SUFFIXES = frozenset((".wav", ".m4a", ".flac", ".mp3", ".ogg", ".opus", ".aac", ".mp4", ".webm", ".wma", ".aif"))
+SUFFIXES |= {".aiff", ".au", ".caf", ".amr", ".w64"}
+LAYOUT = frozenset(("dev", "test", "wav", "aac"))  # folders above the speakers' in VoxCeleb's archives
+
+
+@dataclass(frozen=True)
+class Archive:
+    """
+    One zip of a corpus, published whole or cut into parts.
+
+    Attributes
+    ----------
+    name : str
+        Name of the whole zip.
+    subset : {'dev', 'test'}
+        'dev' may be trained on, 'test' never.
+    parts : tuple of (file, md5)
+        What is downloaded, in the order in which the pieces are concatenated; one entry when published whole.
+    md5 : str, optional
+        Of the concatenation.
+    utterances, speakers : int, optional
+        Official counts.
+    """
+
+    name: str
+    subset: str
+    parts: tuple[tuple[str, str], ...]
+    md5: str | None = None
+    utterances: int | None = None
+    speakers: int | None = None
+
+
+@dataclass(frozen=True)
+class Text:
+    """
+    A small published file: a trial list or the speaker table.
+
+    Attributes
+    ----------
+    file : str
+        Its name.
+    rows : int, optional
+        How many rows it must have, a table's header not counted; None for a file that the user may provide or not.
+    md5 : str, optional
+        Its checksum; without one the row count alone is verified.
+    url : str, optional
+        Where it is published; None for a file that lies in the corpus's `data` folder.
+    """
+
+    file: str
+    rows: int | None
+    md5: str | None = None
+    url: str | None = None
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """
+    Everything that the pipeline knows of one corpus.
+
+    Attributes
+    ----------
+    name : str
+        As in ``corpora.get(name)``.
+    remotes : tuple of Archive
+        The archives; none for a corpus that is a folder of the user's.
+    table : Text
+        The speaker table.
+    lists : mapping of str to Text
+        Trial lists (``label enrol test``) by name.
+    licence, citation, manual : str
+        Terms of use, the paper, and how to place the archives by hand.
+    routes : tuple of str
+        Addresses with ``{file}`` (and ``{key}`` where a personal key is needed), tried in this order.
+    data : Path, optional
+        Folder with the table and the lists, when they are part of the repository.
+    bundled : Path, optional
+        Folder with the archives, when they are part of the repository.
+    same_session : bool
+        Whether target trials compare recordings of one session, which flatters every system.
+    session_note : str
+        What to say of that wherever an error rate is printed.
+    """
+
+    name: str
+    remotes: tuple[Archive, ...]
+    table: Text
+    lists: Mapping[str, Text]
+    licence: str
+    citation: str
+    manual: str
+    routes: tuple[str, ...] = ()
+    data: Path | None = None
+    bundled: Path | None = None
+    same_session: bool = False
+    session_note: str = ""
+
+    def text_path(self, text: Text) -> Path:
+        """Where a table or list lies: in the repository, or among what `download.fetch` brought."""
+        return (self.data or paths.corpus_dir(self.name) / "texts") / text.file
+
+    def list_path(self, name: str) -> Path:
+        """Path of the trial list of that name; RequestError for a name that the corpus does not have."""
+        if name not in self.lists:
+            raise RequestError(f"corpus {self.name} has no trial list '{name}'{nearest(name, self.lists)}.")
+        return self.text_path(self.lists[name])
+
+    def trials(self, name: str) -> pd.DataFrame:
+        """
+        Read a trial list.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``label`` (1 target, 0 non-target), ``enrol``, ``test``, with the number of rows it must have.
+
+        Raises
+        ------
+        RequestError
+            Unknown list, missing file, or a wrong number of rows.
+        """
+        path = self.list_path(name)
+        table = self._read(path, sep=r"\s+", names=["label", "enrol", "test"], header=None)
+        if set(table["label"]) - {"0", "1"} or table.isna().to_numpy().any():
+            raise RequestError(f"{path} has a row that is not 'label enrol test' with label 0 or 1: fetch it again.")
+        self._check_rows(path, len(table), self.lists[name].rows)
+        return table.astype({"label": int})
+
+    def speakers(self) -> pd.DataFrame:
+        """
+        Read the speaker table.
+
+        Returns
+        -------
+        DataFrame
+            Index ``speaker``; columns ``gender`` ('f', 'm' or '') and whatever else is known, in lower case
+            (``nationality``, ``language``, ``age``, ...). Byte-order marks, tabs and stray blanks are dealt with.
+        """
+        path = self.text_path(self.table)
+        if self.table.rows is None and not path.exists():
+            return pd.DataFrame(index=pd.Index([], name="speaker"))
+        table = self._read(path)
+        table.columns = [re.sub(r"^\S+ id$|^id$", "speaker", name.strip().lower(), count=1) for name in table.columns]
+        table = table.loc[:, ~table.columns.duplicated()].apply(lambda column: column.str.strip())
+        self._check_rows(path, len(table), self.table.rows)
+        return table.set_index("speaker").rename(columns={"set": "subset"})
+
+    def _read(self, path: Path, sep: str | None = None, **options) -> pd.DataFrame:
+        if not path.exists():
+            raise RequestError(f"{path} is missing: run stage 01_download for corpus {self.name}.")
+        with open(path, encoding="utf-8-sig") as file:
+            sep = sep or ("\t" if "\t" in file.readline() else ",")
+        return pd.read_csv(path, sep=sep, dtype=str, keep_default_na=False, encoding="utf-8-sig", **options)
+
+    def _check_rows(self, path: Path, found: int, expected: int | None) -> None:
+        if expected is not None and found != expected:
+            raise RequestError(f"{path} has {found} rows instead of {expected}: remove it and fetch it again.")
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """Who speaks in a file, by its name; `id` is how trial lists call it."""
+
+    speaker: str
+    session: str
+    file: str
+
+    @property
+    def id(self) -> str:
+        """``<speaker>/<session>/<file>``, or ``<speaker>/<file>`` where there are no sessions."""
+        return "/".join(filter(None, (self.speaker, self.session, self.file)))
+
+
+def unsafe(name: str) -> str:
+    """
+    Say why a member's name must not be used as a path; '' for a safe name.
+
+    Examples
+    --------
+    >>> unsafe("wav/id10001/../../../etc/passwd")
+    "'..' in the name"
+    """
+    if not name or any(ord(character) < 32 for character in name):
+        return "empty name or control character in the name"
+    if "\\" in name:
+        return "backslash in the name"
+    if name.startswith("/") or re.match(r"^[A-Za-z]:", name):
+        return "absolute name"
+    return "'..' in the name" if ".." in name.split("/") else ""
+
+
+def parse(name: str) -> Utterance:
+    """
+    Read speaker, session and file out of a member's name: its last three components, whatever stands before.
+
+    A name of two components has no session.
+
+    Examples
+    --------
+    >>> parse("dev/aac/id00012/21Uxsk56VDQ/00001.m4a").id
+    'id00012/21Uxsk56VDQ/00001.m4a'
+
+    Raises
+    ------
+    RequestError
+        The name is unsafe or names no speaker.
+    """
+    reason = unsafe(name)
+    pieces = PurePosixPath(name).parts
+    if reason or len(pieces) < 2 or pieces[-3:][0] in LAYOUT:
+        raise RequestError(reason or "name is not <speaker>/<session>/<file>")
+    return Utterance(*pieces[-3:]) if len(pieces) > 2 else Utterance(pieces[0], "", pieces[1])
+
+
+def names() -> list[str]:
+    """Names of all corpora."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+
+
+def get(name: str) -> Corpus:
+    """
+    Find a corpus by name.
+
+    Raises
+    ------
+    RequestError
+        No such corpus; the nearest name is suggested.
+
+    Examples
+    --------
+    >>> get("ocean").remotes[1].speakers
+    26
+    """
+    if name not in names():
+        raise RequestError(f"there is no corpus '{name}'{nearest(name, names())}.")
+    return importlib.import_module(f"{__name__}.{name}").CORPUS
+
+
+def find_lists(lists: Iterable[str], names: Iterable[str]) -> dict[str, list[str]]:
+    """
+    Say which corpus each trial list belongs to.
+
+    Parameters
+    ----------
+    lists : iterable of str
+        Names of trial lists.
+    names : iterable of str
+        Names of the corpora to look in.
+
+    Returns
+    -------
+    dict
+        Corpus to its own lists among the wanted.
+
+    Raises
+    ------
+    RequestError
+        For a list that none of the corpora has.
+    """
+    owner = {item: name for name in names for item in get(name).lists}
+    for item in lists:
+        if item not in owner:
+            raise RequestError(f"there is no trial list '{item}' in the corpora of this profile{nearest(item, owner)}.")
+    return {
+        name: [item for item in lists if owner[item] == name] for name in dict.fromkeys(owner[item] for item in lists)
+    }

@@ -1,0 +1,509 @@
+import dataclasses
+import hashlib
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from release import DEV, files, m4a, make, voice, wav, zipped
+
+from sv_utils import audio, corpora, download, paths, store
+from sv_utils.download import VerifiedArchive, fetch
+from sv_utils.errors import RequestError, WorkError
+from sv_utils.store import Speech, prepare, read_manifest, split_validation, utterances
+
+MIRROR = os.environ.get("SV_MIRROR")
+
+
+@pytest.fixture(autouse=True)
+def surroundings(tmp_path, monkeypatch):
+    monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.delenv("SV_MIRROR", raising=False)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    return make(tmp_path / "release")
+
+
+def archive_of(path: Path, data: bytes) -> VerifiedArchive:
+    path.write_bytes(data)
+    entry = {"path": str(path), "bytes": len(data), "mtime_ns": path.stat().st_mtime_ns, "md5": ""}
+    return VerifiedArchive(path.name, "dev", hashlib.md5(data).hexdigest(), (entry,))
+
+
+def digest(folder: Path) -> str:
+    """One number for all finished files of a store."""
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    return hashlib.sha256(b"".join(name.encode() + (folder / name).read_bytes() for name in names)).hexdigest()
+
+
+def errors(manifest: pd.DataFrame) -> dict[str, str]:
+    return dict(zip(manifest["id"], manifest["error"]))
+
+
+def test_store_and_manifest_of_a_good_release(tiny):
+    folder = prepare(tiny, fetch(tiny), utterances_per_shard=5)
+    manifest = read_manifest(folder)
+    assert folder.parent == paths.corpus_dir("tiny")
+    assert len(manifest) == 18
+    assert set(manifest["error"]) == {""}
+    assert manifest["subset"].value_counts().to_dict() == {"dev": 12, "test": 6}
+    assert manifest.loc[0, ["corpus", "id", "speaker", "session"]].tolist() == [
+        "tiny", "id1/s1/00001.m4a", "id1", "s1",
+    ]  # fmt: skip
+    # Two archives of 12 and 6 files, five to a shard: no shard holds files of both.
+    assert manifest.groupby("shard", sort=False).size().tolist() == [5, 5, 2, 5, 1]
+    row = manifest[manifest["id"] == "id6/s1/00003.wav"].iloc[0]
+    assert row["source_sha256"] == hashlib.sha256(wav(voice("id6", 3))).hexdigest()
+    assert (row["samples"], row["rate"], row["channels"]) == (24000, 16000, 1)
+    speech = Speech(manifest, folder)
+    assert len(speech) == 18
+    np.testing.assert_array_equal(speech.waveform(row.name), voice("id6", 3))
+    np.testing.assert_array_equal(speech.waveform(4), audio.decode(m4a(voice("id2", 2))).samples)
+    for shard, rows in manifest.groupby("shard"):
+        assert rows["offset"].tolist() == np.concatenate([[0], np.cumsum(rows["samples"])[:-1]]).tolist()
+        assert (folder / shard).stat().st_size == 2 * rows["samples"].sum()
+
+
+def test_official_counts(tiny):
+    table = store.counts(tiny, read_manifest(prepare(tiny, fetch(tiny))))
+    assert table.loc["dev"].tolist()[:5] == [12, 12, 4, 4, 12]
+    assert table.loc["test"].tolist()[:5] == [6, 6, 2, 2, 6]
+    assert table.loc["test", "hours"] == pytest.approx(6 * 1.5 / 3600)
+
+
+def test_content_does_not_depend_on_the_number_of_workers(tiny, tmp_path, monkeypatch):
+    archives, digests = fetch(tiny), set()
+    for workers in (1, 2, 8):
+        monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / str(workers)))
+        digests.add(digest(prepare(tiny, archives, workers=workers, utterances_per_shard=3)))
+    assert len(digests) == 1
+
+
+def test_a_finished_store_is_returned_untouched(tiny, monkeypatch):
+    archives = fetch(tiny)
+    folder = prepare(tiny, archives)
+    monkeypatch.setattr(store, "_write_shard", None)
+    assert prepare(tiny, archives) == folder
+
+
+def test_store_key_follows_content_and_parameters(tiny):
+    archives = fetch(tiny)
+    keys = {
+        store.store_key(tiny, archives, store.Limits(), 200),
+        store.store_key(tiny, archives, store.Limits(min_seconds=2), 200),
+        store.store_key(tiny, archives, store.Limits(), 100),
+        store.store_key(tiny, archives[:1], store.Limits(), 200),
+        store.store_key(dataclasses.replace(tiny, name="other"), archives, store.Limits(), 200),
+    }
+    assert len(keys) == 5
+    moved = [dataclasses.replace(archive, files=()) for archive in archives]  # where the bytes lie changes nothing
+    assert store.store_key(tiny, moved, store.Limits(), 200) in keys
+
+
+def test_every_bad_file_is_a_row_with_its_reason(tmp_path):
+    good, tone = voice("id1", 1), wav(voice("id1", 2))
+    silence = np.random.default_rng(0).integers(-5, 6, 24000).astype(np.int16)
+    dev = {
+        "dev/aac/id1/s1/00.m4a": m4a(good),
+        "dev/aac/id1/s1/01.m4a": m4a(good)[:5000],
+        "dev/aac/id1/s1/02.m4a": b"I am a letter.\n" * 50,
+        "dev/aac/id1/s1/03.m4a": b"",
+        "dev/aac/id1/s1/04.wav": wav(np.stack([np.repeat(good, 3), -np.repeat(good, 3) // 2], axis=1), 44100),
+        "dev/aac/id1/s1/05.wav": wav(good[:3200]),
+        "dev/aac/id1/s1/06.wav": wav(silence),
+        "dev/aac/id1/s1/07.wav": wav(np.clip(good.astype(int) * 20, -32768, 32767).astype(np.int16)),
+        "dev/aac/id1/s1/08.wav": tone,
+        "dev/aac/id1/s1/09.wav": tone,
+        "dev/aac/id1/s1/10.wav": tone[:9000],
+        "dev/aac/id1/s1/10.txt": b"not a recording, and not meant as one",
+        "dev/aac/id1/11.wav": tone,
+        "dev/aac/id1/../../../escape.wav": tone,
+        "/dev/aac/id1/s1/12.wav": tone,
+    }
+    corpus = make(tmp_path / "release", dev=dev)
+    manifest = read_manifest(prepare(corpus, fetch(corpus)))
+    told = errors(manifest[manifest["subset"] == "dev"])
+    assert told.pop("id1/s1/01.m4a").startswith("damaged: decoding stops at ")
+    assert told.pop("id1/s1/07.wav").startswith("clipped: 0.")
+    assert told == {
+        "/dev/aac/id1/s1/12.wav": "unsafe: absolute name",
+        "dev/aac/id1/../../../escape.wav": "unsafe: '..' in the name",
+        "dev/aac/id1/11.wav": "name is not <speaker>/<session>/<file>",
+        "id1/s1/00.m4a": "",
+        "id1/s1/02.m4a": "not audio, or cut off before its index",
+        "id1/s1/03.m4a": "empty file",
+        "id1/s1/04.wav": "",
+        "id1/s1/05.wav": "too short: 0.20 s, wanted 1 s",
+        "id1/s1/06.wav": "silent: 1.000 of the frames, at most 0.95",
+        "id1/s1/08.wav": "",
+        "id1/s1/09.wav": "duplicate of id1/s1/08.wav",
+        "id1/s1/10.wav": "truncated: fewer bytes than its header announces",
+    }
+    rows = manifest.set_index("id")
+    assert rows.loc["id1/s1/04.wav", ["rate", "channels", "samples"]].tolist() == [44100, 2, 26123]
+    assert rows.loc["id1/s1/05.wav", ["shard", "samples"]].tolist() == ["", 3200]
+    assert not list(tmp_path.rglob("escape.wav"))
+
+
+def test_hostile_archives(tmp_path):
+    tone = wav(voice("id1", 1))
+    data = bytearray(zipped({"wav/id1/s1/1.wav": tone, "wav/id1/s1/2.wav": tone, "wav/id1/s1/3.wav": tone}))
+    data[data.index(tone) + 500] ^= 1  # the first file's bytes no longer fit its checksum
+    second = data.rindex(b"PK\1\2", 0, data.rindex(b"PK\1\2"))
+    struct.pack_into("<H", data, second + 8, 1)  # the second claims to be encrypted
+    third = data.rindex(b"PK\1\2")
+    struct.pack_into("<I", data, third + 42, 7)  # the third is not where the directory says
+    corpus = make(tmp_path / "release")
+    told = errors(read_manifest(prepare(corpus, [archive_of(tmp_path / "hostile.zip", bytes(data))])))
+    assert told == {
+        "id1/s1/1.wav": "damaged archive: size or checksum of the file is wrong",
+        "wav/id1/s1/2.wav": "encrypted",
+        "id1/s1/3.wav": "damaged archive: no file where its directory says",
+    }
+
+
+def test_zip_bombs_and_links_are_not_unpacked(tmp_path):
+    link, method = zipfile.ZipInfo("wav/id1/s1/1.wav"), zipfile.ZIP_DEFLATED
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "made.zip", "w", method) as archive:
+        archive.writestr(link, "/etc/passwd")
+        archive.writestr("wav/id1/s1/2.wav", bytes(10_000_000))
+        archive.writestr("wav/id1/s1/3.wav", bytes(1000))
+    data = bytearray((tmp_path / "made.zip").read_bytes())
+    directory = data.rindex(b"PK\1\2", 0, data.rindex(b"PK\1\2"))
+    struct.pack_into("<I", data, directory + 24, 100)  # ten million bytes that claim to be a hundred
+    struct.pack_into("<I", data, data.rindex(b"PK\1\2") + 24, 1 << 30)
+    corpus = make(tmp_path / "release")
+    told = errors(read_manifest(prepare(corpus, [archive_of(tmp_path / "bombs.zip", bytes(data))])))
+    assert told == {
+        "wav/id1/s1/1.wav": "unsafe: symbolic link",
+        "id1/s1/2.wav": "damaged archive: size or checksum of the file is wrong",
+        "wav/id1/s1/3.wav": "file of 1,073,741,824 bytes, at most 268,435,456",
+    }
+
+
+def test_names_that_occur_twice(tmp_path):
+    first, second = wav(voice("id1", 1)), wav(voice("id1", 2))
+    with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        archive.writestr("wav/id1/s1/1.wav", first)
+        archive.writestr("wav/id1/s1/1.wav", second)
+        archive.writestr("aac/id1/s1/1.wav", second)
+    found = archive_of(tmp_path / "two.zip", (tmp_path / "two.zip").read_bytes())
+    manifest = read_manifest(prepare(make(tmp_path / "release"), [found]))
+    assert list(zip(manifest["id"], manifest["error"])) == [
+        ("id1/s1/1.wav", ""), ("id1/s1/1.wav", "id twice in the corpus"),
+        ("wav/id1/s1/1.wav", "name twice in the archive"),
+    ]  # fmt: skip
+
+
+def test_what_is_no_archive_is_told(tmp_path):
+    corpus = make(tmp_path / "release")
+    with pytest.raises(RequestError, match=r"a\.zip is not a zip \(File is not a zip file\)"):
+        prepare(corpus, [archive_of(tmp_path / "a.zip", b"hello")])
+    with pytest.raises(RequestError, match=r"b\.zip holds no audio file: it is not the archive of corpus tiny"):
+        prepare(corpus, [archive_of(tmp_path / "b.zip", zipped({"readme.txt": b"hello"}))])
+    with pytest.raises(RequestError, match=r"manifest\.csv is missing: the store is not finished"):
+        read_manifest(tmp_path)
+
+
+KILLS = """
+import os, random, signal, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from release import make
+from test_store import digest
+from sv_utils import audio, paths, store
+from sv_utils.download import fetch
+import pandas as pd
+
+def run(last):
+    events = 0
+    def counted(function):
+        def wrapped(*arguments):
+            nonlocal events
+            events += 1
+            if events == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments)
+        return wrapped
+    os.replace, audio.decode = counted(os.replace), counted(audio.decode)
+    store.csv.DictWriter.writerows = counted(store.csv.DictWriter.writerows)
+    store.prepare(corpus, fetch(corpus), utterances_per_shard=3)
+    os._exit(0)
+
+corpus = make(Path(sys.argv[2]) / "release")
+draw, killed, digests = random.Random(5), 0, set()
+while killed < 40:
+    os.environ["SV_OUTPUTS"] = f"{sys.argv[2]}/outputs{killed}"
+    finished = False
+    while not finished:
+        last = draw.randint(1, 15)
+        if (child := os.fork()) == 0:
+            run(last)
+        finished = os.waitpid(child, 0)[1] == 0
+        killed += not finished
+        for table in paths.outputs().glob("corpora/tiny/store-*/shard-*.csv"):
+            rows = pd.read_csv(table)
+            assert len(rows) == 3 and table.with_suffix(".pcm").stat().st_size == 2 * rows["samples"].sum()
+        for manifest in paths.outputs().glob("corpora/tiny/store-*/manifest.csv"):
+            assert len(pd.read_csv(manifest)) == 18
+    folder, = paths.outputs().glob("corpora/tiny/store-*")
+    assert not list(folder.glob(".shard-*"))
+    digests.add(digest(folder))
+print(killed, *digests)
+"""
+
+
+def test_killed_at_forty_random_points(tiny, tmp_path, request):
+    reference = digest(prepare(tiny, fetch(tiny), utterances_per_shard=3))
+    command = [sys.executable, "-c", KILLS, str(request.path.parent), str(tmp_path / "killed")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    killed, *digests = result.stdout.splitlines()[-1].split()
+    assert int(killed) >= 40
+    assert digests == [reference]
+
+
+PREPARE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from release import make
+from sv_utils.download import fetch
+from sv_utils.store import prepare
+corpus = make(Path(sys.argv[2]) / "release")
+prepare(corpus, fetch(corpus), workers=2, utterances_per_shard=1)
+"""
+
+
+def test_killed_with_its_workers_at_work(tiny, tmp_path, monkeypatch, request):
+    reference = digest(prepare(tiny, fetch(tiny), utterances_per_shard=1))
+    monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / "killed" / "outputs"))
+    process = subprocess.Popen([sys.executable, "-c", PREPARE, str(request.path.parent), str(tmp_path / "killed")])
+    while process.poll() is None and not list(tmp_path.glob("killed/outputs/corpora/tiny/store-*/shard-*.csv")):
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert digest(prepare(tiny, fetch(tiny), workers=2, utterances_per_shard=1)) == reference
+
+
+FULL = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from release import make
+from sv_utils.download import fetch
+from sv_utils.store import prepare
+corpus = make(Path(sys.argv[2]) / "release")
+archives = fetch(corpus)
+resource.setrlimit(resource.RLIMIT_FSIZE, (120000, resource.RLIM_INFINITY))
+try:
+    prepare(corpus, archives, utterances_per_shard=int(sys.argv[3]))
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_full_disk(tiny, tmp_path, monkeypatch, request):
+    monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / "full" / "outputs"))
+    # A shard of two utterances (2 x 24,576 samples of 2 bytes) fits under the limit, one of three does not.
+    command = [sys.executable, "-c", FULL, str(request.path.parent), str(tmp_path / "full")]
+    result = subprocess.run([*command, "3"], capture_output=True, text=True, timeout=300)
+    assert result.stdout.splitlines()[-1].startswith("WorkError no space left for ")
+    (folder,) = tmp_path.glob("full/outputs/corpora/tiny/store-*")
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+    result = subprocess.run([*command, "2"], capture_output=True, text=True, timeout=300)
+    assert "Error" not in result.stdout
+    assert len(list(tmp_path.glob("full/outputs/corpora/tiny/store-*/manifest.csv"))) == 1
+
+
+def test_one_sentence_when_a_worker_reports_a_full_disk(tiny, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    archives = fetch(tiny)
+    monkeypatch.setattr(store, "_write_rows", full)
+    with pytest.raises(WorkError, match=r"^no space left for .*: free some and run again, finished shards stay\.$"):
+        prepare(tiny, archives)
+
+
+def joined(corpus, **options):
+    arguments = {"train": ["tiny"], "n_validation": 1} | options
+    return utterances([(corpus, prepare(corpus, fetch(corpus)))], {"tiny": ["tiny"]}, **arguments)
+
+
+def test_table_of_utterances(tiny):
+    table, rejected = joined(tiny)
+    assert len(rejected) == 0
+    assert table.groupby("split")["id"].size().to_dict() == {"test": 3, "train": 9, "validation": 3}
+    # The list names three of the six test files.
+    assert table.loc[table["split"] == "test", "id"].tolist() == [
+        "id5/s1/00001.wav", "id5/s1/00002.wav", "id6/s1/00001.wav",
+    ]  # fmt: skip
+    held_out = set(table.loc[table["split"] == "validation", "speaker"])
+    assert len(held_out) == 1
+    assert not held_out & set(table.loc[table["split"] == "train", "speaker"])
+    assert table.groupby("speaker")["gender"].first().to_dict() == {
+        "id1": "m", "id2": "f", "id3": "m", "id4": "f", "id5": "m", "id6": "f",
+    }  # fmt: skip
+    assert set(table["nationality"]) == {"Utopia"}
+    np.testing.assert_array_equal(Speech(table).waveform(len(table) - 1), voice("id6", 1))
+
+
+def test_speakers_with_too_few_utterances_are_not_trained_on(tmp_path):
+    dev = files(DEV, "dev/aac", ".m4a", m4a)
+    del dev["dev/aac/id2/s1/00002.m4a"], dev["dev/aac/id2/s1/00003.m4a"]
+    table, rejected = joined(make(tmp_path / "release", dev=dev))
+    assert "id2" not in set(table["speaker"])
+    assert errors(rejected) == {"id2/s1/00001.m4a": "speaker has 1 of 2 utterances"}
+
+
+def test_evaluation_alone_needs_no_training_speakers(tiny):
+    table, _ = joined(tiny, train=[], n_validation=0)
+    assert set(table["split"]) == {"test"}
+
+
+def test_trial_that_names_a_missing_file(tmp_path):
+    test = files(("id5", "id6"), "wav", ".wav", wav)
+    del test["wav/id6/s1/00001.wav"]
+    with pytest.raises(RequestError) as caught:
+        joined(make(tmp_path / "release", test=test))
+    assert str(caught.value) == (
+        "trial list tiny of corpus tiny names 1 file(s) that the store does not offer, first id6/s1/00001.wav "
+        "(not in the archives): complete the corpus, relax the limits of 02_prep, or leave the list out."
+    )
+
+
+def test_trial_that_names_a_rejected_file(tmp_path):
+    test = files(("id5", "id6"), "wav", ".wav", wav)
+    test["wav/id6/s1/00001.wav"] = wav(voice("id6", 1, 0.2))
+    with pytest.raises(RequestError, match=r"first id6/s1/00001\.wav \(too short: 0\.20 s, wanted 1 s\)"):
+        joined(make(tmp_path / "release", test=test))
+
+
+def test_a_duplicate_that_a_list_names_is_still_evaluated(tmp_path):
+    test = files(("id5", "id6"), "wav", ".wav", wav)
+    test["wav/id5/s1/00002.wav"] = test["wav/id5/s1/00001.wav"]
+    table, rejected = joined(make(tmp_path / "release", test=test))
+    assert "id5/s1/00002.wav" in set(table["id"])
+    assert set(table["error"]) == {""}
+    assert len(rejected) == 0
+
+
+def test_training_speakers_in_an_evaluation_list(tmp_path):
+    test = files(("id1", "id5", "id6"), "wav", ".wav", wav)
+    corpus = make(tmp_path / "release", test=test)
+    (tmp_path / "release" / "tiny_trials.txt").write_text(
+        "1 id5/s1/00001.wav id5/s1/00002.wav\n0 id5/s1/00001.wav id1/s1/00001.wav\n"
+    )
+    with pytest.raises(RequestError, match=r"^1 speaker\(s\) of the training half are in an evaluation list"):
+        joined(corpus)
+
+
+def test_lists_and_corpora_that_are_not_prepared_are_told(tiny):
+    stores = [(tiny, prepare(tiny, fetch(tiny)))]
+    with pytest.raises(RequestError, match=r"corpus 'tinny' is not among those prepared \(did you mean 'tiny'\?\)"):
+        utterances(stores, {"tinny": ["tiny"]}, train=["tiny"], n_validation=1)
+    with pytest.raises(RequestError, match=r"corpus 'ocean' is not among those prepared \(known: tiny\)"):
+        utterances(stores, {"tiny": ["tiny"]}, train=["ocean"], n_validation=1)
+    with pytest.raises(RequestError, match="corpus tiny has no trial list 'other'"):
+        utterances(stores, {"tiny": ["other"]}, train=["tiny"], n_validation=1)
+
+
+def test_written_table_reads_back_as_it_was(tiny, tmp_path):
+    table, _ = joined(tiny)
+    table["nationality"] = "NA"  # a code, not a missing value
+    table.to_csv(tmp_path / "utterances.csv", index=False)
+    pd.testing.assert_frame_equal(store.read_utterances(tmp_path / "utterances.csv"), table)
+    with pytest.raises(RequestError, match=r"other\.csv is missing: run stage 02_prep"):
+        store.read_utterances(tmp_path / "other.csv")
+
+
+def test_validation_speakers_depend_on_the_seed_alone():
+    table = pd.DataFrame({"speaker": [f"s{k:02d}" for k in range(20) for _ in range(3)]})
+    chosen = split_validation(table, 5, seed=1)
+    assert len(set(chosen)) == 5
+    assert chosen == sorted(chosen)
+    assert split_validation(table.sample(frac=1, random_state=0), 5, seed=1) == chosen
+    assert split_validation(table, 5, seed=2) != chosen
+    assert split_validation(table, 0, seed=1) == []
+    with pytest.raises(RequestError, match="19 validation speakers of 20 leave fewer than 2 to train on"):
+        split_validation(table, 19, seed=1)
+
+
+def test_crops(tmp_path):
+    np.arange(100, dtype="<i2").tofile(tmp_path / "a.pcm")
+    np.arange(1000, 1010, dtype="<i2").tofile(tmp_path / "b.pcm")
+    table = pd.DataFrame(
+        {"shard": ["a.pcm", "b.pcm", "a.pcm"], "offset": [10, 2, 95], "samples": [50, 4, 5]}, index=[7, 3, 5]
+    )
+    speech = Speech(table, tmp_path)
+    assert speech.waveform(2).tolist() == [95, 96, 97, 98, 99]
+    crops = speech.crops([0, 1, 2, 1], [44, 0, 2, 3], 6)
+    assert crops.dtype == np.int16
+    assert crops.tolist() == [
+        [54, 55, 56, 57, 58, 59],  # the last six samples of the first utterance: no sample of its neighbour
+        [1002, 1003, 1004, 1005, 1002, 1003],  # four samples start over
+        [97, 98, 99, 95, 96, 97],
+        [1005, 1002, 1003, 1004, 1005, 1002],
+    ]
+    assert speech.samples.tolist() == [50, 4, 5]
+
+
+def test_missing_shard_is_told(tmp_path):
+    with pytest.raises(RequestError, match=r"c\.pcm is missing: run stage 02_prep"):
+        Speech(pd.DataFrame({"shard": ["c.pcm"], "offset": [0], "samples": [1]}), tmp_path)
+
+
+def test_folder_of_the_users_own(tmp_path):
+    root = tmp_path / "own"
+    names = [f"{half}/{name}" for half in ("dev", "test") for name in ("anna/a.wav", "ben/monday/b.wav", "ben/c.wav")]
+    for number, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(wav(voice(name, number), 16000))
+    (root / "dev/anna/deep/deeper").mkdir(parents=True)
+    (root / "dev/anna/deep/deeper/d.wav").write_bytes(b"")
+    (root / "dev/anna/notes.txt").write_text("not a recording")
+    (root / "trials.txt").write_text("1 ben/monday/b.wav ben/c.wav\n0 anna/a.wav ben/c.wav\n")
+    corpus = corpora.get("folder")
+    folder = prepare(corpus, fetch(corpus, source=str(root)))
+    manifest = read_manifest(folder)
+    assert manifest[["subset", "id", "speaker", "session", "error"]].to_numpy().tolist() == [
+        ["dev", "anna/a.wav", "anna", "", ""],
+        ["dev", "anna/deep/deeper/d.wav", "", "", "name is not <speaker>/<session>/<file> or <speaker>/<file>"],
+        ["dev", "ben/c.wav", "ben", "", ""],
+        ["dev", "ben/monday/b.wav", "ben", "monday", ""],
+        ["test", "anna/a.wav", "anna", "", "id twice in the corpus"],
+        ["test", "ben/c.wav", "ben", "", "id twice in the corpus"],
+        ["test", "ben/monday/b.wav", "ben", "monday", "id twice in the corpus"],
+    ]
+    np.testing.assert_array_equal(Speech(manifest[:1], folder).waveform(0), voice("dev/anna/a.wav", 0))
+    table, _ = utterances([(corpus, folder)], {"folder": ["folder"]}, train=[], n_validation=0)
+    assert table["id"].tolist() == ["anna/a.wav", "ben/c.wav", "ben/monday/b.wav"]
+    assert set(table["gender"]) == {""}
+    (root / "test/ben/c.wav").write_bytes(b"changed")
+    assert prepare(corpus, fetch(corpus, source=str(root))) != folder
+
+
+def test_folder_corpus_without_a_source_says_what_to_name():
+    with pytest.raises(RequestError, match=r"^corpus folder needs a source: "):
+        fetch(corpora.get("folder"))
+
+
+def test_ocean_is_complete_and_clean(monkeypatch):
+    if not MIRROR or not (Path(MIRROR) / "ocean").is_dir():
+        pytest.skip("the audio of ocean is not here: SV_MIRROR names no folder with ocean/")
+    monkeypatch.setenv("SV_MIRROR", MIRROR)
+    corpus = corpora.get("ocean")
+    manifest = read_manifest(prepare(corpus, download.fetch(corpus), workers=2))
+    assert set(manifest["error"]) == {""}
+    assert manifest["subset"].value_counts().to_dict() == {"dev": 1980, "test": 520}
