@@ -1,0 +1,282 @@
+"""
+Judge scores: `python -m sv_utils.score E.npz TRIALS.txt`, or anyone's score file in the place of the embeddings.
+
+E.npz has `paths` (str) and `embeddings` (n x d), as `python -m sv_utils.embed` writes it; the scores are their cosines.
+A score file is text, `score enrol test` or `enrol test score` a line, or with labels `label enrol test score` or
+`enrol test score label`, in any order of lines; without labels TRIALS.txt says them.
+"""
+
+import argparse
+import json
+import math
+import zipfile
+
+import numpy as np
+
+from sv_utils import metrics, scoring, trials
+from sv_utils.errors import RequestError, command
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m sv_utils.score", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("scores", metavar="E.npz|SCORES.txt", help="embeddings or a score file")
+    parser.add_argument("trials", metavar="TRIALS.txt", nargs="?", help="trial list: label enrol test")
+    ratios = parser.add_mutually_exclusive_group()
+    ratios.add_argument(
+        "--llr",
+        action="store_true",
+        help="the scores are natural log-likelihood ratios, so that Cllr means something; not assumed otherwise",
+    )
+    ratios.add_argument(
+        "--calibration",
+        metavar="FILE",
+        help="calibration.json that turns the scores into log-likelihood ratios, for Cllr",
+    )
+    parser.add_argument(
+        "--definitions", action="store_true", help="give the EER by the other definitions in circulation too"
+    )
+    parser.add_argument("--replicates", type=int, default=1000, help="resamples of the speakers (default: 1000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the resamples (default: 0)")
+    parser.add_argument("--json", action="store_true", help="print JSON; what is not known is null")
+    return parser
+
+
+def read_embeddings(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Read embeddings with the ids of their utterances.
+
+    Returns
+    -------
+    paths : np.ndarray of str [shape=(n,)]
+    embeddings : np.ndarray [shape=(n, d)]
+
+    Raises
+    ------
+    RequestError
+        If the file is absent or holds no such arrays.
+    """
+    try:
+        with np.load(path) as file:
+            paths, embeddings = file["paths"], file["embeddings"]
+    except FileNotFoundError:
+        raise RequestError(f"{path} does not exist; make it with python -m sv_utils.embed.") from None
+    except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
+        raise RequestError(
+            f"{path} holds no arrays `paths` (str) and `embeddings`; see python -m sv_utils.embed."
+        ) from None
+    kinds = paths.dtype.kind + embeddings.dtype.kind
+    if embeddings.ndim != 2 or paths.shape != embeddings.shape[:1] or kinds != "Uf":
+        raise RequestError(
+            f"{path}: embeddings {embeddings.shape} of {embeddings.dtype} for paths {paths.shape} of {paths.dtype}; "
+            "one row of real numbers a path is needed."
+        )
+    return paths, embeddings
+
+
+def read_scores(path: str) -> tuple[trials.Trials, np.ndarray]:
+    """
+    Read a score file, in any of the forms that the module names.
+
+    Returns
+    -------
+    trials : Trials
+        Labels are None where the file has none.
+    scores : np.ndarray [shape=(n,)]
+
+    Raises
+    ------
+    RequestError
+        If the file has another form, or a score is no finite number.
+    """
+    table = trials.columns(path)
+    first = [column[0] for column in table]
+    if len(table) == 3:
+        form = "score enrol test" if _is_number(first[0]) or not _is_number(first[2]) else "enrol test score"
+    elif len(table) == 4:
+        form = "label enrol test score" if first[0] in trials.LABELS else "enrol test score label"
+    else:
+        raise RequestError(
+            f"{path} has {len(table)} columns; a score file has three (score enrol test) or four with labels."
+        )
+    column = dict(zip(form.split(), table))
+    labels = trials.parse_labels(column["label"], path) if "label" in column else None
+    given = trials.Trials(labels, np.array(column["enrol"]), np.array(column["test"]), path)
+    return given, _finite(column["score"], path)
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _finite(words: list[str], path: str) -> np.ndarray:
+    """Turn words into scores, or name the line that holds none."""
+    for line, word in enumerate(words, 1):
+        if not (_is_number(word) and math.isfinite(float(word))):
+            raise RequestError(f"{path} line {line} has the score {word!r}; a score is a finite number.")
+    return np.array(words, dtype=np.float64)
+
+
+def match(listed: trials.Trials, given: trials.Trials, scores: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """
+    Bring the scores of a file into the order of a trial list.
+
+    Returns
+    -------
+    scores : np.ndarray [shape=(n,)]
+    notes : list of str
+        What a reader of the figures has to know.
+
+    Raises
+    ------
+    RequestError
+        If the file lacks a trial of the list, scores one in two ways, or its labels contradict the list's.
+    """
+    pairs = list(zip(given.enrol.tolist(), given.test.tolist()))
+    score_of = dict(zip(pairs, scores.tolist()))
+    for line, (pair, score) in enumerate(zip(pairs, scores.tolist()), 1):
+        if score_of[pair] != score:
+            raise RequestError(
+                f"{given.source} scores {' and '.join(pair)} twice, once as {score} in line {line}; keep one."
+            )
+    wanted = list(zip(listed.enrol.tolist(), listed.test.tolist()))
+    missing = [line for line, pair in enumerate(wanted, 1) if pair not in score_of]
+    if missing:
+        raise RequestError(
+            f"{given.source} has no score for {len(missing)} of the {len(wanted)} trials of {listed.source}, first "
+            f"{' and '.join(wanted[missing[0] - 1])} of line {missing[0]}; score those trials too."
+        )
+    if given.labels is not None:
+        label_of = dict(zip(wanted, listed.labels.tolist()))
+        for line, (pair, label) in enumerate(zip(pairs, given.labels.tolist()), 1):
+            if label_of.get(pair, label) != label:
+                raise RequestError(
+                    f"{given.source} line {line} has the label {label}, {listed.source} another; correct one."
+                )
+    unused = len(score_of.keys() - set(wanted))
+    notes = [f"{unused} scores of {given.source} belong to no trial of {listed.source}."] if unused else []
+    return np.array([score_of[pair] for pair in wanted]), notes
+
+
+def _labelled(path: str) -> trials.Trials:
+    listed = trials.read(path)
+    if listed.labels is None:
+        raise RequestError(
+            f"{path} has no labels, without which there is nothing to judge; begin each line with 1 or 0."
+        )
+    return listed
+
+
+def _gather(scores_path: str, trials_path: str | None) -> tuple[trials.Trials, np.ndarray, str, list[str]]:
+    """Labelled trials, their scores, what the scores are, and notes."""
+    if scores_path.endswith(".npz"):
+        if trials_path is None:
+            raise RequestError(f"{scores_path} needs a trial list: python -m sv_utils.score {scores_path} TRIALS.txt.")
+        paths, embeddings = read_embeddings(scores_path)
+        listed = _labelled(trials_path)
+        return listed, scoring.cosine(embeddings, *trials.rows(listed, paths)), "cosine", []
+    given, scores = read_scores(scores_path)
+    if trials_path is not None:
+        listed = _labelled(trials_path)
+        scores, notes = match(listed, given, scores)
+        return listed, scores, "score", notes
+    if given.labels is None:
+        raise RequestError(
+            f"{scores_path} has no labels; give the trial list too, or lines of `label enrol test score`."
+        )
+    trials.refuse_contradictions(given)
+    return given, scores, "score", []
+
+
+def _log_likelihood_ratios(arguments: argparse.Namespace, scores: np.ndarray, kind: str) -> np.ndarray | None:
+    if arguments.llr and kind == "cosine":
+        raise RequestError("cosines are no log-likelihood ratios; give --calibration instead of --llr.")
+    if arguments.llr:
+        return scores
+    if arguments.calibration is None:
+        return None
+    calibration = scoring.Calibration.load(arguments.calibration)
+    if len(calibration.features) != 1 or (kind == "cosine" and calibration.features != ("cosine",)):
+        raise RequestError(
+            f"{arguments.calibration} is for {', '.join(calibration.features)}, and these scores are a {kind}."
+        )
+    return calibration(scores)
+
+
+def judge(arguments: argparse.Namespace) -> dict:
+    """Everything that the command reports, by the names of its JSON."""
+    listed, scores, kind, notes = _gather(arguments.scores, arguments.trials)
+    exact, swapped = trials.repeats(listed)
+    if len(exact):
+        raise RequestError(
+            f"{listed.source} line {exact[0] + 1} repeats an earlier line ({len(exact)} do); remove repeats."
+        )
+    if len(swapped):
+        notes.append(f"{len(swapped)} trials repeat an earlier pair with the sides swapped, and count as they stand.")
+    sides = trials.speakers(listed)
+    if sides is None:
+        notes.append("no interval: the ids do not begin with the speaker (speaker/session/file).")
+    ratios = _log_likelihood_ratios(arguments, scores, kind)
+    if ratios is None:
+        notes.append(
+            f"no Cllr: a {kind} is not taken for a log-likelihood ratio; give --calibration FILE, or --llr if it is."
+        )
+    figures = metrics.evaluate(
+        scores,
+        listed.labels,
+        *(sides or ()),
+        log_likelihood_ratios=ratios,
+        seed=arguments.seed,
+        replicates=arguments.replicates,
+    )
+    if figures["eer_low"] == figures["eer_high"]:
+        notes.append("the interval says nothing: whatever speakers are drawn, the EER is the same.")
+    if arguments.definitions:
+        target, nontarget = scores[listed.labels == 1], scores[listed.labels == 0]
+        figures["eer_definitions"] = metrics.eer_definitions(target, nontarget)
+    llr = "the scores" if arguments.llr else arguments.calibration
+    return {**figures, "scores": kind, "log_likelihood_ratios": llr, "notes": notes}
+
+
+def _text(report: dict) -> str:
+    """The report for people: rates in percent."""
+    interval = ""
+    if not math.isnan(report["eer_low"]):
+        low, high = 100 * report["eer_low"], 100 * report["eer_high"]
+        interval = f" (95 % interval over {report['n_speakers']} speakers: {low:.2f} - {high:.2f} %)"
+    cllr = "" if math.isnan(report["cllr"]) else f"Cllr {report['cllr']:.3f}, "
+    lines = [
+        f"{report['n_target']} target and {report['n_nontarget']} non-target trials",
+        f"EER {100 * report['eer']:.2f} %{interval} at the threshold {report['threshold']:.4f}",
+        f"minDCF {report['min_dcf_001']:.4f} at P_target 0.01, {report['min_dcf_005']:.4f} at 0.05",
+        f"{cllr}Cllr_min {report['cllr_min']:.3f} bit",
+    ]
+    if "eer_definitions" in report:
+        values = {name: value for name, value in report["eer_definitions"].items() if name != "flagged"}
+        verdict = "more than 0.05 points apart" if report["eer_definitions"]["flagged"] else "alike"
+        lines.append(f"EER by definition: {', '.join(f'{n} {100 * v:.2f} %' for n, v in values.items())}; {verdict}")
+    return "\n".join(lines + [f"note: {note}" for note in report["notes"]])
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Command line; see the module."""
+    arguments = _parser().parse_args(argv)
+    if arguments.replicates < 1:
+        raise RequestError(f"--replicates {arguments.replicates}: at least 1 is needed.")
+    report = judge(arguments)
+    if arguments.json:
+        # NaN and infinity are no JSON
+        known = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in report.items()}
+        print(json.dumps(known, indent=1, allow_nan=False))
+    else:
+        print(_text(report))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
