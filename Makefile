@@ -1,0 +1,101 @@
+# Speaker verification, end to end. `make` lists what there is to make.
+
+PROFILE ?= mini
+PYTHON  ?= python3
+VENV    ?= .venv
+PY      ?= $(VENV)/bin/python
+OUTPUTS := $(or $(SV_OUTPUTS),outputs)
+RESULTS := $(OUTPUTS)/$(PROFILE)
+
+# Which lock is to be installed; without GPU=… whichever is installed stays.
+ifeq ($(GPU),1)
+LOCKS := requirements-gpu.lock
+else ifeq ($(GPU),0)
+LOCKS := requirements.lock
+else
+LOCKS := requirements.lock requirements-gpu.lock
+endif
+
+ifneq ($(words $(OUTPUTS)),1)
+$(error SV_OUTPUTS may not hold spaces for make: $(OUTPUTS))
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce stages test verify lab tensorboard check doctor clean lock git-setup
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+setup:  ## .venv with the locked packages (GPU=1: TensorFlow for NVIDIA; PY=python: an environment of your own instead)
+ifeq ($(PY),$(VENV)/bin/python)
+	@for lock in $(LOCKS); do cmp -s $$lock $(VENV)/installed.lock 2>/dev/null && exit 0; done; \
+	$(MAKE) --no-print-directory install LOCK=$(firstword $(LOCKS))
+endif
+
+# A new environment each time: what an older lock left behind could hide what the new one lacks.
+# The lock's text, not its date, says whether it is installed: a checkout changes dates.
+.PHONY: install
+install:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "make setup: $(PYTHON) is no Python 3.11 or newer; name one: make setup PYTHON=python3.12" >&2; exit 2; }
+	@echo "make setup: installing $(LOCK) into $(VENV)"
+	@$(PYTHON) -m venv --clear $(VENV) || \
+		{ echo "make setup: $(PYTHON) cannot make environments (Debian: package python3-venv)" >&2; exit 1; }
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --requirement $(LOCK)
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@cp $(LOCK) $(VENV)/installed.lock
+
+reproduce: setup  ## all stages of params/PROFILE.yaml (PROFILE=mini) that are not up to date, then the table of results
+	@$(PY) -m sv_utils.run --keys "$(PROFILE)"
+	@test -f "$(RESULTS)/results.csv" -a -f "$(RESULTS)/report.html" || rm -f "$(RESULTS)/09_report/run.json"
+	@$(MAKE) --no-print-directory stages
+	@$(PY) -m sv_utils.report "$(PROFILE)"
+
+# The stages' rules, written by `sv_utils.run --keys`: each depends on its content key, and waits for its upstream.
+ifeq ($(MAKECMDGOALS),stages)
+include $(RESULTS)/.keys/stages.mk
+endif
+
+test: setup  ## the test suite
+	@$(PY) -m pytest
+
+verify: setup  ## do two recordings hold one voice? REC1=a.wav REC2=b.m4a [MODEL=model.keras]
+	@test -n "$$REC1" -a -n "$$REC2" || \
+		{ echo "make verify: name two recordings: make verify REC1=a.wav REC2=b.wav" >&2; exit 2; }
+	@$(PY) -m sv_utils.verify "$$REC1" "$$REC2" $${MODEL:+--model "$$MODEL"}
+
+lab: setup  ## JupyterLab on the notebooks
+	@$(PY) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks
+
+tensorboard: setup  ## training curves of the profile
+	@$(PY) -m tensorboard.main --logdir $(RESULTS)
+
+check: setup  ## linters: code, notebooks, links of the README
+	@$(PY) -m ruff check
+	@$(PY) -m ruff format --check
+	@$(PY) -m pytest --quiet tests/test_repository.py
+
+doctor: setup  ## what this machine has and lacks
+	@$(PY) -m sv_utils.provenance
+
+clean:  ## remove all outputs (asks first)
+	@test -d "$(OUTPUTS)" || { echo "make clean: there is no $(OUTPUTS)"; exit 0; }; \
+	size=$$(du -sh "$(OUTPUTS)" | cut -f1); \
+	printf 'Remove %s with all downloads, models and reports (%s)? [y/N] ' "$(abspath $(OUTPUTS))" "$$size"; \
+	read -r answer; if [ "$$answer" = y ]; then rm -rf -- "$(OUTPUTS)" && echo removed; else echo kept; fi
+
+LOCKING := uv pip compile --quiet --universal --generate-hashes --upgrade --no-header --no-annotate --no-emit-index-url
+lock:  ## maintenance: resolve both lock files anew (needs uv on the path)
+	@$(LOCKING) pyproject.toml --extra cpu --extra test --output-file requirements.lock
+	@$(LOCKING) pyproject.toml --extra gpu --extra test --constraint requirements.lock --output-file requirements-gpu.lock
+
+STRIP := -m nbstripout --keep-id --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution"
+COMPARE := -m nbdime.vcs.git.diffdriver diff --ignore-outputs --ignore-metadata --ignore-details
+git-setup: setup  ## in this clone: notebooks are committed without outputs, and compared as notebooks (nbdime)
+	@git config filter.nbstripout.clean '"$(PY)" $(STRIP)'
+	@git config filter.nbstripout.smudge cat
+	@git config filter.nbstripout.required true
+	@git config diff.jupyternotebook.command '"$(PY)" $(COMPARE)'
+	@git config merge.jupyternotebook.name 'notebooks, by nbdime'
+	@git config merge.jupyternotebook.driver '"$(PY)" -m nbdime.vcs.git.mergedriver merge %O %A %B %L %P'
+	@echo "git: notebooks are stripped on commit and compared by nbdime in this clone"

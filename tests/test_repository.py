@@ -1,0 +1,189 @@
+"""What holds the house together: pins, layers, notebooks, links. `make check` runs this file beside the linters."""
+
+import ast
+import graphlib
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from urllib.parse import unquote
+
+import nbformat
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from sv_utils import params, paths, provenance
+
+LAYERS = [  # from the ground up; a module imports from its own row or from those before it
+    ["errors", "paths", "params", "provenance"],
+    ["corpora", "download", "audio", "store", "batches"],
+    ["encoder", "backbones", "losses", "features", "augment", "pretrained"],
+    ["scoring", "metrics", "trials"],
+    ["training"],
+    ["report", "plots"],
+    ["run", "embed", "score", "verify", "demo", "export"],
+]
+ROW = {name: row for row, names in enumerate(LAYERS) for name in names}
+NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
+PROFILES = sorted(path.stem for path in (paths.REPO / "params").glob("*.yaml"))
+
+
+def modules() -> dict[str, set[str]]:
+    """Give for each module of the package everything that it imports, as full names."""
+    found = {}
+    for file in sorted((paths.REPO / "sv_utils").rglob("*.py")):
+        parts = file.relative_to(paths.REPO).with_suffix("").parts
+        package = parts[:-1]
+        name = ".".join(package if file.stem == "__init__" else parts)
+        found[name] = set(provenance.imports(file.read_text("utf-8"), name, ".".join(package)))
+    return found
+
+
+def own_imports() -> dict[str, set[str]]:
+    """Give for each module of the package the modules of the package that it imports."""
+    found = modules()
+    own = {}
+    for name, names in found.items():
+        used = {full if full in found else full.rpartition(".")[0] for full in names}
+        own[name] = used & found.keys() - {"sv_utils", name}
+    return own
+
+
+def test_no_module_imports_from_a_layer_above_its_own():
+    for name, used in own_imports().items():
+        for other in used:
+            below, above = other.split(".")[1], name.split(".")[1]
+            assert ROW[below] <= ROW[above], f"{name} imports {other}"
+
+
+def test_no_imports_form_a_circle():
+    order = list(graphlib.TopologicalSorter(own_imports()).static_order())
+    assert order.index("sv_utils.errors") < order.index("sv_utils.params") < order.index("sv_utils.run")
+
+
+def test_judging_needs_numpy_alone_and_models_know_no_tensorflow():
+    for name, used in modules().items():
+        row = name.split(".")[1:2]
+        outside = {full.split(".")[0] for full in used} - sys.stdlib_module_names - {"sv_utils"}
+        if row and row[0] in LAYERS[3]:
+            assert outside <= {"numpy"}, name
+        if row and row[0] in LAYERS[2]:
+            assert "tensorflow" not in outside, name
+
+
+def pins(lock: str) -> dict[str, set[str]]:
+    """Give the versions of each package; some have one for each Python version."""
+    found: dict[str, set[str]] = {}
+    for name, version in re.findall(r"(?m)^([A-Za-z0-9_.-]+)==([^ \\\n]+)", (paths.REPO / lock).read_text()):
+        found.setdefault(name, set()).add(version)
+    assert len(found) > 100
+    return found
+
+
+def test_both_locks_pin_the_same_versions():
+    cpu, gpu = pins("requirements.lock"), pins("requirements-gpu.lock")
+    assert {name for name in cpu.keys() & gpu.keys() if cpu[name] != gpu[name]} == set()
+    assert cpu.keys() - gpu.keys() == {"tensorflow-cpu"}
+    assert all(name.startswith("nvidia-") for name in gpu.keys() - cpu.keys())
+    assert cpu["tensorflow-cpu"] == gpu["tensorflow"]
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-gpu.lock"])
+def test_a_lock_has_hashes_and_names_no_host(lock):
+    text = (paths.REPO / lock).read_text()
+    assert "://" not in text and "index-url" not in text
+    entries = re.split(r"\n(?=\S)", text.strip())
+    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}", entry) for entry in entries)
+
+
+def test_the_locks_hold_what_the_package_declares():
+    project = tomllib.loads((paths.REPO / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    for lock, extra in [("requirements.lock", "cpu"), ("requirements-gpu.lock", "gpu")]:
+        known = pins(lock)
+        for line in project["dependencies"] + extras[extra] + extras["test"]:
+            wanted = Requirement(line)
+            assert all(version in wanted.specifier for version in known[wanted.name.lower()]), line
+
+
+def test_the_gpu_environment_installs_the_gpu_lock():
+    environment = yaml.safe_load((paths.REPO / "environment.yml").read_text())
+    python, pip, by_pip = environment["dependencies"]
+    assert pip == "pip"
+    assert by_pip == {"pip": ["--requirement requirements-gpu.lock"]}
+    project = tomllib.loads((paths.REPO / "pyproject.toml").read_text())["project"]
+    assert python.removeprefix("python=") in SpecifierSet(project["requires-python"])
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_stripped_short_and_runs_anywhere(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.nbformat_minor >= 5
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert set(notebook.metadata) <= {"kernelspec", "language_info"}
+    assert len(notebook.cells) <= 15
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+    assert notebook.cells[0].cell_type == "markdown" and notebook.cells[0].source.startswith("# ")
+    for cell in notebook.cells:
+        assert set(cell.metadata) <= {"tags"}
+        if cell.cell_type == "code":
+            assert cell.outputs == [] and cell.execution_count is None
+            assert max(functions_lines(cell.source), default=0) <= 6
+    assert not re.search(r"/(home|root|tmp|work|Users)/", path.read_text("utf-8"))
+
+
+def functions_lines(source: str) -> list[int]:
+    code = re.sub(r"(?m)^([ \t]*)[%!].*$", r"\1pass", source)
+    functions = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.FunctionDef)]
+    return [node.end_lineno - node.lineno + 1 for node in functions]
+
+
+def test_the_notebooks_of_the_pipeline_exist():
+    names = {path.stem for path in NOTEBOOKS}
+    trainings = {"03_train_softmax", "04_train_contrastive", "05_train_cosface", "06_train_adacos"}
+    assert names >= {*params.FIRST, *trainings, *params.LAST}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_params_file_resolves_and_begins_with_its_needs(profile, monkeypatch):
+    monkeypatch.delenv("SV_PARAMS", raising=False)
+    resolved = params.resolve_all(profile)
+    assert list(resolved) == [stage.name for stage in params.stages(profile)]
+    head = (paths.REPO / "params" / f"{profile}.yaml").read_text()
+    head = head[: re.search(r"(?m)^[^#]", head).start()]
+    assert head.startswith(f"# {profile} ")
+    assert all(f"# {word}:" in head for word in ("Needs", "Expected", "Run"))
+    keys = provenance.stage_keys(profile)
+    assert len(set(keys.values())) == len(keys) == len(resolved)
+
+
+def test_the_quick_profile_names_the_four_losses():
+    assert list(params.models("mini")) == ["softmax", "contrastive", "cosface", "adacos"]
+
+
+def test_links_of_the_readme_lead_somewhere():
+    text = (paths.REPO / "README.md").read_text("utf-8")
+    prose = re.sub(r"(?ms)^```.*?^```", "", text)
+    headings = re.findall(r"(?m)^#+ (.+)$", prose)
+    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose):
+        target, _, anchor = link.partition("#")
+        if re.match(r"[a-z]+:", target):
+            continue
+        assert (paths.REPO / unquote(target)).exists(), link
+        assert target or anchor in anchors, link
+
+
+def test_the_top_level_is_what_the_design_fixed():
+    line = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(line, cwd=paths.REPO, capture_output=True, text=True)
+    if listed.returncode != 0:
+        pytest.skip("this copy is not under git")
+    names = {Path(line).parts[0] for line in listed.stdout.splitlines()}
+    fixed = {"notebooks", "sv_utils", "params", "tests", "environment.yml", "Makefile", "README.md"}
+    further = {"pyproject.toml", "requirements.lock", "requirements-gpu.lock", "LICENSE"}
+    assert {name for name in names if not name.startswith(".")} <= fixed | further
