@@ -1,0 +1,1 @@
+"""Networks between the front end and the pooling; import the module of the one you want."""

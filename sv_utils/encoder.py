@@ -1,0 +1,215 @@
+"""Waveform in, unit vector out: build an encoder, load one, embed utterances of any length."""
+
+import functools
+import itertools
+import os
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from .backbones.mobilenet import mobilenet_v2
+from .backbones.pooling import AttentivePooling, AveragePooling, StatisticsPooling
+from .backbones.resnet import DEPTHS, ResNet
+from .errors import RequestError, nearest
+from .features import HOP, SAMPLE_RATE, Deltas, InstanceNormalization, LogMel, LogSpectrogram
+
+POOLINGS = {"average": AveragePooling, "statistics": StatisticsPooling, "attentive": AttentivePooling}
+BACKBONES = (*(f"resnet{depth}" for depth in DEPTHS), "mobilenetv2")
+SHORTEST = SAMPLE_RATE // 2  # shorter utterances are repeated to this [samples]
+LONGEST = 60 * SAMPLE_RATE  # longer utterances are embedded in parts [samples]
+FULL_BATCH = 5 * SAMPLE_RATE  # of longer utterances fewer than a batch are computed at once [samples]
+
+
+@keras.saving.register_keras_serializable(package="sv_utils")
+class UnitVectors(layers.Layer):
+    """
+    Divide each vector by its Euclidean length, in float32; the zero vector stays zero and has a finite gradient.
+
+    (``keras.layers.UnitNormalization`` has the gradient NaN there.)
+
+    Call: vectors [shape=(batch, d)] → [shape=(batch, d)].
+    """
+
+    def __init__(self, **kwargs):
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+
+    def call(self, vectors):
+        return vectors * ops.rsqrt(ops.maximum(ops.sum(ops.square(vectors), axis=-1, keepdims=True), 1e-12))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+def build(
+    front_end: str = "mel",
+    n_mels: int = 80,
+    deltas: bool = False,
+    backbone: str = "resnet34",
+    width: int = 32,
+    stem: str = "thin",
+    squeeze_excitation: bool = False,
+    pooling: str = "statistics",
+    embedding_dim: int = 256,
+) -> keras.Model:
+    """
+    Build an encoder with fresh weights.
+
+    Parameters
+    ----------
+    front_end : str
+        ``"mel"``: log mel, mean over time subtracted; ``"spectrogram"``: 512 bins, mean and variance normalised.
+    n_mels : int
+        Bands of the mel front end.
+    deltas : bool
+        Stack first and second differences as further channels.
+    backbone : str
+        ``"resnet18"``, ``"resnet34"``, ``"resnet50"`` or ``"mobilenetv2"``.
+    width, stem, squeeze_excitation
+        Of the ResNets, see `backbones.resnet.ResNet`; 64 and ``"imagenet"`` are the original system's.
+    pooling : str
+        ``"average"`` (over time and frequency), ``"statistics"`` or ``"attentive"`` (mean and deviation over time).
+    embedding_dim : int
+        Dimensions of the embedding.
+
+    Returns
+    -------
+    keras.Model
+        waveform [shape=(batch, samples)] float32 in [-1, 1) at 16 kHz → unit vectors [shape=(batch, embedding_dim)].
+        Any number of samples from 160 on. The layer before the last is named ``embedding_normalization``.
+
+    Raises
+    ------
+    RequestError
+        For a name that does not exist.
+    """
+    for argument, value, known in (
+        ("front_end", front_end, ("mel", "spectrogram")),
+        ("backbone", backbone, BACKBONES),
+        ("stem", stem, ("imagenet", "thin")),
+        ("pooling", pooling, POOLINGS),
+    ):
+        if value not in known:
+            raise RequestError(f"{argument}: there is no {value!r}{nearest(value, known)}")
+    waveform = keras.Input((None,), dtype="float32", name="waveform")
+    mel = front_end == "mel"
+    x = (LogMel(n_mels) if mel else LogSpectrogram())(waveform)
+    x = InstanceNormalization(variance=not mel)(x)
+    x = Deltas()(x) if deltas else layers.Reshape((-1, x.shape[-1], 1), dtype="float32")(x)
+    if backbone == "mobilenetv2":
+        x = mobilenet_v2(x)
+    else:
+        x = ResNet(int(backbone.removeprefix("resnet")), width, stem, squeeze_excitation)(x)
+    x = POOLINGS[pooling]()(x)
+    x = layers.Dense(embedding_dim, dtype="float32", name="embedding")(x)
+    x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype="float32", name="embedding_normalization")(x)
+    return keras.Model(waveform, UnitVectors(name="unit_vectors")(x), name="encoder")
+
+
+def load(path: str | os.PathLike) -> keras.Model:
+    """
+    Load an encoder.
+
+    Parameters
+    ----------
+    path : path
+        A ``.keras`` file as training writes it.
+
+    Returns
+    -------
+    keras.Model
+        See `build`.
+
+    Raises
+    ------
+    RequestError
+        If the file is missing, is no Keras model, or is one that does not take waveforms and give vectors.
+    """
+    if not os.path.isfile(path):
+        raise RequestError(f"{path}: there is no such model file; train one or name another")
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except Exception as error:  # keras raises many kinds: from zipfile, h5py, json and its own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RequestError(f"{path}: not a Keras model of this system ({reason}); name a .keras file") from error
+    shapes = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
+    if not (shapes[0] == (None, None) and isinstance(shapes[1], tuple) and len(shapes[1]) == 2):
+        raise RequestError(f"{path}: maps {shapes[0]} to {shapes[1]} and not waveforms to vectors; name an encoder")
+    return model
+
+
+def embed(
+    model: keras.Model,
+    lengths: Sequence[int],
+    read: Callable[[int], np.ndarray],
+    batch_size: int = 32,
+    progress: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """
+    Embed utterances, each exactly once and in full.
+
+    Only utterances with the same number of whole frames (10 ms) share a batch, so nothing is padded and an embedding
+    does not depend on its neighbours. An utterance under 0.5 s is repeated to 0.5 s. One over 60 s is cut
+    into equal parts of at most 60 s, whose embeddings are averaged and scaled to unit length.
+
+    Parameters
+    ----------
+    model : keras.Model
+        See `build`.
+    lengths : sequence of int
+        Lengths of the utterances [samples].
+    read : callable
+        Gives utterance ``i`` as int16 [shape=(lengths[i],)] at 16 kHz.
+    batch_size : int
+        Utterances of up to 5 s computed at once; fewer when they are longer, which bounds the memory.
+    progress : callable
+        Called after each batch with the number of utterances done so far.
+
+    Returns
+    -------
+    np.ndarray [shape=(len(lengths), d)], float32
+        Unit vectors in the order of `lengths`.
+
+    Raises
+    ------
+    RequestError
+        If an utterance has no samples.
+
+    Examples
+    --------
+    >>> embed(model, [len(enrol), len(test)], [enrol, test].__getitem__).shape  # doctest: +SKIP
+    (2, 256)
+    """
+    lengths = np.asarray(lengths, int)
+    if (lengths < 1).any():
+        raise RequestError(f"utterance {np.flatnonzero(lengths < 1)[0]} has no samples; leave it out")
+    if keras.config.backend() == "tensorflow" and model.jit_compile:
+        model.jit_compile = False  # XLA would compile each duration anew; the plain graph takes them all
+        model.make_predict_function(force=True)
+    read = functools.lru_cache(maxsize=1)(read)  # the parts of a long utterance follow each other
+    parts = -(-lengths // LONGEST)
+    samples = np.maximum(lengths // parts, SHORTEST) // HOP * HOP
+    embeddings, done = np.zeros((len(lengths), model.output_shape[1]), "float32"), 0
+    for batch, size in _batches(samples, parts, batch_size):
+        starts = [part * (lengths[row] // parts[row]) for row, part in batch]
+        waves = [
+            np.resize(read(row)[start : start + size], size) for (row, _), start in zip(batch, starts, strict=True)
+        ]
+        vectors = np.asarray(model.predict_on_batch(np.stack(waves).astype("float32") / 32768))
+        np.add.at(embeddings, [row for row, _ in batch], vectors)
+        done += sum(part == parts[row] - 1 for row, part in batch)
+        if progress:
+            progress(done)
+    return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+
+
+def _batches(samples, parts, batch_size):
+    """Lists of (row, part) whose parts have equal lengths, with that length, the short ones first."""
+    items = [(samples[row], row, part) for row in np.argsort(samples, kind="stable") for part in range(parts[row])]
+    for size, group in itertools.groupby(items, key=lambda item: item[0]):
+        group = [(row, part) for _, row, part in group]
+        at_once = max(1, batch_size * min(FULL_BATCH, size) // size)
+        for first in range(0, len(group), at_once):
+            yield group[first : first + at_once], size

@@ -1,0 +1,1 @@
+"""Training heads, one a module: a formula and the registered layer that holds its weights; import the one you want."""
