@@ -140,7 +140,7 @@ def _execute(parameters: dict) -> None:
                 progress_bar=False,
                 cwd=paths.NOTEBOOKS,  # where JupyterLab runs it too
                 coalesce_streams=True,
-                # What C++ code says (TensorFlow's notices) goes to the log; without this it would stand in the notebook.
+                # What C++ code says (TensorFlow's notices) goes to the log instead of the notebook.
                 extra_arguments=["--log-level=CRITICAL", "--IPKernelApp.capture_fd_output=False"],
             )
     except papermill.PapermillExecutionError as error:
