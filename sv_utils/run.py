@@ -140,6 +140,7 @@ def _execute(parameters: dict) -> None:
                 progress_bar=False,
                 cwd=paths.NOTEBOOKS,  # where JupyterLab runs it too
                 coalesce_streams=True,
+                stdout_file=sys.stdout if sys.stdout.isatty() else None,  # a person sees the epochs pass by
                 # What C++ code says (TensorFlow's notices) goes to the log instead of the notebook.
                 extra_arguments=["--log-level=CRITICAL", "--IPKernelApp.capture_fd_output=False"],
             )
@@ -164,6 +165,8 @@ def _stderr_in(log: Path) -> Iterator[None]:
     finally:
         os.dup2(terminal, 2)
         os.close(terminal)
+        if not log.stat().st_size:
+            log.unlink()
 
 
 def _set_environment() -> None:

@@ -2,7 +2,10 @@ import contextlib
 import fcntl
 import json
 import os
+import pty
 import signal
+import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -62,6 +65,17 @@ def test_a_stage_leaves_its_notebook_its_page_and_its_record(house):
     assert (folder(house) / "run.json").stat().st_mtime > 1  # make compares its time with that of the key
 
 
+def test_a_person_at_a_terminal_sees_what_the_notebook_prints_and_a_batch_does_not(house):
+    assert "mini 01_download ['mini']" not in finish(house, "01_download")[1]
+    (house / "outputs/mini/01_download/run.json").unlink()
+    reader, terminal = pty.openpty()
+    line = [sys.executable, "-m", "sv_utils.run", "01_download"]
+    done = subprocess.run(line, cwd=house, env=tiny_repository.environment(), stdout=terminal, timeout=120)
+    os.close(terminal)
+    assert done.returncode == 0 and "mini 01_download ['mini']" in os.read(reader, 100_000).decode()
+    os.close(reader)
+
+
 @pytest.mark.parametrize(
     ("fail", "code", "said"),
     [("request", 2, "the cause"), ("bug", 1, "KeyError: 'the cause'")],
@@ -90,7 +104,8 @@ def test_a_killed_stage_leaves_no_target_and_no_kernel_and_is_resumed(house):
     assert process.wait(60) == -signal.SIGKILL
     process.communicate()
     wait_for(lambda: not alive(kernel))
-    assert sorted(path.name for path in folder(house).iterdir()) == [f"{STAGE}.partial.ipynb", "checkpoint", "key"]
+    left = {path.name for path in folder(house).iterdir()}
+    assert left == {f"{STAGE}.partial.ipynb", "checkpoint", "key", "kernel.log"}
 
     (house / "outputs/mini/hold").unlink()
     code, output, _ = finish(house, STAGE)
