@@ -83,7 +83,7 @@ def training_curves(history: pd.DataFrame) -> Figure:
         for axis, (column, label, factor) in zip(axes.flat, panels):
             axis.plot(history["epoch"], factor * history[column], marker="o", markersize=3)
             axis.set(xlabel="epoch", ylabel=label)
-            for epoch in history["epoch"][history["stage"].diff() > 0]:
+            for epoch in history.loc[(history["stage"] > 1) & (history["stage"].diff() > 0), "epoch"]:
                 axis.axvline(epoch - 0.5, color="grey", linestyle=":", linewidth=1)
         axes[1, 0].set_yscale("log")
         best = history.loc[history["val_eer"].idxmin()]
