@@ -21,7 +21,7 @@ $(error SV_OUTPUTS may not hold spaces for make: $(OUTPUTS))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce stages test verify lab tensorboard check doctor clean lock git-setup
+.PHONY: help setup reproduce stages test verify lab tensorboard bench check doctor clean lock git-setup
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -69,6 +69,9 @@ lab: setup  ## JupyterLab on the notebooks
 
 tensorboard: setup  ## training curves of the profile
 	@$(PY) -m tensorboard.main --logdir $(RESULTS)
+
+bench: setup  ## what each step costs beside another way of doing it (ratios within one run)
+	@$(PY) -m sv_utils.bench
 
 check: setup  ## linters: code, notebooks, links of the README
 	@$(PY) -m ruff check

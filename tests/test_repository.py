@@ -24,7 +24,7 @@ LAYERS = [  # from the ground up; a module imports from its own row or from thos
     ["scoring", "metrics", "trials"],
     ["training"],
     ["report", "plots"],
-    ["run", "embed", "score", "verify", "demo", "export"],
+    ["run", "embed", "score", "verify", "demo", "export", "bench"],
 ]
 ROW = {name: row for row, names in enumerate(LAYERS) for name in names}
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
