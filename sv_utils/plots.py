@@ -6,12 +6,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from IPython.display import Audio
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
-from . import metrics
+from . import breakdown, metrics
 
 TARGET, NONTARGET = sns.color_palette("colorblind")[2], sns.color_palette("colorblind")[3]
+_DET_RANGE = (0.0008, 0.95)  # rates at the ends of the axes
 _STYLE = {
     "figure.dpi": 110,
     "figure.constrained_layout.use": True,
@@ -139,7 +141,8 @@ def similarity_matrix(similarities: np.ndarray, speakers_per_batch: int) -> Figu
 def score_histogram(target: np.ndarray, nontarget: np.ndarray, threshold: float, title: str = "") -> Figure:
     """Scores of target and non-target trials with the threshold at equal error."""
     with _axes() as (figure, axis):
-        options = {"bins": 80, "stat": "density", "element": "step", "ax": axis}
+        ends = min(target.min(), nontarget.min()), max(target.max(), nontarget.max())
+        options = {"bins": 60, "binrange": ends, "stat": "density", "element": "step", "ax": axis}
         sns.histplot(nontarget, color=NONTARGET, label=f"non-target ({len(nontarget):,})", **options)
         sns.histplot(target, color=TARGET, label=f"target ({len(target):,})", **options)
         axis.axvline(threshold, color="black", linestyle="--", label=f"threshold {threshold:.3f}")
@@ -158,7 +161,7 @@ def eer_curve(target: np.ndarray, nontarget: np.ndarray, title: str = "") -> Fig
         axis.step(thresholds[finite], 100 * p_miss[finite], color=TARGET, label="false rejection (FRR)")
         axis.plot(threshold, 100 * rate, "ko", label=f"EER {rate:.2%} at {threshold:.3f}")
         axis.set(xlabel="threshold", ylabel="error rate [%]", title=title)
-        axis.legend()
+        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
@@ -169,17 +172,23 @@ def det_curves(systems: dict[str, tuple[np.ndarray, np.ndarray]], title: str = "
     Parameters
     ----------
     systems : dict
-        Name to (target, non-target) scores; the point of equal error is marked.
+        Name to (target, non-target) scores; the points of equal error and of least detection cost are marked. A point
+        beyond the axes is drawn on their edge.
     """
-    with _axes(width=5.5, height=5) as (figure, axis):
+    with _axes(width=6.5, height=6) as (figure, axis):
         for name, (target, nontarget) in systems.items():
             p_fa, p_miss, _ = metrics.roc(target, nontarget)
-            rate = metrics.eer(target, nontarget)[0]
-            (line,) = axis.plot(*(_probit(p) for p in (p_fa, p_miss)), label=f"{name}, EER {rate:.2%}")
-            axis.plot(*[_probit(np.array([rate]))] * 2, "o", color=line.get_color())
+            points = breakdown.operating_points(target, nontarget)
+            label = f"{name}, EER {points['EER']['p_fa']:.2%}"
+            (line,) = axis.plot(*(_probit(p) for p in (p_fa, p_miss)), label=label, linewidth=1.2)
+            for marker, point in zip("os^", points.values()):
+                place = [_probit(np.clip([point[rate]], *_DET_RANGE)) for rate in ("p_fa", "p_miss")]
+                axis.plot(*place, marker, color=line.get_color(), markersize=6, clip_on=False)
+        for marker, name in zip("os^", points):
+            axis.plot([], [], marker, color="grey", label=name)
         _probit_axes(axis)
         axis.set(xlabel="false acceptance [%]", ylabel="false rejection (miss) [%]", title=title)
-        axis.legend(loc="upper right")
+        axis.legend(loc="upper left", bbox_to_anchor=(0, -0.12), ncols=2, fontsize=9)
     return figure
 
 
@@ -188,32 +197,64 @@ def _probit(probability: np.ndarray) -> np.ndarray:
 
 
 def _probit_axes(axis) -> None:
-    ticks = np.array([0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6])
+    ticks = np.array([0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9])
     labels = {float(_probit(np.array([tick]))[0]): f"{100 * tick:g}" for tick in ticks}
     for side in (axis.xaxis, axis.yaxis):
         side.set_major_locator(FixedLocator(list(labels)))
         side.set_major_formatter(FuncFormatter(lambda value, _: labels.get(value, "")))
-    limits = _probit(np.array([0.0008, 0.65]))
+    limits = _probit(np.array(_DET_RANGE))
     axis.set(xlim=limits, ylim=limits, aspect="equal")
 
 
+def reliability(systems: dict[str, tuple[np.ndarray, np.ndarray]], title: str = "") -> Figure:
+    """
+    Announced against observed probability of a target trial, at even prior; on the diagonal they agree.
+
+    Parameters
+    ----------
+    systems : dict
+        Name to (target, non-target) log-likelihood ratios; the legend gives Cllr, and what of it calibration loses.
+    """
+    with _axes(width=6.5, height=4.2) as (figure, axis):
+        axis.plot([0, 100], [0, 100], color="grey", linestyle="--", linewidth=1)
+        for name, (target, nontarget) in systems.items():
+            loss = metrics.cllr(target, nontarget) - metrics.cllr_min(target, nontarget)
+            label = f"{name}, Cllr {metrics.cllr(target, nontarget):.3f} (calibration loss {loss:.3f})"
+            points = breakdown.reliability(target, nontarget)
+            axis.plot(*(100 * values for values in points), marker="o", markersize=4, label=label)
+        axis.set(
+            xlabel="announced probability of one speaker [%]",
+            ylabel="share of target trials, even prior [%]",
+            title=title,
+        )
+        axis.legend(loc="lower right", fontsize=9)
+    return figure
+
+
+def player(samples: np.ndarray) -> str:
+    """HTML that plays int16 samples [shape=(n,)] at 16 kHz; the page holds them."""
+    return " ".join(Audio(samples, rate=16_000)._repr_html_().split())  # Markdown and tables want it on one line
+
+
 def compare_models(results: pd.DataFrame) -> Figure:
-    """EER [%] of each model with its speaker-level 95 % interval, a panel a list; hollow: untrained."""
+    """EER [%] of each model with its speaker-level 95 % interval, a panel a list."""
     lists = list(dict.fromkeys(results["list"]))
-    trained = results[results["loss"] != "none"]
-    with _axes(1, len(lists), width=8, height=1.2 + 0.5 * trained["model"].nunique(), squeeze=False) as (figure, axes):
+    base = results["model"].str.removesuffix(breakdown.AS_NORM).str.removesuffix(" (untrained)")
+    places = {model: place for place, model in enumerate(reversed(list(dict.fromkeys(base))))}
+    normalised, untrained = results["model"].str.endswith(breakdown.AS_NORM), results["loss"] == "none"
+    kinds = {"cosine": ~normalised & ~untrained, "AS-norm": normalised, "cosine, untrained": untrained}
+    looks = [("o", "full", 0.12), ("D", "full", -0.12), ("o", "none", 0.12)]
+    with _axes(1, len(lists), width=8, height=1.6 + 0.5 * len(places), squeeze=False, sharey=True) as (figure, axes):
         for axis, name in zip(axes[0], lists):
-            rows = trained[trained["list"] == name].sort_values("eer", ascending=False).reset_index()
-            errors = 100 * np.stack([rows["eer"] - rows["eer_low"], rows["eer_high"] - rows["eer"]])
-            axis.errorbar(
-                100 * rows["eer"], rows.index, xerr=np.maximum(errors, 0), fmt="o", capsize=4, label="trained"
-            )
-            untrained = results[(results["list"] == name) & (results["loss"] == "none")].set_index("model")["eer"]
-            eers = 100 * (rows["model"] + " (untrained)").map(untrained)
-            axis.plot(eers, rows.index, "o", fillstyle="none", color="grey", label="untrained")
-            axis.set(title=name, xlabel="EER [%]", yticks=rows.index, yticklabels=rows["model"])
+            for (label, chosen), (marker, fill, shift) in zip(kinds.items(), looks):
+                rows = results[chosen & (results["list"] == name)]
+                errors = 100 * np.stack([rows["eer"] - rows["eer_low"], rows["eer_high"] - rows["eer"]])
+                heights = [places[model] + shift for model in base[rows.index]]
+                style = {"fmt": marker, "fillstyle": fill, "capsize": 3, "markersize": 5}
+                axis.errorbar(100 * rows["eer"], heights, xerr=np.maximum(errors, 0), label=label, **style)
+            axis.set(title=name, xlabel="EER [%]", yticks=list(places.values()), yticklabels=list(places))
             axis.set_xlim(left=0)
-            axis.legend()
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(kinds))
     return figure
 
 
