@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import audio, encoder
+from . import audio, pretrained
 from .errors import RequestError, command
 from .paths import replace_on_success
 
@@ -40,7 +40,7 @@ def embed_files(model, root: str | Path, names: list[str]) -> np.ndarray:
     Parameters
     ----------
     model : keras.Model
-        Encoder of `encoder.load`.
+        Encoder of `pretrained.load`.
     root : path
         Folder that the names start from.
     names : list of str
@@ -66,20 +66,20 @@ def _embed_block(model, root: Path, names: list[str]) -> np.ndarray:
             waveforms.append(audio.decode(root / name).samples)
         except (OSError, audio.AudioError) as error:
             raise RequestError(f"{root / name}: {error}; mend the file or take it off the list") from None
-    return encoder.embed(model, np.array([len(w) for w in waveforms]), waveforms.__getitem__)
+    return pretrained.embed(model, [len(w) for w in waveforms], waveforms.__getitem__)
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
     """Write the embeddings of the listed audio files: arrays `paths` (str) and `embeddings` (float32, n x d)."""
     parser = argparse.ArgumentParser(prog="python -m sv_utils.embed", description=main.__doc__)
-    parser.add_argument("--model", required=True, help="encoder, a .keras file of a training stage")
+    parser.add_argument("--model", required=True, help="encoder: campplus, or a .keras file of a training stage")
     parser.add_argument("--root", required=True, help="folder that the listed names start from")
     parser.add_argument("--list", required=True, help="text file, one audio file name a line")
     parser.add_argument("--out", required=True, help=".npz file to write")
     arguments = parser.parse_args(argv)
     names = read_list(arguments.list)
-    embeddings = embed_files(encoder.load(arguments.model), arguments.root, names)
+    embeddings = embed_files(pretrained.load(arguments.model), arguments.root, names)
     out = Path(arguments.out).with_suffix(".npz")
     with replace_on_success(out) as temporary:
         np.savez(temporary, paths=np.array(names), embeddings=embeddings)

@@ -22,6 +22,7 @@ from sv_utils.errors import RequestError, nearest
 
 FIRST = ("01_download", "02_prep")
 LAST = ("08_evaluate", "09_report")
+EXTRA = ("10_verify",)  # runs in the profiles that have its section
 INJECTED = ("profile", "stage")  # set by the run, not by a params file
 TRAINING = re.compile(r"\d\d_train_(?P<model>[a-z0-9_]+(@[A-Za-z0-9_.-]+)?)")
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
@@ -57,7 +58,7 @@ def load(profile: str) -> dict[str, dict]:
     """
     file = _file(profile)
     sections = _read_yaml(file)
-    known = ["common", "train", *FIRST, *LAST, *_training_notebooks()]
+    known = ["common", "train", *FIRST, *LAST, *EXTRA, *_training_notebooks()]
     for section, content in sections.items():
         if section not in known and not (_is_training(section) and section.split("@")[0] in known):
             raise RequestError(f"{_show(file)}: section {section!r} is unknown{nearest(section, known)}")
@@ -106,7 +107,7 @@ def stages(profile: str) -> list[Stage]:
     Returns
     -------
     list of Stage
-        Download, preparation, each training, the evaluation of each model, the report.
+        Download, preparation, each training, the evaluation of each model, the report, and what else has a section.
     """
     trained = models(profile)
     evaluations = [Stage(f"{LAST[0]}@{model}", LAST[0], (FIRST[1], stage)) for model, stage in trained.items()]
@@ -116,6 +117,7 @@ def stages(profile: str) -> list[Stage]:
         *(Stage(stage, stage.split("@")[0], FIRST[1:]) for stage in trained.values()),
         *evaluations,
         Stage(LAST[1], LAST[1], tuple(evaluation.name for evaluation in evaluations)),
+        *(Stage(name, name, LAST[1:]) for name in EXTRA if name in load(profile)),
     ]
 
 

@@ -20,11 +20,11 @@ from sv_utils import params, paths, provenance
 LAYERS = [  # from the ground up; a module imports from its own row or from those before it
     ["errors", "paths", "params", "provenance"],
     ["corpora", "download", "audio", "store", "batches"],
-    ["encoder", "backbones", "losses", "features", "augment", "pretrained"],
-    ["scoring", "metrics", "trials"],
+    ["encoder", "backbones", "losses", "features", "complexity", "augment", "pretrained"],
+    ["scoring", "metrics", "trials", "breakdown"],
     ["training"],
-    ["report", "plots"],
-    ["run", "embed", "score", "verify", "demo", "export", "bench"],
+    ["report", "plots", "published"],
+    ["run", "embed", "score", "verify", "card", "demo", "export", "bench"],
 ]
 ROW = {name: row for row, names in enumerate(LAYERS) for name in names}
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
