@@ -62,7 +62,7 @@ test: setup  ## the test suite
 verify: setup  ## do two recordings hold one voice? REC1=a.wav REC2=b.m4a [MODEL=model.keras]
 	@test -n "$$REC1" -a -n "$$REC2" || \
 		{ echo "make verify: name two recordings: make verify REC1=a.wav REC2=b.wav" >&2; exit 2; }
-	@$(PY) -m sv_utils.verify "$$REC1" "$$REC2" $${MODEL:+--model "$$MODEL"}
+	@$(PY) -m sv_utils.verify "$$REC1" "$$REC2" $${MODEL:+--model "$$MODEL"} || test $$? -eq 1  # 1: different speakers, an answer
 
 lab: setup  ## JupyterLab on the notebooks
 	@$(PY) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks

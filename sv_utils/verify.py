@@ -103,7 +103,7 @@ def describe(file: str | os.PathLike, sound: audio.Decoded) -> dict:
     clipped = audio.measure(sound.samples)["clipped"]
     warnings = []
     if speech < SHORT:
-        warnings.append(f"{speech:.1f} s of speech are too short for a reliable answer, give {SHORT:g} s or more")
+        warnings.append(f"{speech:.2f} s of speech are too short for a reliable answer, give {SHORT:g} s or more")
     if sound.rate < 16_000:
         warnings.append(
             f"recorded at {sound.rate} Hz, so nothing above {sound.rate / 2000:g} kHz is there to compare; "

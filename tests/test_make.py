@@ -135,6 +135,12 @@ def test_verify_without_recordings_is_refused(house):
     assert refused.stderr.splitlines()[0] == "make verify: name two recordings: make verify REC1=a.wav REC2=b.wav"
 
 
+def test_verify_that_finds_different_speakers_is_no_failure_of_make(house):
+    for code, of_make in [(0, 0), (1, 0), (2, 2)]:
+        (house / "sv_utils/verify.py").write_text(f"raise SystemExit({code})\n")
+        assert make(house, "verify", "REC1=a", "REC2=b").returncode == of_make
+
+
 def test_verify_passes_names_on_as_they_are(house):
     (house / "sv_utils/verify.py").write_text("import sys\nprint(sys.argv[1:])\n")
     names = ["it's one.wav", 'a "$HOME" `b`.wav']

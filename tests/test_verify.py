@@ -98,13 +98,13 @@ def test_the_text_names_rates_list_and_interval(fixed, sound, capsys):
     assert text.startswith("same speaker\n  cosine 0.600, threshold 0.400 (campplus)")
     assert "2.0% [1.0%, 8.0%] of different voices accepted, 1.0% [0.0%, 4.0%] of same voices missed" in text
     assert "list own (5 speakers, 50 trials)" in text
-    assert "b.wav: 1.0 s of speech are too short" in text
+    assert "b.wav: 1.00 s of speech are too short" in text
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"seconds": 1.5}, "1.5 s of speech are too short"),
+        ({"seconds": 1.5}, "1.50 s of speech are too short"),
         ({"rate": 8000}, "recorded at 8000 Hz, so nothing above 4 kHz"),
         ({"level": 0.5}, "samples are clipped"),
         ({"silence": 4.0}, "mostly silence: 3.0 s of speech in 7.0 s"),
