@@ -151,13 +151,8 @@ class Judge(keras.callbacks.Callback):
 
     def __init__(self, validation: ValidationTrials, progress: Progress, stage: dict, best_path: Path, epochs: int):
         super().__init__()
-        self.validation, self.progress, self.stage, self.best_path, self.epochs = (
-            validation,
-            progress,
-            stage,
-            best_path,
-            epochs,
-        )
+        self.validation, self.progress, self.stage = validation, progress, stage
+        self.best_path, self.epochs = best_path, epochs
 
     def on_epoch_begin(self, epoch, logs=None):
         self.started = time.perf_counter()
@@ -305,7 +300,7 @@ class Training:
         Trials of held-out dev speakers.
     directory : Path
         Receives ``model.keras`` (best by validation EER), ``initial.keras`` (untrained), ``log.csv``, ``steps.csv``,
-        ``tensorboard/`` and, until the end, ``checkpoint.npz``.
+        ``tensorboard/`` and ``checkpoint.npz``, from which a killed training goes on.
     stages : list of dict
         ``epochs, steps_per_epoch`` (0: one pass)``, crop_seconds, learning_rate, momentum, nesterov,
         weight_decay, clip_norm, plateau_factor, plateau_patience, freeze_batch_normalization``.
