@@ -21,7 +21,7 @@ $(error SV_OUTPUTS may not hold spaces for make: $(OUTPUTS))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce stages test verify lab tensorboard bench check doctor clean lock git-setup
+.PHONY: help setup reproduce stages test test-long verify lab tensorboard bench check doctor clean lock git-setup
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -58,6 +58,9 @@ endif
 
 test: setup  ## the test suite
 	@$(PY) -m pytest
+
+test-long: setup  ## the tests that take long: hundreds of kills, thousands of damaged files
+	@$(PY) -m pytest -m long
 
 verify: setup  ## do two recordings hold one voice? REC1=a.wav REC2=b.m4a [MODEL=model.keras]
 	@test -n "$$REC1" -a -n "$$REC2" || \
