@@ -9,7 +9,23 @@ import numpy as np
 from sv_utils import metrics
 from sv_utils.errors import RequestError
 
-AS_NORM = " + AS-norm"  # stands behind the name of a model where its scores are normalised
+# Behind the name of a model: how its scores were made, where they are no plain cosines.
+AS_NORM, QMF = " + AS-norm", " + AS-norm + QMF"
+
+
+def base_and_scoring(system: str) -> tuple[str, str]:
+    """
+    Part the name of a system into its model and the kind of its scores.
+
+    Examples
+    --------
+    >>> base_and_scoring("adacos + AS-norm + QMF")
+    ('adacos', 'AS-norm, QMF')
+    >>> base_and_scoring("adacos")
+    ('adacos', 'cosine')
+    """
+    model, _, kind = system.partition(" + ")
+    return model, kind.replace(" + ", ", ") or "cosine"
 
 
 def judge(

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 
-def multiply_accumulates(model: keras.Model, samples: int) -> int:
+def multiply_accumulates(model: keras.Model, samples: int) -> float:
     """
     Multiplications with weights that a waveform costs: those of convolutions and dense layers.
 
@@ -20,11 +20,18 @@ def multiply_accumulates(model: keras.Model, samples: int) -> int:
     samples : int
         Length of the waveform.
 
+    Returns
+    -------
+    float
+        NaN for a model whose layers cannot be seen (an ONNX file).
+
     Examples
     --------
     >>> multiply_accumulates(encoder.build(), 32_240) / 1e9  # doctest: +SKIP
     4.5
     """
+    if not isinstance(model, keras.Model):
+        return math.nan
     layers = [layer for layer in model._flatten_layers() if getattr(layer, "kernel", None) is not None]
     counts = []
     for layer in layers:

@@ -140,6 +140,19 @@ def load(path: str | os.PathLike) -> keras.Model:
     return model
 
 
+def unnormalised(model: keras.Model) -> keras.Model | None:
+    """
+    Give the encoder without its last layer: the length of its vectors tells how much voice it heard.
+
+    Returns
+    -------
+    keras.Model or None
+        None for a model that does not end in `UnitVectors`.
+    """
+    last = getattr(model, "layers", [None])[-1]
+    return keras.Model(model.input, last.input, name=model.name) if isinstance(last, UnitVectors) else None
+
+
 def embed(
     model: keras.Model,
     lengths: Sequence[int],
@@ -152,7 +165,8 @@ def embed(
 
     Only utterances with the same number of whole frames (10 ms) share a batch, so nothing is padded and an embedding
     does not depend on its neighbours. An utterance under 0.5 s is repeated to 0.5 s. One over 60 s is cut
-    into equal parts of at most 60 s, whose embeddings are averaged and scaled to unit length.
+    into equal parts of at most 60 s: its embedding has the direction of the mean of the parts' unit vectors, and their
+    mean length.
 
     Parameters
     ----------
@@ -161,7 +175,7 @@ def embed(
     lengths : sequence of int
         Lengths of the utterances [samples].
     read : callable
-        Gives utterance ``i`` as int16 [shape=(lengths[i],)] at 16 kHz.
+        Gives utterance ``i`` as int16 at 16 kHz; of more than ``lengths[i]`` samples the first count.
     batch_size : int
         Utterances of up to 5 s computed at once; fewer when they are longer, which bounds the memory.
     progress : callable
@@ -170,7 +184,7 @@ def embed(
     Returns
     -------
     np.ndarray [shape=(len(lengths), d)], float32
-        Unit vectors in the order of `lengths`.
+        In the order of `lengths`: unit vectors, unless the model is one of `unnormalised`.
 
     Raises
     ------
@@ -191,18 +205,25 @@ def embed(
     read = functools.lru_cache(maxsize=1)(read)  # the parts of a long utterance follow each other
     parts = -(-lengths // LONGEST)
     samples = np.maximum(lengths // parts, SHORTEST) // HOP * HOP
-    embeddings, done = np.zeros((len(lengths), model.output_shape[1]), "float32"), 0
+    embeddings, means = (np.zeros((len(lengths), width), "float32") for width in (model.output_shape[1], 1))
+    done = 0
     for batch, size in _batches(samples, parts, batch_size):
         starts = [part * (lengths[row] // parts[row]) for row, part in batch]
         waves = [
             np.resize(read(row)[start : start + size], size) for (row, _), start in zip(batch, starts, strict=True)
         ]
         vectors = np.asarray(model.predict_on_batch(np.stack(waves).astype("float32") / 32768))
-        np.add.at(embeddings, [row for row, _ in batch], vectors)
+        rows, sizes = [row for row, _ in batch], _lengths(vectors)
+        np.add.at(embeddings, rows, vectors / sizes)
+        np.add.at(means, rows, sizes / parts[rows, None])
         done += sum(part == parts[row] - 1 for row, part in batch)
         if progress:
             progress(done)
-    return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+    return embeddings / _lengths(embeddings) * means
+
+
+def _lengths(vectors):
+    return np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def _batches(samples, parts, batch_size):

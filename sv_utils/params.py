@@ -2,7 +2,8 @@
 Strict, typed parameters: what a params file says, laid over what the notebooks declare.
 
 A params file ``params/<profile>.yaml`` has the sections ``common`` (each key goes to every notebook that declares it),
-``train`` (likewise, for training notebooks) and one for each stage. Later sections override earlier ones. Dicts merge
+``train`` (likewise, for training notebooks) and one for each stage. ``encoders`` names encoders that were trained
+elsewhere, to be judged beside those of the training sections. Later sections override earlier ones. Dicts merge
 deeply; a list replaces the default, but dicts in it are completed from the first one of the default. Names, defaults
 and types are those of the notebook's cell tagged `parameters`, read as literals: nothing runs, no kernel starts.
 """
@@ -23,8 +24,10 @@ from sv_utils.errors import RequestError, nearest
 FIRST = ("01_download", "02_prep")
 LAST = ("08_evaluate", "09_report")
 EXTRA = ("10_verify",)  # runs in the profiles that have its section
-INJECTED = ("profile", "stage")  # set by the run, not by a params file
+ENCODERS = "encoders"
+INJECTED = ("profile", "stage", "encoder")  # set by the run, not by a params file
 TRAINING = re.compile(r"\d\d_train_(?P<model>[a-z0-9_]+(@[A-Za-z0-9_.-]+)?)")
+MODEL = re.compile(r"[a-z0-9_]+(@[A-Za-z0-9_.-]+)?")
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
@@ -58,7 +61,7 @@ def load(profile: str) -> dict[str, dict]:
     """
     file = _file(profile)
     sections = _read_yaml(file)
-    known = ["common", "train", *FIRST, *LAST, *EXTRA, *_training_notebooks()]
+    known = ["common", "train", ENCODERS, *FIRST, *LAST, *EXTRA, *_training_notebooks()]
     for section, content in sections.items():
         if section not in known and not (_is_training(section) and section.split("@")[0] in known):
             raise RequestError(f"{_show(file)}: section {section!r} is unknown{nearest(section, known)}")
@@ -67,7 +70,7 @@ def load(profile: str) -> dict[str, dict]:
     for section in (*FIRST, *LAST):
         if section not in sections:
             raise RequestError(f"{_show(file)}: section {section} is missing; add `{section}: {{}}` for its defaults")
-    if not any(map(_is_training, sections)):
+    if not any(map(_is_training, sections)) and not sections.get(ENCODERS):
         raise RequestError(
             f"{_show(file)}: a training section is missing; add one or more of {', '.join(_training_notebooks())}"
         )
@@ -81,7 +84,8 @@ def models(profile: str) -> dict[str, str]:
     Returns
     -------
     dict
-        Model name to its training stage, in the order of the stages.
+        Model name to its training stage, in the order of the stages; then the encoders that were trained elsewhere,
+        whose training stage is ''.
 
     Examples
     --------
@@ -97,6 +101,42 @@ def models(profile: str) -> dict[str, str]:
                 f"write {section}@another_name"
             )
         found[model] = section
+    for model in encoders(profile):
+        if model in found:
+            raise RequestError(
+                f"{_show(_file(profile))}: {ENCODERS} and {found[model]} both have a model called {model}; "
+                f"write {model}@another_name in {ENCODERS}"
+            )
+        found[model] = ""
+    return found
+
+
+def encoders(profile: str) -> dict[str, str]:
+    """
+    Name the encoders of a profile that were trained elsewhere.
+
+    Returns
+    -------
+    dict
+        Name to what `pretrained.load` takes: the name of a published encoder, or the absolute path of a file (in the
+        params file it may be relative to the repository).
+
+    Raises
+    ------
+    RequestError
+        If a name or a source is none, or there is no such file.
+    """
+    found, where = {}, f"{_show(_file(profile))}: {ENCODERS}"
+    for model, source in load(profile).get(ENCODERS, {}).items():
+        if not isinstance(model, str) or not MODEL.fullmatch(model):
+            raise RequestError(f"{where}: {model!r} is no name of a model; use small letters, digits and _")
+        if not isinstance(source, str) or not source:
+            raise RequestError(f"{where}.{model} must be the name of an encoder or a file, not {source!r}")
+        if "/" in source or "." in source:  # a file; published encoders have plain names
+            source = str(paths.REPO / source)
+            if not Path(source).is_file():
+                raise RequestError(f"{where}.{model}: there is no file {source}; correct the path")
+        found[model] = source
     return found
 
 
@@ -109,12 +149,16 @@ def stages(profile: str) -> list[Stage]:
     list of Stage
         Download, preparation, each training, the evaluation of each model, the report, and what else has a section.
     """
-    trained = models(profile)
-    evaluations = [Stage(f"{LAST[0]}@{model}", LAST[0], (FIRST[1], stage)) for model, stage in trained.items()]
+    judged = models(profile)
+    trained = [stage for stage in judged.values() if stage]
+    evaluations = [
+        Stage(f"{LAST[0]}@{model}", LAST[0], (FIRST[1], stage) if stage else FIRST[1:])
+        for model, stage in judged.items()
+    ]
     return [
         Stage(FIRST[0], FIRST[0], ()),
         Stage(FIRST[1], FIRST[1], FIRST[:1]),
-        *(Stage(stage, stage.split("@")[0], FIRST[1:]) for stage in trained.values()),
+        *(Stage(stage, stage.split("@")[0], FIRST[1:]) for stage in trained),
         *evaluations,
         Stage(LAST[1], LAST[1], tuple(evaluation.name for evaluation in evaluations)),
         *(Stage(name, name, LAST[1:]) for name in EXTRA if name in load(profile)),
@@ -128,7 +172,8 @@ def resolve(stage: str, profile: str) -> dict:
     Returns
     -------
     dict
-        Every parameter that the notebook declares, and `profile` and `stage`.
+        Every parameter that the notebook declares; `profile` and `stage`; `encoder` where the stage judges one of
+        `encoders`.
 
     Raises
     ------
@@ -143,7 +188,7 @@ def resolve(stage: str, profile: str) -> dict:
 
 def resolve_all(profile: str) -> dict[str, dict]:
     """Give the complete parameters of every stage of a profile, as `resolve` does for one."""
-    sections, file = load(profile), _show(_file(profile))
+    sections, file, elsewhere = load(profile), _show(_file(profile)), encoders(profile)
     resolved, declared = {}, {"common": set(), "train": set()}
     for stage in stages(profile):
         defaults = declared_parameters(stage.notebook)
@@ -156,6 +201,8 @@ def resolve_all(profile: str) -> dict[str, dict]:
         own = stage.name if _is_training(stage.name) else stage.notebook
         values = _overlay(defaults, values, sections[own], f"{file}: {own}")
         resolved[stage.name] = values | {"profile": profile, "stage": stage.name}
+        if (model := stage.name.partition("@")[2]) in elsewhere and stage.notebook == LAST[0]:
+            resolved[stage.name]["encoder"] = elsewhere[model]
     for section, names in declared.items():
         for key in sections.get(section, {}):
             if key not in names:

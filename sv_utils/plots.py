@@ -239,14 +239,18 @@ def player(samples: np.ndarray) -> str:
 def compare_models(results: pd.DataFrame) -> Figure:
     """EER [%] of each model with its speaker-level 95 % interval, a panel a list."""
     lists = list(dict.fromkeys(results["list"]))
-    base = results["model"].str.removesuffix(breakdown.AS_NORM).str.removesuffix(" (untrained)")
+    base, scored = zip(*map(breakdown.base_and_scoring, results["model"].str.removesuffix(" (untrained)")))
+    base, scored = pd.Series(base, results.index), pd.Series(scored, results.index)
     places = {model: place for place, model in enumerate(reversed(list(dict.fromkeys(base))))}
-    normalised, untrained = results["model"].str.endswith(breakdown.AS_NORM), results["loss"] == "none"
-    kinds = {"cosine": ~normalised & ~untrained, "AS-norm": normalised, "cosine, untrained": untrained}
-    looks = [("o", "full", 0.12), ("D", "full", -0.12), ("o", "none", 0.12)]
+    untrained = results["loss"] == "none"
+    kinds = {kind: (scored == kind) & ~untrained for kind in ("cosine", "AS-norm", "AS-norm, QMF")}
+    kinds["cosine, untrained"] = untrained
+    looks = [("o", "full", 0.2), ("D", "full", 0.0), ("s", "full", -0.2), ("o", "none", 0.2)]
     with _axes(1, len(lists), width=8, height=1.6 + 0.5 * len(places), squeeze=False, sharey=True) as (figure, axes):
         for axis, name in zip(axes[0], lists):
             for (label, chosen), (marker, fill, shift) in zip(kinds.items(), looks):
+                if not chosen.any():
+                    continue
                 rows = results[chosen & (results["list"] == name)]
                 errors = 100 * np.stack([rows["eer"] - rows["eer_low"], rows["eer_high"] - rows["eer"]])
                 heights = [places[model] + shift for model in base[rows.index]]

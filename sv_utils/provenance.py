@@ -37,16 +37,25 @@ def stage_keys(profile: str) -> dict[str, str]:
     -------
     dict
         Stage name to the sha256 [hex] over the notebook's code cells, the resolved parameters, the source of the
-        modules that it uses, and the keys of the stages before it. Times, outputs, and text cells do not count.
+        modules that it uses, the keys of the stages before it, and the content of a file of weights that it judges.
+        Times, outputs, and text cells do not count.
     """
     resolved, keys = params.resolve_all(profile), {}
     for stage in params.stages(profile):
         cells = code_cells(paths.NOTEBOOKS / f"{stage.notebook}.ipynb")
-        upstream = [keys[name] for name in stage.upstream]
+        upstream = [keys[name] for name in stage.upstream] + _digests(resolved[stage.name].get("encoder", ""))
         left_out = MACHINERY if stage.notebook == params.LAST[-1] else MACHINERY | READING
         modules = used_modules(cells, resolved[stage.name].get("corpora", ()), left_out)
         keys[stage.name] = content_key(cells, resolved[stage.name], modules, upstream)
     return keys
+
+
+def _digests(file: str) -> list[str]:
+    """Checksum of a file's content [hex], if it is a file."""
+    if not os.path.isfile(file):
+        return []
+    with open(file, "rb") as content:
+        return [hashlib.file_digest(content, "sha256").hexdigest()]
 
 
 def content_key(cells: list[str], parameters: dict, modules: dict[str, str], upstream: Iterable[str]) -> str:

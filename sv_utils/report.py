@@ -47,8 +47,8 @@ def collect(profile: str) -> pd.DataFrame:
     -------
     pd.DataFrame
         A row per model and list, in the columns of ``results.csv``; rates are fractions, NaN where not known. Rows of
-        their own are the model with normalised scores (`breakdown.AS_NORM` behind its name), and the untrained encoder
-        (loss ``none``).
+        their own are the model with other scores (`breakdown.AS_NORM` or `breakdown.QMF` behind its name), and the
+        untrained encoder (loss ``none``).
     """
     rows = [row for evaluation in evaluations(profile).values() for row in evaluation]
     known = dict.fromkeys(COLUMNS[7:-1], float)
@@ -136,7 +136,7 @@ def read_scores(profile: str) -> dict[str, dict[str, pd.DataFrame]]:
     Returns
     -------
     dict
-        List to model to a table ``label, enrol, test, score, llr, as_norm, as_norm_llr``, a row a trial.
+        List to model to a table ``label, enrol, test, score, llr, as_norm, as_norm_llr, qmf_llr``, a row a trial.
     """
     found: dict[str, dict[str, pd.DataFrame]] = {}
     for model in params.models(profile):
@@ -201,7 +201,7 @@ def findings(results: pd.DataFrame, differences: pd.DataFrame) -> str:
     """Say in sentences, a paragraph a list, which model is best and which of the differences are more than chance."""
     paragraphs = []
     for name, rows in results[results["loss"] != "none"].groupby("list", sort=False):
-        rows = rows[~rows["model"].str.endswith(breakdown.AS_NORM)]
+        rows = rows[[breakdown.base_and_scoring(model)[1] == "cosine" for model in rows["model"]]]
         best = rows.loc[rows["eer"].idxmin()]
         text = f"On **{name}** the lowest EER is that of **{best['model']}**: "
         text += f"{_with_interval(best['eer'], best['eer_low'], best['eer_high'])} %, cosine scores."
@@ -223,12 +223,11 @@ def properties(profile: str) -> pd.DataFrame:
     -------
     pd.DataFrame
         ``model, loss, parameters, dimensions``; ``macs_of_3_s``, see `complexity`; ``epochs`` trained,
-        ``training_seconds`` spent in them, and ``best_epoch`` by validation EER; ``realtime``: seconds of speech
-        embedded in one second.
+        ``training_seconds`` spent in them, and ``best_epoch`` by validation EER, missing where the encoder was trained
+        elsewhere; ``realtime``: seconds of speech embedded in one second.
     """
-    rows = []
+    rows, stages = [], params.models(profile)
     for model, evaluation in evaluations(profile).items():
-        log = pd.read_csv(paths.stage_dir(profile, params.models(profile)[model]) / "log.csv")
         about, row = evaluation[0]["encoder"], evaluation[0]
         rows.append(
             {
@@ -237,13 +236,28 @@ def properties(profile: str) -> pd.DataFrame:
                 "parameters": about["parameters"],
                 "macs_of_3_s": about["macs_of_3_s"],
                 "dimensions": about["dimensions"],
-                "epochs": int(log["epoch"].max()),
-                "best_epoch": int(log.loc[log["val_eer"].idxmin(), "epoch"]),
-                "training_seconds": float(log["seconds"].sum()),
+                **(_training_of(profile, stages[model]) if stages[model] else {}),
                 "realtime": about["speech_seconds"] / row["seconds"],
             }
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table.reindex(columns=[*table.columns.drop("realtime"), "realtime"])
+
+
+def _training_of(profile: str, stage: str) -> dict:
+    log = pd.read_csv(paths.stage_dir(profile, stage) / "log.csv")
+    return {
+        "epochs": int(log["epoch"].max()),
+        "best_epoch": int(log.loc[log["val_eer"].idxmin(), "epoch"]),
+        "training_seconds": float(log["seconds"].sum()),
+    }
+
+
+def provenance_note(results: pd.DataFrame) -> str:
+    """Say what is not known of encoders that were trained elsewhere; empty where there is none."""
+    elsewhere = results[results["loss"] == "pretrained"]["model"]
+    names = ", ".join(dict.fromkeys(breakdown.base_and_scoring(model)[0] for model in elsewhere))
+    return names and f"Trained elsewhere, on data that this experiment does not know (loss *pretrained*): {names}."
 
 
 def breakdowns(profile: str, name: str) -> pd.DataFrame:
@@ -306,10 +320,10 @@ def beside_published(results: pd.DataFrame, parameters: dict[str, int]) -> pd.Da
     for model, own in results[results["loss"] != "none"].groupby("model", sort=False):
         eers = own.set_index("list")["eer"]
         found = {name: round(100 * eers.get(f"VoxCeleb1-{name}-cleaned", math.nan), 2) for name in "OEH"}
-        base = model.removesuffix(breakdown.AS_NORM)
+        base, kind = breakdown.base_and_scoring(model)
         if not all(map(math.isnan, found.values())):
             said = {"row": "this run", "system": base, "parameters": round(parameters[base] / 1e6, 2), **found}
-            rows.append(said | {"scoring": "cosine" if base == model else "AS-norm"})
+            rows.append(said | {"scoring": kind})
     others = published.table()
     others.insert(0, "row", "published")
     return pd.concat([pd.DataFrame(rows, columns=others.columns), others], ignore_index=True) if rows else others

@@ -185,6 +185,53 @@ def score_norm(
     return (sides[0] + sides[1]) / 2
 
 
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """
+    Training speakers that scores are normalised against.
+
+    Attributes
+    ----------
+    mean : np.ndarray [shape=(d,)]
+        Of the training embeddings; it is taken from every embedding.
+    speakers : np.ndarray [shape=(c, d)]
+        A unit vector for each training speaker.
+    top_k : int
+        Nearest of them that count for an embedding.
+    """
+
+    mean: np.ndarray
+    speakers: np.ndarray
+    top_k: int
+
+    @classmethod
+    def of(cls, embeddings: np.ndarray, speakers: Sequence, top_k: int = 300) -> "Cohort":
+        """Build the cohort of training utterances [shape=(n, d)] and their speakers' names [shape=(n,)]."""
+        mean = embeddings.mean(axis=0)
+        return cls(mean, group_means(subtract_mean(embeddings, mean), speakers)[1], top_k)
+
+    def __len__(self) -> int:
+        return len(self.speakers)
+
+    def as_norm(
+        self, embeddings: np.ndarray, enrol_rows: np.ndarray, test_rows: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Score trials with AS-norm, after the mean is taken away.
+
+        Returns
+        -------
+        scores : np.ndarray [shape=(n,)]
+            See `score_norm`.
+        cohort_mean : np.ndarray [shape=(m,)]
+            Mean score of each embedding against its nearest of the cohort, a measure of quality.
+        """
+        centred = subtract_mean(embeddings, self.mean)
+        mean, deviation = cohort_statistics(centred, self.speakers, self.top_k)
+        cosines = cosine(centred, enrol_rows, test_rows)
+        return score_norm(cosines, enrol_rows, test_rows, mean, deviation), mean
+
+
 @dataclass(frozen=True)
 class Calibration:
     """
@@ -329,6 +376,29 @@ def _logistic_regression(design: np.ndarray, is_target: np.ndarray, prior: float
         if np.abs(step).max() < 1e-10 * (1 + np.abs(coefficients).max()):
             return coefficients
     raise WorkError("the calibration does not converge in 100 steps; look at the scores of the development trials.")
+
+
+def shortened(
+    samples: np.ndarray, seed: int, seconds: tuple[float, float] = (2.0, 6.0), sample_rate: int = 16_000
+) -> np.ndarray:
+    """
+    Draw how much of each utterance is heard, for trials that teach `quality_features` what a short one is worth.
+
+    Parameters
+    ----------
+    samples : np.ndarray of int [shape=(n,)]
+        Lengths of the utterances.
+    seed : int
+    seconds : tuple of two float
+        Shortest and longest [s], evenly drawn between; an utterance that is shorter stays as it is.
+    sample_rate : int [Hz]
+
+    Returns
+    -------
+    np.ndarray of int [shape=(n,)]
+    """
+    drawn = np.random.default_rng(seed).uniform(*seconds, size=len(samples)) * sample_rate
+    return np.minimum(samples, drawn.astype(int))
 
 
 def quality_features(

@@ -292,3 +292,16 @@ def test_settings_survive_the_configuration(layer):
     copy = type(layer).from_config(layer.get_config())
     assert copy.get_config() == layer.get_config()
     assert keras.saving.get_registered_name(type(layer)).startswith("sv_utils>")
+
+
+def test_unnormalised_vectors_point_where_the_unit_vectors_do(tiny):
+    """Their lengths are the encoder's own; over 60 s they are averaged apart from the directions."""
+    waves = speech(16_000, 61 * 16_000)
+    raw_model = encoder.unnormalised(tiny)
+    unit, raw = (encoder.embed(model, [len(w) for w in waves], waves.__getitem__) for model in (tiny, raw_model))
+    lengths = np.linalg.norm(raw, axis=1)
+    np.testing.assert_allclose(raw / lengths[:, None], unit, atol=2e-6)
+    parts = [waves[0], waves[1][:488_000], waves[1][488_000:]]
+    wanted = [np.linalg.norm(np.asarray(raw_model(part[None] / np.float32(32768)))) for part in parts]
+    np.testing.assert_allclose(lengths, [wanted[0], (wanted[1] + wanted[2]) / 2], rtol=1e-4)
+    assert encoder.unnormalised(object()) is None

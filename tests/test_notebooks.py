@@ -29,6 +29,8 @@ train:
 08_evaluate:
   replicates: 20
 09_report: {}
+encoders:
+  elsewhere: ELSEWHERE
 """
 
 
@@ -42,7 +44,8 @@ def made(tmp_path_factory):
     """The outputs of `make reproduce PROFILE=tiny`, and what it printed."""
     root = tmp_path_factory.mktemp("reproduce")
     (root / "params").mkdir()
-    (root / "params" / "tiny.yaml").write_text(TINY)
+    encoder.build(backbone="resnet18", width=4, stem="imagenet", n_mels=20).save(root / "elsewhere.keras")
+    (root / "params" / "tiny.yaml").write_text(TINY.replace("ELSEWHERE", str(root / "elsewhere.keras")))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SV_OUTPUTS", str(root / "outputs"))
         patch.setenv("SV_PARAMS", str(root / "params"))
@@ -77,6 +80,8 @@ def test_results_hold_a_row_for_each_loss_and_its_untrained_encoder(made):
     assert sorted(set(plain["loss"])) == [*losses[:3], "none", "softmax"]
     assert (plain["n_speakers"] == 18).all() and (plain["n_target"] + plain["n_nontarget"] == 3060).all()
     assert (plain["eer_low"] < plain["eer"]).all() and (plain["eer"] < plain["eer_high"]).all()
+    elsewhere = results[results["loss"] == "pretrained"]["model"].tolist()
+    assert elsewhere == ["elsewhere", "elsewhere + AS-norm", "elsewhere + AS-norm + QMF"]
     # The four untrained encoders are one and the same: same architecture, same seed.
     assert plain.loc[plain["loss"] == "none", "eer"].nunique() == 1
 

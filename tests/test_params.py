@@ -245,6 +245,40 @@ def test_stages_follow_the_training_sections(house):
     }
 
 
+def test_encoders_trained_elsewhere_are_judged_after_the_preparation_alone(house, tmp_path):
+    (tmp_path / "mine.onnx").touch()
+    house(encoders={"known": "campplus", "mine": str(tmp_path / "mine.onnx")})
+    assert params.models("mine") == {"softmax": "03_train_softmax", "known": "", "mine": ""}
+    assert params.Stage("08_evaluate@known", "08_evaluate", ("02_prep",)) in params.stages("mine")
+    assert params.resolve("08_evaluate@known", "mine")["encoder"] == "campplus"
+    assert params.resolve("08_evaluate@mine", "mine")["encoder"] == str(tmp_path / "mine.onnx")
+    assert "encoder" not in params.resolve("08_evaluate@softmax", "mine")
+
+
+def test_a_profile_may_train_nothing_and_judge_an_encoder(house, tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "encoders: {known: campplus}\n01_download:\n02_prep:\n08_evaluate:\n09_report:\n"
+    )
+    assert params.models("mine") == {"known": ""}
+    assert [stage.name for stage in params.stages("mine")][2:] == ["08_evaluate@known", "09_report"]
+
+
+@pytest.mark.parametrize(
+    "encoders, sentence",
+    [
+        ({"a": "no/such.onnx"}, r"encoders\.a: there is no file .*no/such\.onnx; correct the path"),
+        ({"a": 3}, r"encoders\.a must be the name of an encoder or a file, not 3"),
+        ({"a": ""}, r"encoders\.a must be"),
+        ({"A b": "campplus"}, r"encoders: 'A b' is no name of a model"),
+        ({"softmax": "campplus"}, r"both have a model called softmax; write softmax@another_name"),
+        (["campplus"], r"section encoders must hold `key: value` lines"),
+    ],
+)
+def test_encoders_that_cannot_be_judged_are_refused(house, encoders, sentence):
+    house(encoders=encoders)
+    refused(sentence)
+
+
 def test_two_trainings_of_one_model_are_refused(house, tmp_path):
     tiny_repository.write_notebook(tmp_path / "11_train_softmax.ipynb", "seed = 1\n", "")
     house(**{"11_train_softmax": {}})

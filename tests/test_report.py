@@ -286,3 +286,18 @@ def test_reliability_curve_is_in_percent_with_its_cost_beside_it():
 def test_player_holds_the_sound_itself():
     html = plots.player(pd.Series([0, 1000, -1000] * 100).to_numpy("int16"))
     assert html.startswith("<audio controls") and 'src="data:audio/wav;base64,' in html and "\n" not in html
+
+
+def test_an_encoder_trained_elsewhere_has_a_row_without_training_and_a_note(profile, tmp_path):
+    (tmp_path / "params/two.yaml").write_text(PARAMS + "encoders: {campplus: campplus}\n")
+    assert report.provenance_note(pd.DataFrame([row("softmax", 0.1)])) == ""
+    rows = [row(name, 0.02, loss="pretrained") for name in ("campplus", "campplus + AS-norm + QMF")]
+    paths.stage_dir("two", "08_evaluate@campplus").mkdir()
+    (paths.stage_dir("two", "08_evaluate@campplus") / "metrics.json").write_text(breakdown.to_json(rows))
+    about = report.properties(profile).set_index("model")
+    assert about["epochs"].isna().tolist() == [False, False, True]
+    assert about.loc["campplus", "realtime"] == 450.0 and about.columns[-1] == "realtime"
+    results = report.collect(profile)
+    assert report.provenance_note(results).endswith("does not know (loss *pretrained*): campplus.")
+    assert "AS-norm, QMF" in [container.get_label() for container in plots.compare_models(results).axes[0].containers]
+    assert "lowest EER is that of **campplus**: 2.00" in report.findings(results, report.paired_differences({}))

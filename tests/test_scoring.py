@@ -204,3 +204,41 @@ def test_quality_makes_the_ratio_better():
     aware = scoring.fit_calibration(features[half[0]], labels[half[0]], names)(features[half[1]])
     wanted = labels[half[1]] == 1
     assert metrics.cllr(aware[wanted], aware[~wanted]) < metrics.cllr(plain[wanted], plain[~wanted]) - 0.01
+
+
+def test_cohort_scores_as_its_parts_do():
+    rng = np.random.default_rng(0)
+    train, names = rng.normal(size=(40, 5)) + 0.3, np.repeat(list("abcdefgh"), 5)
+    embeddings, sides = rng.normal(size=(6, 5)), (np.array([0, 1, 2]), np.array([3, 4, 5]))
+    cohort = scoring.Cohort.of(train, names, top_k=3)
+    assert len(cohort) == 8
+    moved = scoring.subtract_mean(embeddings, train.mean(axis=0))
+    speakers = np.stack(
+        [scoring.subtract_mean(train, train.mean(axis=0))[names == name].mean(axis=0) for name in "abcdefgh"]
+    )
+    against = np.sort(moved @ (speakers / np.linalg.norm(speakers, axis=1, keepdims=True)).T, axis=1)[:, -3:]
+    scores, nearness = cohort.as_norm(embeddings, *sides)
+    np.testing.assert_allclose(nearness, against.mean(axis=1))
+    z = [((moved[:3] * moved[3:]).sum(axis=1) - against.mean(axis=1)[s]) / against.std(axis=1)[s] for s in sides]
+    np.testing.assert_allclose(scores, (z[0] + z[1]) / 2)
+
+
+def test_shortened_utterances_last_two_to_six_seconds():
+    samples = np.array([16_000, 400_000] * 500)
+    heard = scoring.shortened(samples, seed=3)
+    assert (heard[::2] == 16_000).all()  # a short one stays
+    assert heard[1::2].min() >= 32_000 and heard[1::2].max() < 96_000
+    assert abs(heard[1::2].mean() - 64_000) < 2_500
+    assert (heard == scoring.shortened(samples, seed=3)).all()
+
+
+def test_calibration_by_quality_undoes_what_a_short_side_does_to_scores():
+    rng = np.random.default_rng(1)
+    labels, seconds = rng.integers(2, size=4000), rng.choice([1.0, 10.0], size=(2, 4000))
+    scores = 3.0 * labels - 2.0 * (seconds.min(axis=0) < 5) + rng.normal(size=4000)  # lower where a side is short
+    utterances = np.arange(4000), np.arange(4000, 8000)
+    quality, names = scoring.quality_features(scores, *utterances, seconds.ravel())
+    known, plain = (scoring.fit_calibration(f, labels, n)(f) for f, n in ((quality, names), (scores, ("as_norm",))))
+    costs = [metrics.cllr(ratios[labels == 1], ratios[labels == 0]) for ratios in (known, plain)]
+    assert costs[0] == pytest.approx(0.257, abs=0.02)  # what scores 3 deviations apart cost where no side is short
+    assert costs[1] > 1.4 * costs[0]
