@@ -286,16 +286,20 @@ def hardest(scores: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate([order[labels[order] == 1][:count], order[::-1][labels[order[::-1]] == 0][:count]])
 
 
-def to_json(rows: list[dict]) -> str:
+def to_json(figures: dict | list) -> str:
     """
     Turn figures into JSON; NaN and infinity, which JSON lacks, become null.
 
     Examples
     --------
-    >>> to_json([{"cllr": float("nan")}])
-    '[{"cllr": null}]'
+    >>> print(to_json([{"cllr": float("nan")}]))
+    [
+     {
+      "cllr": null
+     }
+    ]
     """
-    return json.dumps(_finite(rows), allow_nan=False)
+    return json.dumps(_finite(figures), indent=1, allow_nan=False)
 
 
 def _finite(value):

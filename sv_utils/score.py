@@ -4,17 +4,22 @@ Judge scores: `python -m sv_utils.score E.npz TRIALS.txt`, or anyone's score fil
 E.npz has `paths` (str) and `embeddings` (n x d), as `python -m sv_utils.embed` writes it; the scores are their cosines.
 A score file is text, `score enrol test` or `enrol test score` a line, or with labels `label enrol test score` or
 `enrol test score label`, in any order of lines; without labels TRIALS.txt says them.
+
+`--beside` compares with another system on the same trials, over the same resampled speakers; `--page` writes all of it
+with the curves into one HTML file that needs nothing else.
 """
 
 import argparse
-import json
+import html
+import io
 import math
 import zipfile
 
 import numpy as np
 
-from sv_utils import metrics, scoring, trials
+from sv_utils import breakdown, metrics, scoring, trials
 from sv_utils.errors import RequestError, command
+from sv_utils.paths import replace_on_success
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -37,6 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--definitions", action="store_true", help="give the EER by the other definitions in circulation too"
     )
+    parser.add_argument("--beside", metavar="FILE", help="scores or embeddings of another system, to compare with")
+    parser.add_argument("--page", metavar="OUT.html", help="write the report with its figures into one file")
     parser.add_argument("--replicates", type=int, default=1000, help="resamples of the speakers (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of the resamples (default: 0)")
     parser.add_argument("--json", action="store_true", help="print JSON; what is not known is null")
@@ -174,23 +181,27 @@ def _labelled(path: str) -> trials.Trials:
 
 def _gather(scores_path: str, trials_path: str | None) -> tuple[trials.Trials, np.ndarray, str, list[str]]:
     """Labelled trials, their scores, what the scores are, and notes."""
-    if scores_path.endswith(".npz"):
-        if trials_path is None:
-            raise RequestError(f"{scores_path} needs a trial list: python -m sv_utils.score {scores_path} TRIALS.txt.")
-        paths, embeddings = read_embeddings(scores_path)
-        listed = _labelled(trials_path)
-        return listed, scoring.cosine(embeddings, *trials.rows(listed, paths)), "cosine", []
-    given, scores = read_scores(scores_path)
     if trials_path is not None:
         listed = _labelled(trials_path)
-        scores, notes = match(listed, given, scores)
-        return listed, scores, "score", notes
+        return listed, *_scores_of(listed, scores_path)
+    if scores_path.endswith(".npz"):
+        raise RequestError(f"{scores_path} needs a trial list: python -m sv_utils.score {scores_path} TRIALS.txt.")
+    given, scores = read_scores(scores_path)
     if given.labels is None:
         raise RequestError(
             f"{scores_path} has no labels; give the trial list too, or lines of `label enrol test score`."
         )
     trials.refuse_contradictions(given)
     return given, scores, "score", []
+
+
+def _scores_of(listed: trials.Trials, path: str) -> tuple[np.ndarray, str, list[str]]:
+    """Scores of listed trials by embeddings or a score file, what they are, and notes."""
+    if path.endswith(".npz"):
+        paths, embeddings = read_embeddings(path)
+        return scoring.cosine(embeddings, *trials.rows(listed, paths)), "cosine", []
+    scores, notes = match(listed, *read_scores(path))
+    return scores, "score", notes
 
 
 def _log_likelihood_ratios(arguments: argparse.Namespace, scores: np.ndarray, kind: str) -> np.ndarray | None:
@@ -208,8 +219,17 @@ def _log_likelihood_ratios(arguments: argparse.Namespace, scores: np.ndarray, ki
     return calibration(scores)
 
 
-def judge(arguments: argparse.Namespace) -> dict:
-    """Everything that the command reports, by the names of its JSON."""
+def judge(arguments: argparse.Namespace) -> tuple[dict, np.ndarray, np.ndarray]:
+    """
+    Judge what the command line names.
+
+    Returns
+    -------
+    report : dict
+        Everything that the command reports, by the names of its JSON.
+    target, nontarget : np.ndarray
+        The scores.
+    """
     listed, scores, kind, notes = _gather(arguments.scores, arguments.trials)
     exact, swapped = trials.repeats(listed)
     if len(exact):
@@ -226,21 +246,30 @@ def judge(arguments: argparse.Namespace) -> dict:
         notes.append(
             f"no Cllr: a {kind} is not taken for a log-likelihood ratio; give --calibration FILE, or --llr if it is."
         )
-    figures = metrics.evaluate(
-        scores,
-        listed.labels,
-        *(sides or ()),
-        log_likelihood_ratios=ratios,
-        seed=arguments.seed,
-        replicates=arguments.replicates,
-    )
+    resampling = {"seed": arguments.seed, "replicates": arguments.replicates}
+    figures = metrics.evaluate(scores, listed.labels, *(sides or ()), log_likelihood_ratios=ratios, **resampling)
     if figures["eer_low"] == figures["eer_high"]:
         notes.append("the interval says nothing: whatever speakers are drawn, the EER is the same.")
+    target, nontarget = scores[listed.labels == 1], scores[listed.labels == 0]
     if arguments.definitions:
-        target, nontarget = scores[listed.labels == 1], scores[listed.labels == 0]
         figures["eer_definitions"] = metrics.eer_definitions(target, nontarget)
+    if arguments.beside:
+        figures["beside"] = _beside(listed, scores, sides, arguments.beside, resampling)
     llr = "the scores" if arguments.llr else arguments.calibration
-    return {**figures, "scores": kind, "log_likelihood_ratios": llr, "notes": notes}
+    return {**figures, "scores": kind, "log_likelihood_ratios": llr, "notes": notes}, target, nontarget
+
+
+def _beside(listed: trials.Trials, scores: np.ndarray, sides, path: str, resampling: dict) -> dict:
+    """EER of another system, and the difference of the two over the same resampled speakers."""
+    if sides is None:
+        raise RequestError(
+            f"--beside resamples speakers, but the ids of {listed.source} do not begin with the speaker; "
+            "write them as speaker/session/file."
+        )
+    other = _scores_of(listed, path)[0]
+    compared = metrics.compare(scores, other, listed.labels, *sides, **resampling)
+    rate = metrics.eer(other[listed.labels == 1], other[listed.labels == 0])[0]
+    return {"file": path, "eer": rate, **compared}
 
 
 def _text(report: dict) -> str:
@@ -260,7 +289,34 @@ def _text(report: dict) -> str:
         values = {name: value for name, value in report["eer_definitions"].items() if name != "flagged"}
         verdict = "more than 0.05 points apart" if report["eer_definitions"]["flagged"] else "alike"
         lines.append(f"EER by definition: {', '.join(f'{n} {100 * v:.2f} %' for n, v in values.items())}; {verdict}")
+    if "beside" in report:
+        other = report["beside"]
+        low, high = 100 * other["low"], 100 * other["high"]
+        lines.append(
+            f"{other['file']}: EER {100 * other['eer']:.2f} %, by {100 * other['difference']:+.2f} points away"
+        )
+        lines[-1] += f" (95 % interval {low:+.2f} to {high:+.2f}, p = {other['p']:.3f})"
     return "\n".join(lines + [f"note: {note}" for note in report["notes"]])
+
+
+def _page(report: dict, target: np.ndarray, nontarget: np.ndarray, name: str) -> str:
+    """The report and its curves as one page, the curves drawn into it."""
+    from sv_utils import plots  # figures take a second to load, which figures alone should cost
+
+    drawn = [
+        plots.score_histogram(target, nontarget, report["threshold"], title=name),
+        plots.eer_curve(target, nontarget, title=name),
+        plots.det_curves({name: (target, nontarget)}, title=name),
+    ]
+    images = []
+    for figure in drawn:
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg")
+        images.append(buffer.getvalue()[buffer.getvalue().index("<svg") :])
+    style = "body {max-width: 50em; margin: 2em auto; font-family: sans-serif} svg {max-width: 100%; height: auto}"
+    text = html.escape(_text(report))
+    head = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(name)}</title>"
+    return f"{head}<style>{style} pre {{white-space: pre-wrap}}</style><pre>{text}</pre>{''.join(images)}</html>"
 
 
 @command
@@ -269,13 +325,11 @@ def main(argv: list[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     if arguments.replicates < 1:
         raise RequestError(f"--replicates {arguments.replicates}: at least 1 is needed.")
-    report = judge(arguments)
-    if arguments.json:
-        # NaN and infinity are no JSON
-        known = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in report.items()}
-        print(json.dumps(known, indent=1, allow_nan=False))
-    else:
-        print(_text(report))
+    report, target, nontarget = judge(arguments)
+    if arguments.page:
+        with replace_on_success(arguments.page) as temporary:
+            temporary.write_text(_page(report, target, nontarget, arguments.scores), "utf-8")
+    print(breakdown.to_json(report) if arguments.json else _text(report))
 
 
 if __name__ == "__main__":

@@ -110,6 +110,33 @@ def test_calibrated_log_likelihood_ratios(folder, capsys):
     assert report["threshold"] < 1  # of the cosine, not of the ratio
 
 
+def test_another_system_beside(folder, capsys):
+    """By embeddings or scores, in any order, over the same resampled speakers."""
+    lines, rng = scored(folder), np.random.default_rng(0)
+    worse = [(value + rng.normal(0, 0.3), enrol, test) for _, enrol, test, value in lines]
+    other = put(folder, "worse.txt", worse[::-1])
+    code, output, _ = run(capsys, folder / "E.npz", folder / "trials.txt", "--beside", other, "--json")
+    beside = json.loads(output)["beside"]
+    ids = trials.speakers(trials.read(folder / "trials.txt"))
+    scores = np.array([line[3] for line in lines]), np.array([line[0] for line in worse])
+    labels = np.array([line[0] for line in lines])
+    assert code == 0 and beside["file"] == str(other)
+    assert beside == {"file": str(other), "eer": beside["eer"], **metrics.compare(*scores, labels, *ids)}
+    assert beside["eer"] == metrics.eer(scores[1][labels == 1], scores[1][labels == 0])[0]
+    text = run(capsys, folder / "E.npz", folder / "trials.txt", "--beside", folder / "E.npz")[1]
+    assert "E.npz: EER" in text and "by +0.00 points away (95 % interval +0.00 to +0.00, p = 1.000)" in text
+
+
+def test_page_holds_the_report_and_its_figures_and_nothing_from_elsewhere(folder, capsys):
+    page = folder / "out" / "page.html"
+    code, output, _ = run(capsys, folder / "E.npz", folder / "trials.txt", "--page", page)
+    text = page.read_text("utf-8")
+    assert code == 0 and text.count("<svg") == 3 and "60 target and 120 non-target trials" in text
+    assert "src=" not in text and "@import" not in text and len(text) < 1_000_000
+    assert run(capsys, folder / "E.npz", folder / "missing.txt", "--page", folder / "no.html")[0] == 2
+    assert not (folder / "no.html").exists()
+
+
 def test_notes(folder, capsys):
     lines = scored(folder)
     swapped = (lines[0][0], lines[0][2], lines[0][1], lines[0][3])
