@@ -292,10 +292,8 @@ def _text(report: dict) -> str:
     if "beside" in report:
         other = report["beside"]
         low, high = 100 * other["low"], 100 * other["high"]
-        lines.append(
-            f"{other['file']}: EER {100 * other['eer']:.2f} %, by {100 * other['difference']:+.2f} points away"
-        )
-        lines[-1] += f" (95 % interval {low:+.2f} to {high:+.2f}, p = {other['p']:.3f})"
+        difference = f"{100 * other['difference']:+.2f} points (95 % interval {low:+.2f} to {high:+.2f}"
+        lines.append(f"{other['file']}: EER {100 * other['eer']:.2f} %; difference {difference}, p = {other['p']:.3f})")
     return "\n".join(lines + [f"note: {note}" for note in report["notes"]])
 
 

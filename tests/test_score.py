@@ -124,12 +124,12 @@ def test_another_system_beside(folder, capsys):
     assert beside == {"file": str(other), "eer": beside["eer"], **metrics.compare(*scores, labels, *ids)}
     assert beside["eer"] == metrics.eer(scores[1][labels == 1], scores[1][labels == 0])[0]
     text = run(capsys, folder / "E.npz", folder / "trials.txt", "--beside", folder / "E.npz")[1]
-    assert "E.npz: EER" in text and "by +0.00 points away (95 % interval +0.00 to +0.00, p = 1.000)" in text
+    assert "E.npz: EER" in text and "difference +0.00 points (95 % interval +0.00 to +0.00, p = 1.000)" in text
 
 
 def test_page_holds_the_report_and_its_figures_and_nothing_from_elsewhere(folder, capsys):
     page = folder / "out" / "page.html"
-    code, output, _ = run(capsys, folder / "E.npz", folder / "trials.txt", "--page", page)
+    code, _, _ = run(capsys, folder / "E.npz", folder / "trials.txt", "--page", page)
     text = page.read_text("utf-8")
     assert code == 0 and text.count("<svg") == 3 and "60 target and 120 non-target trials" in text
     assert "src=" not in text and "@import" not in text and len(text) < 1_000_000
@@ -244,6 +244,23 @@ BAD = {
     "no list": (lambda folder: [folder / "E.npz"], "needs a trial list"),
     "no labels": (bad(lambda lines: [line[1:] for line in lines]), "bad.txt has no labels"),
     "cosines as ratios": (lambda folder: [folder / "E.npz", folder / "trials.txt", "--llr"], "give --calibration"),
+    "beside without speakers": (
+        lambda folder: [
+            put(folder, "flat.txt", [(1, "a", "b", 0.5), (0, "c", "d", 0.1)]),
+            "--beside",
+            folder / "E.npz",
+        ],
+        "the ids of",
+    ),
+    "beside of other trials": (
+        lambda folder: [
+            folder / "E.npz",
+            folder / "trials.txt",
+            "--beside",
+            put(folder, "few.txt", [(0.1, IDS[0], IDS[1])]),
+        ],
+        "few.txt has no score for",
+    ),
     "no replicates": (lambda folder: [folder / "E.npz", folder / "trials.txt", "--replicates", 0], "--replicates 0"),
 }
 
