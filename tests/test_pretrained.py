@@ -137,6 +137,25 @@ WEIGHT = (
 )
 
 
+def old_torch_file(state: bytes, data: bytes = np.arange(6, dtype="<f4").tobytes(), count: int = 6) -> bytes:
+    """What ``torch.save`` wrote before version 1.6: five pickles, then the arrays' bytes behind their lengths."""
+    head = b"".join(map(pickle.dumps, (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})))
+    return head + state + pickle.dumps(["7"]) + count.to_bytes(8, "little") + data
+
+
+def test_checkpoint_of_the_older_form_is_read_in_part():
+    within = b"\x80\x02}X\x05\x00\x00\x00model" + WEIGHT[2:-1] + b"s."
+    found = checkpoint.read(old_torch_file(within), "model")
+    assert {name: array.tolist() for name, array in found.items()} == {"weight": [[0, 1, 2], [3, 4, 5]]}
+    assert checkpoint.read(old_torch_file(WEIGHT))["weight"].shape == (2, 3)
+    with pytest.raises(RequestError, match="no checkpoint of weights"):
+        checkpoint.read(old_torch_file(WEIGHT, data=b"short"))
+    with pytest.raises(RequestError, match="asks for more than"):
+        checkpoint.read(old_torch_file(WEIGHT.replace(b"K\x06tQ", b"J\xff\xff\xff\x7ftQ")))
+    with pytest.raises(RequestError, match=r"asks for posix\.system"):
+        checkpoint.read(old_torch_file(b"\x80\x02cposix\nsystem\nX\x04\x00\x00\x00true\x85R."))
+
+
 def test_checkpoint_is_read_without_torch():
     state = checkpoint.read(torch_file(WEIGHT))
     assert list(state) == ["weight"] and state["weight"].dtype == np.float32
