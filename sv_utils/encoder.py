@@ -12,12 +12,13 @@ from keras import layers, ops
 from .backbones.ecapa import ecapa_tdnn
 from .backbones.mobilenet import mobilenet_v2
 from .backbones.pooling import AttentivePooling, AveragePooling, StatisticsPooling
+from .backbones.redimnet import SIZES, ReDimNet2
 from .backbones.resnet import DEPTHS, ResNet
 from .errors import RequestError, nearest
 from .features import HOP, SAMPLE_RATE, Deltas, InstanceNormalization, LogMel, LogSpectrogram, SpecAugment
 
 POOLINGS = {"average": AveragePooling, "statistics": StatisticsPooling, "attentive": AttentivePooling}
-BACKBONES = (*(f"resnet{depth}" for depth in DEPTHS), "mobilenetv2", "ecapa")
+BACKBONES = (*(f"resnet{depth}" for depth in DEPTHS), "mobilenetv2", "ecapa", *SIZES)
 SHORTEST = SAMPLE_RATE // 2  # shorter utterances are repeated to this [samples]
 LONGEST = 60 * SAMPLE_RATE  # longer utterances are embedded in parts [samples]
 FULL_BATCH = 5 * SAMPLE_RATE  # of longer utterances fewer than a batch are computed at once [samples]
@@ -72,7 +73,8 @@ def build(
     masked_frames, masked_bins : int
         Widest masks of `features.SpecAugment` in training; 0 and 0 for none.
     backbone : str
-        ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"mobilenetv2"`` or ``"ecapa"``.
+        ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"mobilenetv2"``, ``"ecapa"``, or ``"redimnet2_b0"`` to
+        ``"redimnet2_b2"``, which want a multiple of 8 bins (of 12 for b2; 72 as published).
     width, stem, squeeze_excitation, simam
         Of the ResNets, see `backbones.resnet.ResNet`; 64 and ``"imagenet"`` are the original system's. ECAPA-TDNN has
         a width too, 512 or 1024.
@@ -111,6 +113,8 @@ def build(
         x = mobilenet_v2(x)
     elif backbone == "ecapa":
         x = ecapa_tdnn(x, width)
+    elif backbone in SIZES:
+        x = ReDimNet2(backbone)(x)
     else:
         x = ResNet(int(backbone.removeprefix("resnet")), width, stem, squeeze_excitation, simam)(x)
     x = POOLINGS[pooling]()(x)
