@@ -12,7 +12,7 @@ from keras import layers, ops
 from .backbones.ecapa import ecapa_tdnn
 from .backbones.mobilenet import mobilenet_v2
 from .backbones.pooling import AttentivePooling, AveragePooling, StatisticsPooling
-from .backbones.redimnet import SIZES, ReDimNet2
+from .backbones.redimnet import SIZES, bins_multiple, redimnet2
 from .backbones.resnet import DEPTHS, ResNet
 from .errors import RequestError, nearest
 from .features import HOP, SAMPLE_RATE, Deltas, InstanceNormalization, LogMel, LogSpectrogram, SpecAugment
@@ -74,7 +74,7 @@ def build(
         Widest masks of `features.SpecAugment` in training; 0 and 0 for none.
     backbone : str
         ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"mobilenetv2"``, ``"ecapa"``, or ``"redimnet2_b0"`` to
-        ``"redimnet2_b2"``, which want a multiple of 8 bins (of 12 for b2; 72 as published).
+        ``"redimnet2_b2"``, which take a multiple of 8 bands (of 12 for b2; 72 as published).
     width, stem, squeeze_excitation, simam
         Of the ResNets, see `backbones.resnet.ResNet`; 64 and ``"imagenet"`` are the original system's. ECAPA-TDNN has
         a width too, 512 or 1024.
@@ -92,7 +92,7 @@ def build(
     Raises
     ------
     RequestError
-        For a name that does not exist.
+        For a name that does not exist, or bands that the backbone cannot merge.
     """
     for argument, value, known in (
         ("front_end", front_end, ("mel", "spectrogram")),
@@ -102,6 +102,8 @@ def build(
     ):
         if value not in known:
             raise RequestError(f"{argument}: there is no {value!r}{nearest(value, known)}")
+    if backbone in SIZES and front_end == "mel" and n_mels % bins_multiple(backbone):
+        raise RequestError(f"n_mels: {backbone} takes a multiple of {bins_multiple(backbone)} (72 as published)")
     waveform = keras.Input((None,), dtype="float32", name="waveform")
     mel = front_end == "mel"
     x = (LogMel(n_mels) if mel else LogSpectrogram())(waveform)
@@ -114,7 +116,7 @@ def build(
     elif backbone == "ecapa":
         x = ecapa_tdnn(x, width)
     elif backbone in SIZES:
-        x = ReDimNet2(backbone)(x)
+        x = redimnet2(x, backbone)
     else:
         x = ResNet(int(backbone.removeprefix("resnet")), width, stem, squeeze_excitation, simam)(x)
     x = POOLINGS[pooling]()(x)

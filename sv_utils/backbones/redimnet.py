@@ -1,13 +1,13 @@
 """ReDimNet2: two-dimensional convolutions and time-context blocks over one and the same volume of features."""
 
-import dataclasses
+import math
 
 import keras
 from keras import layers, ops
 
 SIZES = {
-    # Channels of the stem, and for each stage: bins and frames that become one, blocks, expansion within the blocks,
-    # and the part of all features that the time context works with.
+    # Channels of the stem; channels of the last layer (0: none); and for each stage: bins and frames that become one,
+    # blocks, expansion within the blocks, and what part of all features the time context works with.
     "redimnet2_b0": (
         12,
         64,
@@ -24,15 +24,13 @@ SIZES = {
         ((1, 1, 2, 2, 40), (2, 1, 3, 1, 30), (1, 2, 4, 1, 30), (3, 1, 5, 1, 20), (1, 2, 4, 1, 20), (2, 1, 3, 1, 10)),
     ),
 }
-BINS = 72  # mel bands of the published networks
 SPANS = (7, 19, 31, 59)  # frames that the convolutions of a time context see
 HEADS = 4
 
 
-@dataclasses.dataclass(frozen=True)
-class ReDimNet2:
+def redimnet2(x, size: str):
     """
-    A ReDimNet2; calling it with a Keras tensor adds its layers to a functional model.
+    Add a ReDimNet2 to a functional model.
 
     Each stage reads a learnt mean of the outputs of all stages before it, in which frames x bins x channels is the
     same number throughout. It merges bins and frames into channels, convolves in two dimensions, then looks along time
@@ -40,9 +38,16 @@ class ReDimNet2:
 
     Parameters
     ----------
+    x : KerasTensor [shape=(batch, frames, bins, channels)]
+        A multiple of `bins_multiple` bins; 72 mel bands as published.
     size : str
-        ``"redimnet2_b0"``, ``"redimnet2_b1"`` or ``"redimnet2_b2"``: 1.1, 2.1 and 3.6 million parameters with
+        ``"redimnet2_b0"``, ``"redimnet2_b1"`` or ``"redimnet2_b2"``: 1.1, 2.2 and 3.7 million parameters with
         attentive pooling and a 192-d embedding.
+
+    Returns
+    -------
+    KerasTensor [shape=(batch, frames, bins / bins_multiple, c)]
+        Frames as a multiple of 4.
 
     References
     ----------
@@ -50,31 +55,32 @@ class ReDimNet2:
     arXiv 2603.11841; sizes, kernels and normalisations after the authors' published recipes.
     Yakovlev et al.: Reshape dimensions network for speaker recognition, Interspeech 2024, arXiv 2407.18223.
     """
+    width, channels_out, stages = SIZES[size]
+    bins = x.shape[2]
+    x = layers.Conv2D(width, 3, padding="same")(FullStrides(4)(x))
+    x = layers.LayerNormalization(epsilon=1e-6)(x)
+    outputs = [_normalised(_flat(x), width)]
+    frame_stride, bin_stride = 1, 1
+    for merged_bins, merged_frames, blocks, expansion, part in stages:
+        frame_stride, bin_stride = frame_stride * merged_frames, bin_stride * merged_bins
+        channels = width * bin_stride
+        x = WeightedSum()(outputs) if len(outputs) > 1 else outputs[0]
+        x = layers.Reshape((-1, bins * merged_bins // bin_stride, channels // merged_bins))(x)
+        x = MergedPatches(frame_stride, merged_bins, merged_bins * expansion)(x)
+        for _ in range(blocks):
+            x = _block(x)
+        if expansion != 1:
+            x = layers.BatchNormalization(momentum=0.9, epsilon=1e-6)(layers.Conv2D(channels, 1)(x))
+        x = _time_context(_flat(x), bins * width // part)
+        x = layers.UpSampling1D(frame_stride)(x) if frame_stride > 1 else x
+        outputs.append(_normalised(x, width))
+    x = layers.Reshape((-1, bins // bin_stride, width * bin_stride))(WeightedSum()(outputs))
+    return layers.Conv2D(channels_out, 1)(x) if channels_out else x
 
-    size: str
 
-    def __call__(self, x):
-        width, channels_out, stages = SIZES[self.size]
-        bins = x.shape[2]
-        x = layers.Conv2D(width, 3, padding="same")(FullStrides(4)(x))
-        x = layers.LayerNormalization(epsilon=1e-6)(x)
-        outputs = [_normalised(_flat(x), width)]
-        frame_stride, bin_stride = 1, 1
-        for merged_bins, merged_frames, blocks, expansion, part in stages:
-            frame_stride, bin_stride = frame_stride * merged_frames, bin_stride * merged_bins
-            channels = width * bin_stride
-            x = WeightedSum()(outputs) if len(outputs) > 1 else outputs[0]
-            x = layers.Reshape((-1, bins * merged_bins // bin_stride, channels // merged_bins))(x)
-            x = MergedPatches(frame_stride, merged_bins, merged_bins * expansion)(x)
-            for _ in range(blocks):
-                x = _block(x)
-            if expansion != 1:
-                x = layers.BatchNormalization(momentum=0.9, epsilon=1e-6)(layers.Conv2D(channels, 1)(x))
-            x = _time_context(_flat(x), bins * width // part)
-            x = layers.UpSampling1D(frame_stride)(x) if frame_stride > 1 else x
-            outputs.append(_normalised(x, width))
-        x = layers.Reshape((-1, bins // bin_stride, width * bin_stride))(WeightedSum()(outputs))
-        return layers.Conv2D(channels_out, 1)(x) if channels_out else x
+def bins_multiple(size: str) -> int:
+    """Number that divides the bins which a size takes: 8, or 12 for b2."""
+    return math.prod(stage[0] for stage in SIZES[size][2])
 
 
 def _flat(x):
