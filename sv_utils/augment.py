@@ -21,6 +21,7 @@ from .errors import RequestError, nearest
 from .store import Speech
 
 SAMPLE_RATE = 16_000  # [Hz]
+RESPONSES = ("smallroom", "mediumroom", "largeroom", "real_rirs")  # speakers of corpus rirs_noises; others are noises
 SURROUNDINGS = ("noise", "music", "babble", "reverberation")
 OFF = {
     # Probabilities of surroundings. A crop gets one of them at most, so that together they come to 1 at most.
@@ -56,7 +57,7 @@ class Augmentation:
     musan : Speech, optional
         Open store of corpus ``musan``, whose speakers are ``noise``, ``music`` and ``speech``.
     responses : Speech, optional
-        Room responses, one a row, of corpus ``rirs_noises``.
+        Open store of corpus ``rirs_noises``, whose speakers in `RESPONSES` are room responses, one a row.
 
     Raises
     ------
@@ -125,7 +126,11 @@ class Augmentation:
     def _response(self, rng: np.random.Generator) -> np.ndarray:
         if self.responses is None:
             return simulated_response(rng.uniform(*self.settings["reverberation_time"]), rng)
-        return self.responses.waveform(rng.integers(len(self.responses))).astype(np.float32)
+        return self.responses.waveform(rng.choice(self._rows_of_responses)).astype(np.float32)
+
+    @functools.cached_property
+    def _rows_of_responses(self) -> np.ndarray:
+        return np.flatnonzero(self.responses.table["speaker"].isin(RESPONSES))
 
     @functools.cached_property
     def _rows_of_musan(self) -> dict[str, np.ndarray]:

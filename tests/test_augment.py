@@ -121,9 +121,10 @@ def test_rooms_come_from_their_corpus(speech, tmp_path):
     (folder := tmp_path / "rooms").mkdir()
     impulse = np.zeros(20)
     impulse[3] = 9000
-    rooms = store(folder, [impulse], ["room"])
-    augmented = Augmentation(only("reverberation"), speech, responses=rooms)(CROPS, np.random.default_rng(0))
-    np.testing.assert_allclose(augmented, CROPS, atol=1e-5)
+    rooms = store(folder, [impulse, 9000 * tone(900, 500)], ["largeroom", "pointsource_noises"])
+    crops = np.tile(CROPS, (5, 1))
+    augmented = Augmentation(only("reverberation"), speech, responses=rooms)(crops, np.random.default_rng(0))
+    np.testing.assert_allclose(augmented, crops, atol=1e-5)
 
 
 def test_mu_law_is_that_of_a_codec():
