@@ -6,15 +6,24 @@ test, and no test depends on time.
 """
 
 import argparse
+import dataclasses
+import os
+import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 
+import keras
 import numpy as np
 import pandas as pd
 
-from . import metrics, report, scoring
+from . import augment, encoder, metrics, report, scoring, store
+from .backbones.pooling import StatisticsPooling
+from .backbones.resnet import ResNet
+from .batches import Crops
 from .errors import RequestError, command, nearest
+from .losses.cosface import CosFaceHead
 
 # The size of VoxCeleb1-E with embeddings of 512 dimensions.
 UTTERANCES, TRIALS, DIMENSIONS, SPEAKERS, COHORT = 145_160, 581_480, 512, 1251, 5994
@@ -139,7 +148,148 @@ def normalisation() -> list[dict]:
     return [_row(what, ours, "the matrix product alone", _seconds(product, 1))]
 
 
-BENCHMARKS = {"judging": judging, "normalisation": normalisation}
+# Training: thin ResNet-34 on 80 mel bands and 200 frames, 1000 speakers.
+
+FRAMES, BATCH, CLASSES = 200, 32, 1000
+
+
+def _in_turn(works: list[Callable], repeats: int = 4) -> list[float]:
+    """Shortest of a few runs of each [s]; they take turns, so that a busy machine is busy for all."""
+    for work in works:
+        work()
+    times = [[_seconds(work, 1) for work in works] for _ in range(repeats)]
+    return np.min(times, axis=0).tolist()
+
+
+def _keras_model(inputs, embeddings) -> keras.Model:
+    """A model with a head on its embeddings, compiled as a training on CPU is."""
+    head = CosFaceHead(CLASSES, margin=0.0)
+    model = keras.Model(inputs, head(embeddings))
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True), loss=head.loss, jit_compile=False)
+    return model
+
+
+def _keras_step(features: np.ndarray, classes: np.ndarray) -> Callable:
+    """One training step of the thin ResNet-34 from features [shape=(batch, frames, bins, 1)] on, in Keras."""
+    maps = keras.Input((None, *features.shape[2:]))
+    x = keras.layers.Dense(256)(StatisticsPooling()(ResNet(34, 32, "thin")(maps)))
+    x = encoder.UnitVectors()(keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x))
+    model = _keras_model(maps, x)
+    features, classes = keras.ops.convert_to_tensor(features), keras.ops.convert_to_tensor(classes)
+    return lambda: float(model.train_on_batch(features, classes))
+
+
+def _torch_step(features: np.ndarray, classes: np.ndarray) -> Callable:
+    """The same in PyTorch, channels last."""
+    import torch
+    from torch import nn
+
+    def convolution(before: int, after: int, size: int, stride: int = 1) -> nn.Module:
+        layer = nn.Conv2d(before, after, size, stride, size // 2, bias=False)
+        return nn.Sequential(layer, nn.BatchNorm2d(after))
+
+    class Block(nn.Module):
+        def __init__(self, before: int, after: int, stride: int):
+            super().__init__()
+            self.first, self.second = convolution(before, after, 3, stride), convolution(after, after, 3)
+            self.shortcut = nn.Identity() if before == after else convolution(before, after, 1, stride)
+
+        def forward(self, x):
+            return torch.relu(self.shortcut(x) + self.second(torch.relu(self.first(x))))
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            widths = [32] * 3 + [64] * 4 + [128] * 6 + [256] * 3
+            pairs = list(zip([32, *widths[:-1]], widths))
+            blocks = [Block(before, after, 1 if before == after else 2) for before, after in pairs]
+            self.maps = nn.Sequential(convolution(1, 32, 3), nn.ReLU(), *blocks)
+            self.embedding = nn.Sequential(nn.Linear(5120, 256), nn.BatchNorm1d(256))
+            self.weight = nn.Parameter(torch.randn(CLASSES, 256) / 16)
+
+        def forward(self, x):
+            frames = self.maps(x).flatten(1, 2)
+            pooled = torch.cat([frames.mean(2), (frames.var(2, unbiased=False) + 1e-7).sqrt()], dim=1)
+            unit = nn.functional.normalize
+            return 30 * unit(self.embedding(pooled)) @ unit(self.weight).T
+
+    torch.set_num_threads(os.cpu_count())
+    network = Network().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9, nesterov=True)
+    maps = torch.from_numpy(features.transpose(0, 3, 2, 1).copy()).contiguous(memory_format=torch.channels_last)
+    targets = torch.from_numpy(classes)
+
+    def step() -> float:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(network(maps), targets)
+        loss.backward()
+        optimizer.step()
+        return float(loss)
+
+    return step
+
+
+def step() -> list[dict]:
+    """A training step of the thin ResNet-34, beside the same network in PyTorch on the same cores."""
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((BATCH, FRAMES, 80, 1), dtype=np.float32)
+    classes = rng.integers(CLASSES, size=BATCH)
+    works, other = [_keras_step(features, classes)], "PyTorch is not there: pip install 'sv_utils[bench]'"
+    try:
+        works.append(_torch_step(features, classes))
+        other = "the same in PyTorch, channels_last"
+    except ImportError:
+        pass
+    ours, *theirs = _in_turn(works)
+    return [_row(f"training step of thin ResNet-34, {BATCH} x {FRAMES} frames", ours, other, *theirs)]
+
+
+def _store(folder: Path, utterances: int = 500, seconds: int = 8) -> store.Speech:
+    """Open store of noise, 16 kHz, as long as VoxCeleb's utterances."""
+    samples = 16_000 * seconds
+    np.random.default_rng(0).integers(-9000, 9000, utterances * samples, np.int16).tofile(folder / "shard.pcm")
+    rows = {"shard": "shard.pcm", "offset": samples * np.arange(utterances), "samples": samples, "speaker": "s"}
+    return store.Speech(pd.DataFrame(rows), folder)
+
+
+def _load(crops: Crops, count: int) -> None:
+    for _ in zip(range(count), crops.dataset()):
+        pass
+
+
+def _wait(model: keras.Model, crops: Crops, count: int) -> tuple[float, float]:
+    """Mean time that a step waits for its batch, and that it takes in all, after two steps to warm up [s]."""
+    batches, times = iter(crops.dataset()), []
+    for _ in range(2 + count):
+        begin = time.perf_counter()
+        waveforms, classes = next(batches)
+        got = time.perf_counter()
+        float(model.train_on_batch(waveforms, classes % CLASSES))
+        times.append((got - begin, time.perf_counter() - begin))
+    return tuple(np.mean(times[2:], axis=0).tolist())
+
+
+def loading() -> list[dict]:
+    """Batches of the loader, plain and augmented, beside a training step from waveforms; and how long that waits."""
+    surroundings = {"noise": 0.3, "babble": 0.3, "reverberation": 0.4, "telephone": 0.2, "clipping": 0.1}
+    with tempfile.TemporaryDirectory() as folder:
+        speech = _store(Path(folder))
+        plain = Crops(speech, np.arange(len(speech)), BATCH, 160 * FRAMES, seed=0)
+        augmentation = augment.Augmentation({**augment.OFF, **surroundings}, speech)
+        augmented = dataclasses.replace(plain, augmentation=augmentation, speeds=(1.0, 0.9, 1.1))
+        loaders = [_seconds(lambda crops=crops: _load(crops, 50), 2) / 50 for crops in (plain, augmented)]
+        model = encoder.build()
+        waited, step_seconds = _wait(_keras_model(model.input, model.output), augmented, 6)
+    what = f"a batch of {BATCH} crops of {FRAMES / 100:g} s"
+    beside = "a training step of thin ResNet-34 on augmented waveforms"
+    return [
+        _row(what, loaders[0], beside, step_seconds),
+        _row(f"{what}, every one augmented, three speeds", loaders[1], beside, step_seconds),
+        _row(f"that step's wait for its batch ({waited / step_seconds:.2%} of it)", waited, "the step", step_seconds),
+    ]
+
+
+BENCHMARKS = {"judging": judging, "normalisation": normalisation, "step": step, "loading": loading}
 
 
 @command
