@@ -5,9 +5,9 @@ Everything is drawn from the generator that is handed in. Noise, music and babbl
 RIRS_NOISES where these corpora are present; without them noise is coloured, babble is made of training voices, rooms
 are simulated, and music is refused.
 
-The filters, transforms and resamplers are SciPy's. Tried and not taken: audiomentations, which reads noise and responses
-from sound files, draws from the global generators and is no faster (a response: 1.0 times as long, coloured noise: 2.2
-times); pyroomacoustics, whose image sources of one room take 30 times as long as the statistical model here.
+The filters, transforms and resamplers are SciPy's. Tried and not taken: audiomentations, which reads noise and
+responses from sound files, draws from the global generators and is no faster (a response: 1.0 times as long, coloured
+noise: 2.2 times); pyroomacoustics, whose image sources of one room take 30 times as long as the statistical model here.
 """
 
 import dataclasses
