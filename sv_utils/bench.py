@@ -6,12 +6,15 @@ test, and no test depends on time.
 """
 
 import argparse
+import contextlib
 import dataclasses
-import os
+import importlib.util
+import subprocess
+import sys
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras
@@ -22,7 +25,7 @@ from . import augment, encoder, metrics, report, scoring, store
 from .backbones.pooling import StatisticsPooling
 from .backbones.resnet import ResNet
 from .batches import Crops
-from .errors import RequestError, command, nearest
+from .errors import RequestError, WorkError, command, nearest
 from .losses.cosface import CosFaceHead
 
 # The size of VoxCeleb1-E with embeddings of 512 dimensions.
@@ -179,54 +182,22 @@ def _keras_step(features: np.ndarray, classes: np.ndarray) -> Callable:
     return lambda: float(model.train_on_batch(features, classes))
 
 
-def _torch_step(features: np.ndarray, classes: np.ndarray) -> Callable:
-    """The same in PyTorch, channels last."""
-    import torch
-    from torch import nn
+@contextlib.contextmanager
+def _torch_step() -> Iterator[Callable | None]:
+    """The same in PyTorch, in a process of its own (two frameworks in one process crash); None where it is missing."""
+    if importlib.util.find_spec("torch") is None:
+        yield None
+        return
+    line = [sys.executable, "-m", "sv_utils.bench_torch", str(BATCH), str(FRAMES), str(CLASSES)]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
 
-    def convolution(before: int, after: int, size: int, stride: int = 1) -> nn.Module:
-        layer = nn.Conv2d(before, after, size, stride, size // 2, bias=False)
-        return nn.Sequential(layer, nn.BatchNorm2d(after))
+        def step() -> None:
+            print(file=child.stdin, flush=True)
+            if not child.stdout.readline():
+                raise WorkError("sv_utils.bench_torch has died: run it by hand to see why")
 
-    class Block(nn.Module):
-        def __init__(self, before: int, after: int, stride: int):
-            super().__init__()
-            self.first, self.second = convolution(before, after, 3, stride), convolution(after, after, 3)
-            self.shortcut = nn.Identity() if before == after else convolution(before, after, 1, stride)
-
-        def forward(self, x):
-            return torch.relu(self.shortcut(x) + self.second(torch.relu(self.first(x))))
-
-    class Network(nn.Module):
-        def __init__(self):
-            super().__init__()
-            widths = [32] * 3 + [64] * 4 + [128] * 6 + [256] * 3
-            pairs = list(zip([32, *widths[:-1]], widths))
-            blocks = [Block(before, after, 1 if before == after else 2) for before, after in pairs]
-            self.maps = nn.Sequential(convolution(1, 32, 3), nn.ReLU(), *blocks)
-            self.embedding = nn.Sequential(nn.Linear(5120, 256), nn.BatchNorm1d(256))
-            self.weight = nn.Parameter(torch.randn(CLASSES, 256) / 16)
-
-        def forward(self, x):
-            frames = self.maps(x).flatten(1, 2)
-            pooled = torch.cat([frames.mean(2), (frames.var(2, unbiased=False) + 1e-7).sqrt()], dim=1)
-            unit = nn.functional.normalize
-            return 30 * unit(self.embedding(pooled)) @ unit(self.weight).T
-
-    torch.set_num_threads(os.cpu_count())
-    network = Network().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9, nesterov=True)
-    maps = torch.from_numpy(features.transpose(0, 3, 2, 1).copy()).contiguous(memory_format=torch.channels_last)
-    targets = torch.from_numpy(classes)
-
-    def step() -> float:
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(network(maps), targets)
-        loss.backward()
-        optimizer.step()
-        return float(loss)
-
-    return step
+        yield step
+        child.stdin.close()
 
 
 def step() -> list[dict]:
@@ -234,14 +205,13 @@ def step() -> list[dict]:
     rng = np.random.default_rng(0)
     features = rng.standard_normal((BATCH, FRAMES, 80, 1), dtype=np.float32)
     classes = rng.integers(CLASSES, size=BATCH)
-    works, other = [_keras_step(features, classes)], "PyTorch is not there: pip install 'sv_utils[bench]'"
-    try:
-        works.append(_torch_step(features, classes))
-        other = "the same in PyTorch, channels_last"
-    except ImportError:
-        pass
-    ours, *theirs = _in_turn(works)
-    return [_row(f"training step of thin ResNet-34, {BATCH} x {FRAMES} frames", ours, other, *theirs)]
+    ours, other = _keras_step(features, classes), "PyTorch is not there: pip install 'sv_utils[bench]'"
+    with _torch_step() as theirs:
+        if theirs is not None:
+            other = "the same in PyTorch, channels_last"
+        seconds = _in_turn([ours] if theirs is None else [ours, theirs])
+    what = f"training step of thin ResNet-34, {BATCH} x {FRAMES} frames"
+    return [_row(what, seconds[0], other, *seconds[1:])]
 
 
 def _store(folder: Path, utterances: int = 500, seconds: int = 8) -> store.Speech:
