@@ -9,14 +9,16 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from .backbones.ecapa import ecapa_tdnn
 from .backbones.mobilenet import mobilenet_v2
 from .backbones.pooling import AttentivePooling, AveragePooling, StatisticsPooling
+from .backbones.redimnet import SIZES, bins_multiple, redimnet2
 from .backbones.resnet import DEPTHS, ResNet
 from .errors import RequestError, nearest
-from .features import HOP, SAMPLE_RATE, Deltas, InstanceNormalization, LogMel, LogSpectrogram
+from .features import HOP, SAMPLE_RATE, Deltas, InstanceNormalization, LogMel, LogSpectrogram, SpecAugment
 
 POOLINGS = {"average": AveragePooling, "statistics": StatisticsPooling, "attentive": AttentivePooling}
-BACKBONES = (*(f"resnet{depth}" for depth in DEPTHS), "mobilenetv2")
+BACKBONES = (*(f"resnet{depth}" for depth in DEPTHS), "mobilenetv2", "ecapa", *SIZES)
 SHORTEST = SAMPLE_RATE // 2  # shorter utterances are repeated to this [samples]
 LONGEST = 60 * SAMPLE_RATE  # longer utterances are embedded in parts [samples]
 FULL_BATCH = 5 * SAMPLE_RATE  # of longer utterances fewer than a batch are computed at once [samples]
@@ -47,10 +49,13 @@ def build(
     front_end: str = "mel",
     n_mels: int = 80,
     deltas: bool = False,
+    masked_frames: int = 0,
+    masked_bins: int = 0,
     backbone: str = "resnet34",
     width: int = 32,
     stem: str = "thin",
     squeeze_excitation: bool = False,
+    simam: bool = False,
     pooling: str = "statistics",
     embedding_dim: int = 256,
 ) -> keras.Model:
@@ -65,10 +70,14 @@ def build(
         Bands of the mel front end.
     deltas : bool
         Stack first and second differences as further channels.
+    masked_frames, masked_bins : int
+        Widest masks of `features.SpecAugment` in training; 0 and 0 for none.
     backbone : str
-        ``"resnet18"``, ``"resnet34"``, ``"resnet50"`` or ``"mobilenetv2"``.
-    width, stem, squeeze_excitation
-        Of the ResNets, see `backbones.resnet.ResNet`; 64 and ``"imagenet"`` are the original system's.
+        ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"mobilenetv2"``, ``"ecapa"``, or ``"redimnet2_b0"`` to
+        ``"redimnet2_b2"``, which take a multiple of 8 bands (of 12 for b2; 72 as published).
+    width, stem, squeeze_excitation, simam
+        Of the ResNets, see `backbones.resnet.ResNet`; 64 and ``"imagenet"`` are the original system's. ECAPA-TDNN has
+        a width too, 512 or 1024.
     pooling : str
         ``"average"`` (over time and frequency), ``"statistics"`` or ``"attentive"`` (mean and deviation over time).
     embedding_dim : int
@@ -83,7 +92,7 @@ def build(
     Raises
     ------
     RequestError
-        For a name that does not exist.
+        For a name that does not exist, or bands that the backbone cannot merge.
     """
     for argument, value, known in (
         ("front_end", front_end, ("mel", "spectrogram")),
@@ -93,15 +102,23 @@ def build(
     ):
         if value not in known:
             raise RequestError(f"{argument}: there is no {value!r}{nearest(value, known)}")
+    if backbone in SIZES and front_end == "mel" and n_mels % bins_multiple(backbone):
+        raise RequestError(f"n_mels: {backbone} takes a multiple of {bins_multiple(backbone)} (72 as published)")
     waveform = keras.Input((None,), dtype="float32", name="waveform")
     mel = front_end == "mel"
     x = (LogMel(n_mels) if mel else LogSpectrogram())(waveform)
     x = InstanceNormalization(variance=not mel)(x)
+    if masked_frames or masked_bins:
+        x = SpecAugment(masked_frames, masked_bins)(x)
     x = Deltas()(x) if deltas else layers.Reshape((-1, x.shape[-1], 1), dtype="float32")(x)
     if backbone == "mobilenetv2":
         x = mobilenet_v2(x)
+    elif backbone == "ecapa":
+        x = ecapa_tdnn(x, width)
+    elif backbone in SIZES:
+        x = redimnet2(x, backbone)
     else:
-        x = ResNet(int(backbone.removeprefix("resnet")), width, stem, squeeze_excitation)(x)
+        x = ResNet(int(backbone.removeprefix("resnet")), width, stem, squeeze_excitation, simam)(x)
     x = POOLINGS[pooling]()(x)
     x = layers.Dense(embedding_dim, dtype="float32", name="embedding")(x)
     x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype="float32", name="embedding_normalization")(x)

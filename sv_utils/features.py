@@ -212,3 +212,54 @@ class Deltas(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return (*input_shape, 3)
+
+
+@keras.saving.register_keras_serializable(package="sv_utils")
+class SpecAugment(keras.layers.Layer):
+    """
+    In training, set one run of frames and one run of bins of each utterance to 0, the mean after normalisation.
+
+    The widths are drawn evenly from 0 to what is given, the places evenly from all that hold them. Outside training
+    nothing happens. The state of the draws is a variable: saved with the model, and with the training's checkpoint.
+
+    Parameters
+    ----------
+    frames, bins : int
+        Widest runs; at least as many frames and bins must come in.
+    seed : int, optional
+        None takes it from ``keras.utils.set_random_seed``.
+
+    Call: features [shape=(batch, frames, bins)] → the same shape.
+
+    References
+    ----------
+    Park et al.: SpecAugment: a simple data augmentation method for automatic speech recognition, arXiv 1904.08779,
+    section 2 (one mask each, no warping).
+    """
+
+    def __init__(self, frames=10, bins=8, seed=None, **kwargs):
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        self.frames, self.bins, self.seed = frames, bins, seed
+        self._draws = keras.random.SeedGenerator(seed)
+
+    def call(self, features, training=False):
+        if not training:
+            return features
+        batch, frames, bins = ops.shape(features)
+        heard = self._kept(batch, frames, self.frames)[:, :, None] * self._kept(batch, bins, self.bins)[:, None]
+        return features * heard
+
+    def _kept(self, batch, size, widest):
+        """0 in a run of each row, 1 elsewhere [shape=(batch, size)]."""
+        width = ops.floor(keras.random.uniform((batch, 1), seed=self._draws) * (widest + 1))
+        room = ops.cast(size, "float32") - width
+        first = ops.floor(keras.random.uniform((batch, 1), seed=self._draws) * (room + 1))
+        place = ops.cast(ops.arange(size), "float32")[None]
+        return 1.0 - ops.cast(ops.logical_and(place >= first, place < first + width), "float32")
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "frames": self.frames, "bins": self.bins, "seed": self.seed}

@@ -77,6 +77,28 @@ def voices(waveforms: list[np.ndarray], names: list[str], spectrograms: list[np.
     return figure
 
 
+def augmentations(waveforms: dict[str, np.ndarray]) -> Figure:
+    """
+    Spectrograms [dB] of one crop before and after each kind of augmentation.
+
+    Parameters
+    ----------
+    waveforms : dict of str to np.ndarray [shape=(samples,)]
+        At 16 kHz, as `augment.examples` gives them.
+    """
+    rows = -(-len(waveforms) // 4)
+    with _axes(rows, 4, width=10, height=2.2 * rows, squeeze=False, sharex=True, sharey=True) as (figure, axes):
+        for axis, (name, waveform) in zip(axes.flat, waveforms.items()):
+            axis.specgram(waveform + 1e-6, NFFT=400, Fs=16_000, noverlap=240, cmap="magma", vmin=-130, vmax=-40)
+            axis.set(title=name)
+            axis.grid(False)
+        for axis in axes.flat[len(waveforms) :]:
+            axis.set_axis_off()
+        figure.supxlabel("time [s]")
+        figure.supylabel("frequency [Hz]")
+    return figure
+
+
 def training_curves(history: pd.DataFrame) -> Figure:
     """Loss, accuracy, learning rate and validation EER [%] over the epochs; stages are divided by dotted lines."""
     panels = [("loss", "loss", 1), ("accuracy", "training accuracy [%]", 100)]

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from sv_utils import encoder
 from sv_utils.backbones.pooling import StatisticsPooling
 from sv_utils.backbones.resnet import convolution
 from sv_utils.encoder import UnitVectors
@@ -188,6 +189,26 @@ def test_value_and_gradient_of_prototype_losses(loss, reference):
     same_gradient(found, expected)
 
 
+@pytest.mark.parametrize(
+    ("loss", "reference", "x", "labels", "first"),
+    [
+        (ge2e_loss, ge2e_reference, unit(7, 4), PAIRS, (10.0, -5.0)),
+        (angular_prototypical_loss, angular_prototypical_reference, unit(7, 4), PAIRS, (10.0, -5.0)),
+        (lambda y, x, b: sphereface2_loss(y, x, 32.0, 0.2, b[0]), None, unit(6, 5), LABELS, (-3.0,)),
+    ],
+    ids=["ge2e", "angular prototypical", "sphereface2"],
+)
+def test_gradient_to_what_a_head_learns_beside_directions(loss, reference, x, labels, first):
+    x = x.astype("float32").astype("float64")
+    if reference is None:
+        expected = central_differences(lambda at: sphereface2_reference(labels, x, 32.0, 0.2, at[0]), np.array(first))
+        found = gradient_of(lambda at: loss(labels, x.astype("float32"), at), first)
+    else:
+        expected = central_differences(lambda at: reference(labels, x, *at), np.array(first))
+        found = gradient_of(lambda at: loss(labels, x.astype("float32"), at[0], at[1]), first)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
 def test_sub_centres_take_the_nearest():
     head = AamHead(2, centres=2)
     head.build((None, 2))
@@ -282,6 +303,20 @@ HEADS = {
         lambda: AdaCosHead(4, dynamic=False),
         lambda e, w: softmax_reference(LABELS, fixed_scale(4) * e @ (w / np.linalg.norm(w, axis=0))),
     ),
+    "aam": (
+        lambda: AamHead(4, hard_margin=0.06),
+        lambda e, w: aam_reference(LABELS, e @ (w / np.linalg.norm(w, axis=0)), 32, 0.2, 0.06),
+    ),
+    "aam with sub-centres": (
+        lambda: AamHead(2, centres=2),
+        lambda e, w: aam_reference(
+            LABELS % 2, (e @ (w / np.linalg.norm(w, axis=0))).reshape(-1, 2, 2).max(axis=-1), 32, 0.2
+        ),
+    ),
+    "sphereface2": (
+        lambda: SphereFace2Head(4),
+        lambda e, w: sphereface2_reference(LABELS, e @ (w / np.linalg.norm(w, axis=0)), 32, 0.2, 0),
+    ),
 }
 
 
@@ -291,11 +326,12 @@ def test_head_value_and_gradients(name):
     head, embeddings = build(), unit(6, 3).astype("float32").astype("float64")
     head(embeddings.astype("float32"))
     weight = np.random.default_rng(1).standard_normal((3, 4)).astype("float32").astype("float64")
-    rest = [np.asarray(v) for v in head.trainable_variables[1:]]
     state = [np.asarray(v) for v in head.non_trainable_variables]
+    labels = LABELS % head.n_speakers
 
     def loss(at, w):
-        return head.loss(LABELS, head.stateless_call([w, *rest], state, at)[0])
+        variables = [w if v is head.weight else np.asarray(v) for v in head.trainable_variables]
+        return head.loss(labels, head.stateless_call(variables, state, at)[0])
 
     as32 = (embeddings.astype("float32"), weight.astype("float32"))
     assert float(loss(*as32)) == pytest.approx(reference(embeddings, weight), rel=1e-5)
@@ -380,21 +416,54 @@ def voices():
     return (0.03 * tones + 0.05 * rng.standard_normal((32, 8000))).astype("float32"), labels
 
 
-@pytest.mark.parametrize(
-    "head", [*(kind(8) for kind in CLASSIFIERS), *(kind() for kind in EMBEDDERS)], ids=lambda head: type(head).__name__
-)
-def test_one_batch_is_learnt_by_heart(head):
-    keras.utils.set_random_seed(0)
+HEADS_OF_8 = [*(kind(8) for kind in CLASSIFIERS), *(kind() for kind in EMBEDDERS)]
+TINY = {  # each backbone as small as it goes
+    "resnet18": {"width": 8, "stem": "imagenet", "simam": True},
+    "resnet34": {"width": 8, "stem": "imagenet", "squeeze_excitation": True},
+    "resnet50": {"width": 4, "stem": "imagenet"},
+    "mobilenetv2": {"n_mels": 40},
+    "ecapa": {"width": 16, "pooling": "attentive"},
+    "redimnet2_b0": {"pooling": "attentive"},
+}
+
+
+def learns_by_heart(network, head, steps=40, rate=0.05):
+    """Whether the training on one batch of 32 ends with 100 % accuracy."""
     waveforms, labels = voices()
-    model = SpeakerModel(tiny_encoder(), head)
-    model.compile(keras.optimizers.SGD(0.05, momentum=0.9))
-    for _ in range(40):
+    model = SpeakerModel(network, type(head).from_config(head.get_config()))
+    model.compile(keras.optimizers.SGD(rate, momentum=0.9, clipnorm=5.0))
+    for _ in range(steps):
         model.train_on_batch(waveforms, labels)
     outputs = np.asarray(model(waveforms, training=True))
+    assert outputs.dtype == np.float32
+    if isinstance(head, AdaCosHead):
+        assert float(model.head.scale) != pytest.approx(fixed_scale(8))
     if isinstance(head, EMBEDDERS):
         nearest = (outputs @ outputs.T - 2 * np.eye(32)).argmax(axis=1)
-        assert (labels[nearest] == labels).mean() == 1
-    else:
-        assert (outputs.argmax(axis=1) == labels).mean() == 1
-    if isinstance(head, AdaCosHead):
-        assert float(head.scale) != pytest.approx(fixed_scale(8))
+        return (labels[nearest] == labels).mean() == 1
+    return (outputs.argmax(axis=1) == labels).mean() == 1
+
+
+@pytest.mark.parametrize("head", HEADS_OF_8, ids=lambda head: type(head).__name__)
+def test_one_batch_is_learnt_by_heart(head):
+    keras.utils.set_random_seed(0)
+    assert learns_by_heart(tiny_encoder(), head)
+
+
+def test_a_whole_encoder_learns_one_batch_by_heart():
+    keras.utils.set_random_seed(0)
+    assert learns_by_heart(encoder.build(n_mels=24, backbone="resnet18", **TINY["resnet18"]), AamHead(8), steps=25)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("head", HEADS_OF_8, ids=lambda head: type(head).__name__)
+@pytest.mark.parametrize("backbone", TINY)
+def test_every_backbone_learns_one_batch_by_heart_with_every_loss(backbone, head, policy):
+    keras.utils.set_random_seed(0)
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        assert learns_by_heart(encoder.build(**{"n_mels": 24, **TINY[backbone]}, backbone=backbone), head, steps=80)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+        keras.backend.clear_session()

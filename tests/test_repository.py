@@ -24,7 +24,7 @@ LAYERS = [  # from the ground up; a module imports from its own row or from thos
     ["scoring", "metrics", "trials", "breakdown"],
     ["training"],
     ["report", "plots", "published"],
-    ["run", "embed", "score", "verify", "card", "demo", "export", "bench"],
+    ["run", "embed", "score", "verify", "card", "demo", "export", "bench", "bench_torch"],
 ]
 ROW = {name: row for row, names in enumerate(LAYERS) for name in names}
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from keras import layers
+import keras
+from keras import layers, ops
 
 # Blocks in each of the four stages, and whether they are bottlenecks (He et al. 2015, table 1).
 DEPTHS = {18: ((2, 2, 2, 2), False), 34: ((3, 4, 6, 3), False), 50: ((3, 4, 6, 3), True)}
@@ -24,6 +25,8 @@ class ResNet:
         ``"thin"``: 3x3 convolution with stride 1 (the field's ResNet-34 with width 32).
     squeeze_excitation : bool
         Weight the channels of each block by what they hold over the whole map.
+    simam : bool
+        Weight each place of each block by how much it stands out, see `SimAM`.
 
     Examples
     --------
@@ -40,6 +43,7 @@ class ResNet:
     width: int = 32
     stem: str = "thin"
     squeeze_excitation: bool = False
+    simam: bool = False
 
     def __call__(self, x):
         x = convolution(x, self.width, 3) if self.stem == "thin" else convolution(x, self.width, 7, stride=2)
@@ -65,6 +69,8 @@ class ResNet:
             out = convolution(out, width, 3)
         if self.squeeze_excitation:
             out = squeeze_excitation(out)
+        if self.simam:
+            out = SimAM()(out)
         if stride != 1 or x.shape[-1] != width:
             x = convolution(x, width, 1, stride)
         return layers.ReLU()(layers.Add()([x, out]))
@@ -89,3 +95,29 @@ def squeeze_excitation(x, reduction: int = 8):
     gate = layers.Dense(channels // reduction, "relu", kernel_initializer="he_normal")(gate)
     gate = layers.Dense(channels, "sigmoid")(gate)
     return layers.Multiply()([x, layers.Reshape((1, 1, channels))(gate)])
+
+
+@keras.saving.register_keras_serializable(package="sv_utils")
+class SimAM(layers.Layer):
+    """
+    Scale each place of each channel by ``sigmoid((x - m)**2 / (4 (v + 1e-4)) + 1/2)``, without parameters.
+
+    m and v are the channel's mean and variance over the whole map, so that what stands out is heard.
+
+    Call: maps [shape=(batch, frames, bins, channels)] → the same shape.
+
+    References
+    ----------
+    Yang et al.: SimAM: a simple, parameter-free attention module, ICML 2021, equation 5.
+    Qin et al.: Simple attention module based speaker verification with iterative noisy label detection, ICASSP 2022.
+    """
+
+    def call(self, maps):
+        exact = ops.cast(maps, "float32")
+        deviation = ops.square(exact - ops.mean(exact, axis=(1, 2), keepdims=True))
+        freedom = ops.cast(ops.maximum(ops.shape(maps)[1] * maps.shape[2] - 1, 1), "float32")
+        variance = ops.sum(deviation, axis=(1, 2), keepdims=True) / freedom
+        return maps * ops.cast(ops.sigmoid(deviation / (4 * (variance + 1e-4)) + 0.5), maps.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
