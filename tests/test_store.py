@@ -14,10 +14,12 @@ import pandas as pd
 import pytest
 from release import DEV, files, m4a, make, voice, wav, zipped
 
-from sv_utils import audio, corpora, download, paths, store
-from sv_utils.download import VerifiedArchive, fetch
+from sv_utils import audio, corpora, download, paths, preparation, store
+from sv_utils.archives import VerifiedArchive
+from sv_utils.download import fetch
 from sv_utils.errors import RequestError, WorkError
-from sv_utils.store import Speech, prepare, read_manifest, split_validation, utterances
+from sv_utils.preparation import Limits, prepare, store_key
+from sv_utils.store import Speech, read_manifest, split_validation, utterances
 
 MIRROR = os.environ.get("SV_MIRROR")
 
@@ -91,22 +93,22 @@ def test_content_does_not_depend_on_the_number_of_workers(tiny, tmp_path, monkey
 def test_a_finished_store_is_returned_untouched(tiny, monkeypatch):
     archives = fetch(tiny)
     folder = prepare(tiny, archives)
-    monkeypatch.setattr(store, "_write_shard", None)
+    monkeypatch.setattr(preparation, "_write_shard", None)
     assert prepare(tiny, archives) == folder
 
 
 def test_store_key_follows_content_and_parameters(tiny):
     archives = fetch(tiny)
-    keys = {
-        store.store_key(tiny, archives, store.Limits(), 200),
-        store.store_key(tiny, archives, store.Limits(min_seconds=2), 200),
-        store.store_key(tiny, archives, store.Limits(), 100),
-        store.store_key(tiny, archives[:1], store.Limits(), 200),
-        store.store_key(dataclasses.replace(tiny, name="other"), archives, store.Limits(), 200),
-    }
-    assert len(keys) == 5
+
+    def key(corpus=tiny, verified=archives, min_seconds=1.0, per_shard=200, encoding="pcm"):
+        return store_key(corpus, verified, Limits(min_seconds), per_shard, encoding, "")
+
+    other = dataclasses.replace(tiny, name="other")
+    keys = {key(), key(min_seconds=2.0), key(per_shard=100), key(verified=archives[:1]), key(corpus=other)}
+    keys.add(key(encoding="flac"))
+    assert len(keys) == 6
     moved = [dataclasses.replace(archive, files=()) for archive in archives]  # where the bytes lie changes nothing
-    assert store.store_key(tiny, moved, store.Limits(), 200) in keys
+    assert key(verified=moved) == key()
 
 
 def test_every_bad_file_is_a_row_with_its_reason(tmp_path):
@@ -207,7 +209,7 @@ def test_names_that_occur_twice(tmp_path):
 
 def test_what_is_no_archive_is_told(tmp_path):
     corpus = make(tmp_path / "release")
-    with pytest.raises(RequestError, match=r"a\.zip is not a zip \(File is not a zip file\)"):
+    with pytest.raises(RequestError, match=r"a\.zip is not a zip \(no end record\)"):
         prepare(corpus, [archive_of(tmp_path / "a.zip", b"hello")])
     with pytest.raises(RequestError, match=r"b\.zip holds no audio file: it is not the archive of corpus tiny"):
         prepare(corpus, [archive_of(tmp_path / "b.zip", zipped({"readme.txt": b"hello"}))])
@@ -221,7 +223,7 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from release import make
 from test_store import digest
-from sv_utils import audio, paths, store
+from sv_utils import audio, paths, preparation
 from sv_utils.download import fetch
 import pandas as pd
 
@@ -236,8 +238,8 @@ def run(last):
             return function(*arguments)
         return wrapped
     os.replace, audio.decode = counted(os.replace), counted(audio.decode)
-    store.csv.DictWriter.writerows = counted(store.csv.DictWriter.writerows)
-    store.prepare(corpus, fetch(corpus), utterances_per_shard=3)
+    preparation.csv.DictWriter.writerows = counted(preparation.csv.DictWriter.writerows)
+    preparation.prepare(corpus, fetch(corpus), utterances_per_shard=3)
     os._exit(0)
 
 corpus = make(Path(sys.argv[2]) / "release")
@@ -279,7 +281,7 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from release import make
 from sv_utils.download import fetch
-from sv_utils.store import prepare
+from sv_utils.preparation import prepare
 corpus = make(Path(sys.argv[2]) / "release")
 prepare(corpus, fetch(corpus), workers=2, utterances_per_shard=1)
 """
@@ -302,7 +304,7 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from release import make
 from sv_utils.download import fetch
-from sv_utils.store import prepare
+from sv_utils.preparation import prepare
 corpus = make(Path(sys.argv[2]) / "release")
 archives = fetch(corpus)
 resource.setrlimit(resource.RLIMIT_FSIZE, (120000, resource.RLIM_INFINITY))
@@ -331,7 +333,7 @@ def test_one_sentence_when_a_worker_reports_a_full_disk(tiny, monkeypatch):
         raise OSError(28, "No space left on device")
 
     archives = fetch(tiny)
-    monkeypatch.setattr(store, "_write_rows", full)
+    monkeypatch.setattr(preparation, "_write_rows", full)
     with pytest.raises(WorkError, match=r"^no space left for .*: free some and run again, finished shards stay\.$"):
         prepare(tiny, archives)
 
