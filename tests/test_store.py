@@ -1,5 +1,6 @@
 import dataclasses
 import hashlib
+import io
 import os
 import signal
 import struct
@@ -88,6 +89,126 @@ def test_content_does_not_depend_on_the_number_of_workers(tiny, tmp_path, monkey
         monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / str(workers)))
         digests.add(digest(prepare(tiny, archives, workers=workers, utterances_per_shard=3)))
     assert len(digests) == 1
+
+
+def test_flac_shards_hold_the_same_samples(tiny):
+    archives = fetch(tiny)
+    plain, packed = (prepare(tiny, archives, encoding=name, utterances_per_shard=5) for name in ("pcm", "flac"))
+    tables = [read_manifest(folder) for folder in (plain, packed)]
+    assert tables[1].loc[0, "shard"] == "shard-00000.flac"
+    assert tables[1]["bytes"].sum() < 0.8 * tables[0]["bytes"].sum() == 0.8 * 2 * tables[0]["samples"].sum()
+    one, other = (Speech(table, folder) for table, folder in zip(tables, (plain, packed)))
+    for row in range(len(one)):
+        np.testing.assert_array_equal(one.waveform(row), other.waveform(row))
+    rows, starts = [0, 5, 17, 3], [23999, 0, 12345, 20000]
+    np.testing.assert_array_equal(one.crops(rows, starts, 8000), other.crops(rows, starts, 8000))
+    assert store.compare(plain, packed) == []
+    with pytest.raises(RequestError, match="there is no encoding 'mp3' of shards: take pcm or flac"):
+        prepare(tiny, archives, encoding="mp3")
+
+
+def test_manifests_of_two_machines_are_compared(tiny, tmp_path, capsys):
+    one = prepare(tiny, fetch(tiny), utterances_per_shard=5)
+    assert store.main(["--compare", str(one), str(one / "manifest.csv")]) == 0
+    assert capsys.readouterr().out.endswith("hold the same.\n")
+    table = read_manifest(one)
+    table.loc[3, "content"] = "0"
+    table.drop(index=7).to_csv(tmp_path / "other.csv", index=False)
+    assert store.main(["--compare", str(one), str(tmp_path / "other.csv")]) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert told == [
+        f"1 file(s) are in {one} alone, first id3/s1/00002.m4a.",
+        f"content differs for 1 file(s), first id2/s1/00001.m4a: {read_manifest(one).loc[3, 'content']!r} and '0'.",
+    ]
+    assert store.main(["--compare", str(tmp_path / "nowhere"), str(one)]) == 2
+
+
+def test_a_tree_with_missing_files_is_refused_unless_allowed(tiny, tmp_path):
+    for archive, name in ((tiny.remotes[0], "tiny_dev_aac"), (tiny.remotes[1], "tiny_test_wav")):
+        data = b"".join((tmp_path / "release" / part).read_bytes() for part, _ in archive.parts)
+        zipfile.ZipFile(io.BytesIO(data)).extractall(tmp_path / "trees" / name)
+    complete = fetch(tiny, source=str(tmp_path / "trees"))
+    folder = prepare(tiny, complete)
+    store.refuse_incomplete(tiny, complete, read_manifest(folder))
+    assert store.compare(folder, prepare(tiny, fetch(tiny))) == []
+    (tmp_path / "trees/tiny_dev_aac/dev/aac/id1/s1/00002.m4a").unlink()
+    fewer = fetch(tiny, source=str(tmp_path / "trees"))
+    with pytest.raises(RequestError, match=r"has 11 utterances in its half 'dev' instead of the official 12: complete"):
+        store.refuse_incomplete(tiny, fewer, read_manifest(prepare(tiny, fewer)))
+
+
+@pytest.mark.parametrize("layout", ["merged", "halves"])
+def test_other_layouts_of_unpacked_trees(tiny, tmp_path, layout):
+    """All speakers under one ``wav/`` (the table says who is whose), or ``dev/`` and ``test/`` (as VoxCeleb1 lies)."""
+    for archive in tiny.remotes:
+        data = b"".join((tmp_path / "release" / part).read_bytes() for part, _ in archive.parts)
+        with zipfile.ZipFile(io.BytesIO(data)) as whole:
+            for name in whole.namelist():
+                inner = name.split("/", 1 + name.startswith("dev"))[-1]
+                place = tmp_path / "trees" / ("wav" if layout == "merged" else f"{archive.subset}/wav") / inner
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(whole.read(name))
+    lines = (tmp_path / "release/tiny_meta.csv").read_text().splitlines()
+    halves = ["set", *["dev"] * 4, *["test"] * 2]
+    (tmp_path / "release/tiny_meta.csv").write_text("".join(f"{a},{b}\n" for a, b in zip(lines, halves)))
+    manifest = read_manifest(prepare(tiny, fetch(tiny, source=str(tmp_path / "trees"))))
+    assert manifest.groupby("subset").size().to_dict() == {"dev": 12, "test": 6}
+    assert set(manifest["error"]) == {""}
+
+
+def test_checks_tell_what_was_found(tmp_path):
+    dev = files(DEV, "dev/aac", ".m4a", m4a)
+    dev["dev/aac/id1/s1/00001.m4a"] = wav(np.stack([np.repeat(voice("id1", 1), 3)] * 2, axis=1), 44100)
+    dev["dev/aac/id2/s1/00001.m4a"] = dev["dev/aac/id2/s1/00002.m4a"]
+    dev["dev/aac/id2/s1/00003.m4a"] = b""
+    test = files(("id5", "id6"), "wav", ".wav", wav)
+    del test["wav/id6/s1/00001.wav"]
+    corpus = make(tmp_path / "release", dev=dev, test=test)
+    found = store.checks(corpus, read_manifest(prepare(corpus, fetch(corpus))), ["tiny"])
+    assert found[["check", "found", "example", "of"]].to_numpy().tolist() == [
+        ["accepted", 15, "id1/s1/00001.m4a", 17],
+        ["refused: duplicate of", 1, "id2/s1/00002.m4a", 17],
+        ["refused: empty file", 1, "id2/s1/00003.m4a", 17],
+        ["resampled, recorded at another rate", 1, "id1/s1/00001.m4a", 17],
+        ["several channels made one", 1, "id1/s1/00001.m4a", 17],
+        ["speakers with fewer than 2 utterances", 1, "id2", 6],
+        ["named by a list, but not in the corpus", 1, "id6/s1/00001.wav", 17],
+        ["in the test half, but named by no list used", 3, "id5/s1/00003.wav", 17],
+    ]
+
+
+def test_limits_of_rate_and_channels(tmp_path):
+    dev = {
+        "dev/aac/id1/s1/1.wav": wav(voice("id1", 1)[:12000], 4000),
+        "dev/aac/id1/s1/2.wav": wav(np.stack([voice("id1", 2)] * 3, axis=1)),
+    }
+    corpus = make(tmp_path / "release", dev=dev)
+    manifest = read_manifest(prepare(corpus, fetch(corpus), max_channels=2))
+    assert errors(manifest[manifest["subset"] == "dev"]) == {
+        "id1/s1/1.wav": "low rate: 4000 Hz, wanted 8000 Hz",
+        "id1/s1/2.wav": "channels: 3, at most 2",
+    }
+
+
+def test_removed_archives_are_not_wanted_again_while_their_store_is_there(tmp_path):
+    corpus = dataclasses.replace(make(tmp_path / "release"), bundled=None)
+    own = fetch(corpus, source=str(tmp_path / "release"))
+    folder = prepare(corpus, own)
+    assert download.remove(corpus) == 0  # the user's files are left alone
+    assert fetch(corpus, source=str(tmp_path / "release")) == own
+    archives = paths.corpus_dir("tiny") / "archives"
+    archives.mkdir()
+    for path in (tmp_path / "release").glob("tiny_*_*a*"):
+        path.rename(archives / path.name)
+    fetched = fetch(corpus)
+    assert prepare(corpus, fetched) == folder
+    assert download.remove(corpus) == sum(archive.bytes for archive in fetched)
+    assert not list(archives.iterdir())
+    assert prepare(corpus, fetch(corpus)) == prepare(corpus, download.verified(corpus)) == folder
+    with pytest.raises(
+        RequestError, match=r"tiny_dev_aac\.zip of corpus tiny was removed after an earlier preparation"
+    ):
+        prepare(corpus, fetch(corpus), min_seconds=0.5)
 
 
 def test_a_finished_store_is_returned_untouched(tiny, monkeypatch):
@@ -494,6 +615,35 @@ def test_folder_of_the_users_own(tmp_path):
     assert set(table["gender"]) == {""}
     (root / "test/ben/c.wav").write_bytes(b"changed")
     assert prepare(corpus, fetch(corpus, source=str(root))) != folder
+
+
+def test_folder_without_a_split_draws_its_test_speakers(tmp_path):
+    root = tmp_path / "own"
+    for k in range(10):
+        for n in range(2):
+            place = root / f"s{k}" / f"day{n}" / "a.wav"
+            place.parent.mkdir(parents=True)
+            place.write_bytes(wav(voice(f"s{k}", n)))
+    corpus = corpora.get("folder")
+    archives = fetch(corpus, source=str(root))
+    manifest = read_manifest(prepare(corpus, archives))
+    tested = set(manifest.loc[manifest["subset"] == "test", "speaker"])
+    assert len(tested) == 2 and manifest["subset"].value_counts().to_dict() == {"dev": 16, "test": 4}
+    other = read_manifest(prepare(corpus, archives, split_seed=1))
+    assert set(other.loc[other["subset"] == "test", "speaker"]) != tested
+    assert set(read_manifest(prepare(corpus, archives, test_share=0.5)).query("subset == 'test'")["speaker"]) > tested
+    assert corpus.is_drawn("folder") and corpus.list_path("folder").name == "drawn_trials.txt"
+    (root / "speakers.csv").write_text(
+        "id,gender,set\n" + "".join(f"s{k},f,{'test' if k < 3 else 'dev'}\n" for k in range(9))
+    )
+    (root / "trials.txt").write_text("1 s0/day0/a.wav s0/day1/a.wav\n")
+    manifest = read_manifest(prepare(corpus, fetch(corpus, source=str(root))))
+    assert set(manifest.loc[manifest["subset"] == "test", "speaker"]) == {"s0", "s1", "s2"}
+    assert errors(manifest)["s9/day0/a.wav"] == "speaker is not in the speaker table"
+    assert not corpus.is_drawn("folder")
+    (root / "trials.txt").unlink()
+    fetch(corpus, source=str(root))
+    assert corpus.is_drawn("folder")
 
 
 def test_folder_corpus_without_a_source_says_what_to_name():

@@ -52,6 +52,8 @@ CORPUS = Corpus(
             md5="c914c77f8510cabea23c6082b9cf5c26",
             utterances=1980,
             speakers=99,
+            gigabytes=0.07,
+            hours=2.2,
         ),
         Archive(
             name="ocean_test_wav.zip",
@@ -59,6 +61,8 @@ CORPUS = Corpus(
             parts=(("ocean_test_wav.zip", "f104a1cf111c5053106f57e77febad60"),),
             utterances=520,
             speakers=26,
+            gigabytes=0.06,
+            hours=0.6,
         ),
     ),
     table=Text("ocean_meta.csv", rows=125, md5="88c2d310b9165d31d416e76c8a1b192d"),

@@ -44,8 +44,6 @@ CORPUS = Corpus(
             name="rirs_noises.zip",
             subset="dev",
             parts=(("rirs_noises.zip", "e6f48e257286e05de56413b4779d8ffb"),),
-            utterances=61260,
-            speakers=6,
             gigabytes=1.3,
             hours=25,
         ),
