@@ -1,15 +1,12 @@
-import contextlib
 import dataclasses
 import errno
 import io
 import json
-import re
 import shutil
-import threading
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from faulty_server import serve
 from hypothesis import given
 from hypothesis import strategies as st
 from release import make, md5
@@ -37,53 +34,8 @@ def release(tmp_path):
 
 @pytest.fixture
 def server(tmp_path):
-    """A real server of that folder: ranges, a key (for addresses that carry one), faults taken from `faults`."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            name, key = re.match(r"/([^?]+)(?:\?key=(.*))?$", self.path).groups()
-            self.server.requests.append((name, self.headers.get("Range")))
-            fault = self.server.faults.pop(0) if self.server.faults else None
-            path = tmp_path / "published" / name
-            if key is not None and key != "secret":
-                self.send_error(401)
-            elif isinstance(fault, int):
-                self.send_error(fault)
-            elif not path.exists():
-                self.send_error(404)
-            else:
-                self.send(path.read_bytes(), fault)
-
-        def send(self, data, fault):
-            if fault == "wrong bytes":
-                data = data[:10] + bytes(10) + data[20:]
-            start = int(re.match(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-")).group(1))
-            start = 0 if fault == "no ranges" else start
-            if start >= len(data):
-                self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{len(data)}")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            self.send_response(206 if start else 200)
-            if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-            self.send_header("Content-Type", "text/html" if fault == "page" else "application/octet-stream")
-            self.send_header("Content-Length", str(len(data) - start))
-            self.end_headers()
-            stop = (start + len(data)) // 2 if fault == "drop" else len(data)
-            with contextlib.suppress(ConnectionError):
-                self.wfile.write(data[start:stop])
-
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.requests, server.faults = [], []
-        server.url = f"http://127.0.0.1:{server.server_address[1]}"
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    with serve(tmp_path / "published") as server:
         yield server
-        server.shutdown()
 
 
 def test_bundled_archives_are_read_in_place(tmp_path, capsys):

@@ -338,64 +338,6 @@ def test_what_is_no_archive_is_told(tmp_path):
         read_manifest(tmp_path)
 
 
-KILLS = """
-import os, random, signal, sys
-sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from release import make
-from test_store import digest
-from sv_utils import audio, paths, preparation
-from sv_utils.download import fetch
-import pandas as pd
-
-def run(last):
-    events = 0
-    def counted(function):
-        def wrapped(*arguments):
-            nonlocal events
-            events += 1
-            if events == last:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*arguments)
-        return wrapped
-    os.replace, audio.decode = counted(os.replace), counted(audio.decode)
-    preparation.csv.DictWriter.writerows = counted(preparation.csv.DictWriter.writerows)
-    preparation.prepare(corpus, fetch(corpus), utterances_per_shard=3)
-    os._exit(0)
-
-corpus = make(Path(sys.argv[2]) / "release")
-draw, killed, digests = random.Random(5), 0, set()
-while killed < 40:
-    os.environ["SV_OUTPUTS"] = f"{sys.argv[2]}/outputs{killed}"
-    finished = False
-    while not finished:
-        last = draw.randint(1, 15)
-        if (child := os.fork()) == 0:
-            run(last)
-        finished = os.waitpid(child, 0)[1] == 0
-        killed += not finished
-        for table in paths.outputs().glob("corpora/tiny/store-*/shard-*.csv"):
-            rows = pd.read_csv(table)
-            assert len(rows) == 3 and table.with_suffix(".pcm").stat().st_size == 2 * rows["samples"].sum()
-        for manifest in paths.outputs().glob("corpora/tiny/store-*/manifest.csv"):
-            assert len(pd.read_csv(manifest)) == 18
-    folder, = paths.outputs().glob("corpora/tiny/store-*")
-    assert not list(folder.glob(".shard-*"))
-    digests.add(digest(folder))
-print(killed, *digests)
-"""
-
-
-def test_killed_at_forty_random_points(tiny, tmp_path, request):
-    reference = digest(prepare(tiny, fetch(tiny), utterances_per_shard=3))
-    command = [sys.executable, "-c", KILLS, str(request.path.parent), str(tmp_path / "killed")]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr
-    killed, *digests = result.stdout.splitlines()[-1].split()
-    assert int(killed) >= 40
-    assert digests == [reference]
-
-
 PREPARE = """
 import sys
 sys.path.insert(0, sys.argv[1])
