@@ -91,6 +91,7 @@ def prepare(
     utterances_per_shard: int = 200,
     test_share: float = 0.2,
     split_seed: int = 0,
+    scheduler: str = "",
     **limits,
 ) -> Path:
     """
@@ -106,8 +107,7 @@ def prepare(
     verified : sequence of VerifiedArchive
         From `download.fetch`.
     workers : int
-        Processes (joblib; ``with joblib.parallel_config(backend="dask")`` spreads them over machines that share the
-        outputs folder and the archives).
+        Processes on this machine, by joblib.
     encoding : {'pcm', 'flac'}
         int16 samples as they are, or lossless in about half the space: decoded on reading, which takes longer.
     utterances_per_shard : int
@@ -116,6 +116,9 @@ def prepare(
         Share of the speakers that are set apart for testing, where neither folders nor a table say who they are.
     split_seed : int
         Of that draw.
+    scheduler : str
+        Address of a Dask scheduler (``tcp://host:8786``): the work goes to all its workers, through joblib's Dask
+        backend. All machines must see the archives and the outputs folder under the same paths.
     **limits
         Fields of `Limits`.
 
@@ -150,9 +153,12 @@ def prepare(
             remnant.unlink(missing_ok=True)  # its workers may still be about to end
         tables, failures = [], []
         jobs = _caught(_jobs(corpus, verified, limits, utterances_per_shard, folder, encoding, subset), failures)
-        with _told(folder), Progress(f"{corpus.name}: decoding", "files") as progress:
-            work = (joblib.delayed(_write_shard)(job) for job in _waiting(jobs, tables, progress))
-            for count in joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(work):
+        with (
+            _told(folder),
+            _pool(workers, scheduler) as pool,
+            Progress(f"{corpus.name}: decoding", "files") as progress,
+        ):
+            for count in pool(joblib.delayed(_write_shard)(job) for job in _waiting(jobs, tables, progress)):
                 progress.add(count)
             if failures:
                 raise failures[0]
@@ -308,6 +314,24 @@ def _repeated(words: Iterator[str]) -> set[int]:
 
 def _digest(word: str) -> int:
     return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
+
+
+@contextlib.contextmanager
+def _pool(workers: int, scheduler: str) -> Iterator[joblib.Parallel]:
+    """Processes of this machine, or the workers of a Dask scheduler."""
+    if not scheduler:
+        yield joblib.Parallel(n_jobs=workers, return_as="generator_unordered")
+        return
+    try:
+        import distributed
+    except ImportError:
+        raise RequestError("scheduler wants the package distributed: pip install 'sv_utils[dask]'.") from None
+    try:
+        client = distributed.Client(scheduler, timeout=30)
+    except (OSError, ValueError) as error:
+        raise RequestError(f"no Dask scheduler answers at {scheduler} ({type(error).__name__}).") from None
+    with client, joblib.parallel_config(backend="dask"):
+        yield joblib.Parallel(n_jobs=-1, return_as="generator_unordered")
 
 
 @contextlib.contextmanager

@@ -134,7 +134,7 @@ print(killed, "+".join(sorted(kinds - {""})), *digests)
 def test_killed_at_random_points_of_download_decoding_and_manifest(tmp_path, request, kills):
     corpus = make(tmp_path / "published")
     folder = prepare(corpus, fetch(corpus), utterances_per_shard=3)
-        with serve(tmp_path / "published") as server:
+    with serve(tmp_path / "published") as server:
         command = [sys.executable, "-c", KILLS, str(request.path.parent), str(tmp_path / "killed"), server.url]
         result = subprocess.run([*command, str(kills)], capture_output=True, text=True, timeout=1200)
     assert result.returncode == 0, result.stderr

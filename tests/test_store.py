@@ -3,6 +3,7 @@ import hashlib
 import io
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import distributed
 import numpy as np
 import pandas as pd
 import pytest
@@ -89,6 +91,36 @@ def test_content_does_not_depend_on_the_number_of_workers(tiny, tmp_path, monkey
         monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / str(workers)))
         digests.add(digest(prepare(tiny, archives, workers=workers, utterances_per_shard=3)))
     assert len(digests) == 1
+
+
+def test_a_scheduler_with_two_workers_writes_the_identical_store(tiny, tmp_path, monkeypatch):
+    """Three processes that know of each other by an address on the loopback alone, as machines would."""
+    reference = digest(prepare(tiny, fetch(tiny), utterances_per_shard=3))
+    monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / "dask"))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    run = [sys.executable, "-m", "distributed.cli"]
+    address = f"tcp://127.0.0.1:{port}"
+    scheduler = ["dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"]
+    worker = ["dask_worker", address, "--nthreads", "1", "--no-dashboard", "--local-directory", str(tmp_path)]
+    lines = [[*run[:2], f"{run[2]}.{name}", *rest] for name, *rest in (scheduler, worker, worker)]
+    processes = [subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for line in lines]
+    try:
+        with distributed.Client(address, timeout=60) as client:
+            client.wait_for_workers(2, timeout=60)
+            folder = prepare(tiny, fetch(tiny), utterances_per_shard=3, scheduler=address)
+            assert len(client.scheduler_info()["workers"]) == 2
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert digest(folder) == reference
+
+
+def test_a_scheduler_that_is_not_there_is_told(tiny, monkeypatch):
+    monkeypatch.setattr(distributed.Client, "__init__", lambda *_, **__: (_ for _ in ()).throw(OSError("refused")))
+    with pytest.raises(RequestError, match=r"^no Dask scheduler answers at tcp://127\.0\.0\.1:1 \(OSError\)\.$"):
+        prepare(tiny, fetch(tiny), scheduler="tcp://127.0.0.1:1")
 
 
 def test_flac_shards_hold_the_same_samples(tiny):
