@@ -33,6 +33,12 @@ def serve(folder: Path):
             else:
                 self.send(path.read_bytes(), fault)
 
+        def do_HEAD(self):
+            path = folder / self.path.strip("/")
+            self.send_response(200 if path.exists() else 404)
+            self.send_header("Content-Length", str(path.stat().st_size if path.exists() else 0))
+            self.end_headers()
+
         def send(self, data, fault):
             if fault == "wrong bytes":
                 data = data[:10] + bytes(10) + data[20:]
