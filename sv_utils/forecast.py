@@ -2,12 +2,13 @@
 What acquiring and preparing the speech of a profile will take: bytes at each stage, what is free, and the time.
 
 ``python -m sv_utils.forecast PROFILE`` (`make forecast`). Sizes come from what lies here already, from the servers
-where they answer, and else from what the corpora state. Speed is measured on a sample: of the profile's own files where they
-were fetched, else of the embedded voices.
+where they answer, and else from what the corpora state. Speed is measured on a sample: of the profile's own files where
+they were fetched, else of the embedded voices.
 """
 
 import argparse
 import contextlib
+import io
 import itertools
 import os
 import shutil
@@ -76,7 +77,7 @@ def measure(chosen: list[Corpus], encoding: str) -> dict:
         on; ``bytes_per_second_of_speech`` of a shard; ``download`` [bytes/s], 0 where no server answers.
     """
     verified = next((known for corpus in chosen if (known := _readable(corpus))), None)
-    with contextlib.redirect_stdout(None):
+    with contextlib.redirect_stdout(io.StringIO()):
         source = verified or download.fetch(corpora.get("mini"))
     archive = source[0]
     files = tuple((file["path"], file["mtime_ns"]) for file in archive.files)
