@@ -88,7 +88,8 @@ def fetch(
         else:
             ready = next((old for old in known if old.name == name and _unchanged(old, pieces)), None)
             done.append(ready or _verify(place.archive(name), pieces, corpus, place.digests))
-            how = f"md5 {done[-1].md5}, {'unchanged' if ready else 'verified'}"
+            proven = "verified" if all(md5 for _, md5 in pieces) else "none is published to compare with"
+            how = f"md5 {done[-1].md5}, {'unchanged' if ready else proven}"
         _record(corpus, done + [old for old in known if old.name not in {new.name for new in done}])
         print(f"{corpus.name}: {name} {done[-1].bytes / 1e6:,.1f} MB, {how}")
     _record(corpus, done)

@@ -130,7 +130,7 @@ def prepare(
     Raises
     ------
     RequestError
-        An archive is not what its name says, or has no audio file; an unknown encoding or limit.
+        An archive is not what its name says, or has no audio file; an unknown encoding; no scheduler answers.
     WorkError
         No space left, or a worker died. Finished shards stay.
     """
@@ -153,11 +153,7 @@ def prepare(
             remnant.unlink(missing_ok=True)  # its workers may still be about to end
         tables, failures = [], []
         jobs = _caught(_jobs(corpus, verified, limits, utterances_per_shard, folder, encoding, subset), failures)
-        with (
-            _told(folder),
-            _pool(workers, scheduler) as pool,
-            Progress(f"{corpus.name}: decoding", "files") as progress,
-        ):
+        with _told(folder), _pool(workers, scheduler) as pool, _progress(corpus, verified) as progress:
             for count in pool(joblib.delayed(_write_shard)(job) for job in _waiting(jobs, tables, progress)):
                 progress.add(count)
             if failures:
@@ -314,6 +310,13 @@ def _repeated(words: Iterator[str]) -> set[int]:
 
 def _digest(word: str) -> int:
     return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
+
+
+def _progress(corpus: Corpus, verified: Sequence[VerifiedArchive]) -> Progress:
+    """A display that knows how many files there will be where the corpus has official counts."""
+    names = {archive.name for archive in verified}
+    total = sum(item.utterances or 0 for item in (*corpus.remotes, *corpus.public) if item.name in names)
+    return Progress(f"{corpus.name}: decoding", "files", total)
 
 
 @contextlib.contextmanager
