@@ -21,7 +21,7 @@ $(error SV_OUTPUTS may not hold spaces for make: $(OUTPUTS))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce stages test test-long verify lab tensorboard bench check doctor clean lock git-setup
+.PHONY: help setup forecast reproduce stages test test-long verify lab tensorboard bench check doctor clean lock git-setup
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -50,6 +50,9 @@ reproduce: setup  ## all stages of params/PROFILE.yaml (PROFILE=mini) that are n
 	@test -f "$(RESULTS)/results.csv" -a -f "$(RESULTS)/report.html" || rm -f "$(RESULTS)/09_report/run.json"
 	@$(MAKE) --no-print-directory stages
 	@$(PY) -m sv_utils.report "$(PROFILE)"
+
+forecast: setup  ## disk and time that the download and preparation of PROFILE will take
+	@$(PY) -m sv_utils.forecast "$(PROFILE)"
 
 # The stages' rules, written by `sv_utils.run --keys`: each depends on its content key, and waits for its upstream.
 ifeq ($(MAKECMDGOALS),stages)

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 
 import av
 import numpy as np
+import soundfile
 
 FRAME = 320  # samples of 20 ms at 16 kHz, the unit in which silence is judged
 SILENCE = 10 ** (-60 / 20)  # root mean square of a silent frame, relative to full scale: -60 dBFS
 MISSING = 0.1  # [s] of announced audio that may be missing before a file counts as truncated
+FLAC_LEVEL = 0.0  # of libsndfile's 0 to 1: the fastest
 RATES = (1000, 768000)  # [Hz] plausible rates of an original
 # Playlists and other formats that make a demuxer open further files are not on this list.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,wav,w64,flac,ogg,mp3,aac,aiff,au,caf,amr,asf"
@@ -49,12 +51,18 @@ class Decoded:
     codec: str
 
 
-def decode(source: bytes | str | os.PathLike, sample_rate: int = 16000, max_seconds: float = 3600.0) -> Decoded:
+def decode(
+    source: bytes | str | os.PathLike,
+    sample_rate: int = 16000,
+    max_seconds: float = 3600.0,
+    first_channel: bool = False,
+) -> Decoded:
     """
     Decode a file to mono int16 samples.
 
-    Channels are averaged, other rates are resampled by libswresample. 16-bit PCM at `sample_rate` passes through bit
-    by bit. An encoder's delay is removed where the container announces it, as the ffmpeg program does.
+    Channels are averaged (or the first is taken), other rates are resampled by libswresample. 16-bit PCM at
+    `sample_rate` passes through bit by bit. An encoder's delay is removed where the container announces it, as the
+    ffmpeg program does.
 
     Parameters
     ----------
@@ -64,6 +72,8 @@ def decode(source: bytes | str | os.PathLike, sample_rate: int = 16000, max_seco
         Wanted rate [Hz].
     max_seconds : float
         Longest accepted recording [s]: bounds time and memory whatever the file claims.
+    first_channel : bool
+        Take the first channel instead of the mean of all.
 
     Raises
     ------
@@ -92,7 +102,7 @@ def decode(source: bytes | str | os.PathLike, sample_rate: int = 16000, max_seco
             raise AudioError("no decoder for its audio stream")
         if not RATES[0] <= codec.sample_rate <= RATES[1]:  # a rate of 1 Hz would make gigabytes of a small file
             raise AudioError(f"sample rate of {codec.sample_rate} Hz")
-        return _decode_stream(container, container.streams.audio[0], sample_rate, max_seconds)
+        return _decode_stream(container, container.streams.audio[0], sample_rate, max_seconds, first_channel)
 
 
 def measure(samples: np.ndarray) -> dict[str, float]:
@@ -127,16 +137,30 @@ def measure(samples: np.ndarray) -> dict[str, float]:
     }
 
 
+def encode_flac(samples: np.ndarray) -> bytes:
+    """Compress int16 samples [shape=(n,)] at 16 kHz to a FLAC stream, without loss."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, 16000, format="FLAC", subtype="PCM_16", compression_level=FLAC_LEVEL)
+    return file.getvalue()
+
+
+def decode_flac(data: bytes | memoryview, start: int, length: int) -> np.ndarray:
+    """Samples `start` to `start + length` of a FLAC stream [dtype=int16]; only their blocks are decoded."""
+    with soundfile.SoundFile(io.BytesIO(data)) as file:
+        file.seek(start)
+        return file.read(length, dtype="int16")
+
+
 def _read(path: str | os.PathLike) -> bytes:
     with open(path, "rb") as file:
         return file.read()
 
 
-def _decode_stream(container, stream, sample_rate: int, max_seconds: float) -> Decoded:
+def _decode_stream(container, stream, sample_rate: int, max_seconds: float, first_channel: bool) -> Decoded:
     rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
     blocks, seconds = [], 0.0
     try:
-        for block in _resampled(_mono_frames(container, stream), rate, sample_rate):
+        for block in _resampled(_mono_frames(container, stream, first_channel), rate, sample_rate):
             blocks.append(block)
             seconds += len(block) / sample_rate
             if seconds > max_seconds:
@@ -172,8 +196,8 @@ def _cut_wav(data: bytes) -> bool:
     return False
 
 
-def _mono_frames(container, stream) -> Iterator[np.ndarray]:
-    """Decoded frames as float32 [shape=(n,)] in [-1, 1], channels averaged."""
+def _mono_frames(container, stream, first_channel: bool) -> Iterator[np.ndarray]:
+    """Decoded frames as float32 [shape=(n,)] in [-1, 1]: the first channel, or the mean of all."""
     for frame in container.decode(stream):
         if frame.sample_rate != stream.codec_context.sample_rate:
             raise AudioError("the sample rate changes midway")
@@ -184,7 +208,7 @@ def _mono_frames(container, stream) -> Iterator[np.ndarray]:
             values = (values.astype(np.float32) - 128) / 128
         elif values.dtype.kind == "i":
             values = values / np.float32(2.0 ** (8 * values.dtype.itemsize - 1))
-        yield values[0] if len(values) == 1 else values.mean(axis=0, dtype=np.float32)
+        yield values[0] if first_channel or len(values) == 1 else values.mean(axis=0, dtype=np.float32)
 
 
 def _resampled(frames: Iterator[np.ndarray], rate: int, wanted: int) -> Iterator[np.ndarray]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import corpora, download, metrics, pretrained, scoring, store, trials
+from . import corpora, download, metrics, preparation, pretrained, scoring, store, trials
 from .errors import command
 from .paths import replace_on_success
 
@@ -40,7 +40,7 @@ def measure(model, corpus: str = "mini") -> dict:
         (the list's cosines, sorted: ``target``, ``nontarget``).
     """
     voices = corpora.get(corpus)
-    folder = store.prepare(voices, download.fetch(voices), **LIMITS)
+    folder = preparation.prepare(voices, download.fetch(voices), **LIMITS)
     manifest = store.read_manifest(folder)
     dev, test = (manifest[(manifest["error"] == "") & (manifest["subset"] == subset)] for subset in ("dev", "test"))
     dev_trials, test_trials = trials.make(dev["id"], *DEV_TRIALS, SEED), trials.read(voices.list_path(corpus))

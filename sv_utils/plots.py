@@ -51,6 +51,20 @@ def utterance_statistics(table: pd.DataFrame, seconds_column: str = "seconds") -
     return figure
 
 
+def quality(manifest: pd.DataFrame, max_clipped: float, max_silent: float) -> Figure:
+    """Clipped and silent fractions of all decoded files, with their limits, and the rates of the originals [kHz]."""
+    decoded = manifest[manifest["samples"] > 0]
+    with _axes(1, 3, width=10) as (figure, axes):
+        for axis, column, limit in zip(axes, ("clipped", "silent"), (max_clipped, max_silent)):
+            sns.histplot(decoded[column], ax=axis, bins=np.linspace(0, 1, 41))
+            axis.axvline(limit, color="black", linestyle="--", linewidth=1)
+            axis.set(xlabel=f"{column} fraction", ylabel="files", yscale="symlog")
+        rates = (decoded["rate"] / 1000).map("{:g}".format)
+        sns.countplot(x=rates, order=sorted(rates.unique(), key=float), ax=axes[2])
+        axes[2].set(xlabel="original rate [kHz]", ylabel="files")
+    return figure
+
+
 def voices(waveforms: list[np.ndarray], names: list[str], spectrograms: list[np.ndarray]) -> Figure:
     """
     Waveforms above the spectrograms that the encoder sees.

@@ -24,7 +24,8 @@ from sv_utils.errors import RequestError, command
 from sv_utils.paths import replace_on_success
 
 # How a run is told, placed and recorded changes no number.
-MACHINERY = {"sv_utils.errors", "sv_utils.params", "sv_utils.paths", "sv_utils.provenance", "sv_utils.run"}
+MACHINERY = {"sv_utils.errors", "sv_utils.params", "sv_utils.paths", "sv_utils.progress"}
+MACHINERY |= {"sv_utils.provenance", "sv_utils.run"}
 # A redrawn figure must not cost days of training: only the report is made again.
 READING = {"sv_utils.plots", "sv_utils.report"}
 

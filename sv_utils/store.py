@@ -1,190 +1,33 @@
 """
-From verified archives to one store per corpus: int16 shards and a manifest with a row per file, failed files included.
+What a store holds: the manifest with a row per file, and the samples of the accepted ones in shards.
 
-`prepare` decodes every file once, straight out of the (still cut) zip. Everything later reads the manifest; nothing
-later opens an audio file. `utterances` turns the manifests into the table that training and evaluation share, and
-`Speech` reads waveforms and random crops back from memory-mapped shards.
+`sv_utils.preparation` writes stores; nothing after it opens an audio file. `utterances` turns the manifests into the
+table that training and evaluation share, and `Speech` reads waveforms and random crops back from memory-mapped shards.
+``python -m sv_utils.store --compare A B`` says in what two stores or manifests differ.
 """
 
-import contextlib
-import csv
-import errno
-import fcntl
-import hashlib
-import inspect
-import io
-import struct
-import zipfile
-import zlib
+import argparse
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
 
-import joblib
 import numpy as np
 import pandas as pd
 
-from sv_utils import audio, corpora, paths
+from sv_utils import audio, paths
+from sv_utils.archives import VerifiedArchive
 from sv_utils.corpora import Archive, Corpus
-from sv_utils.download import FULL, VerifiedArchive, open_parts
-from sv_utils.errors import RequestError, WorkError, nearest
+from sv_utils.errors import RequestError, command, nearest
 
 SAMPLE_RATE = 16000  # [Hz] of everything in a store
-MAX_BYTES = 1 << 28  # of one file inside an archive, whatever its header claims
-IN_A_TREE = -1  # in place of a compression method: the file lies by itself
-FORMAT = 1  # raise when the meaning of a store's files changes
-COLUMNS = ["corpus", "id", "speaker", "session", "subset", "shard", "offset", "samples", "source_sha256", "rate"]
-COLUMNS += ["channels", "peak", "clipped", "silent", "error", "content"]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """
-    What a file must hold to be accepted.
-
-    Attributes
-    ----------
-    min_seconds, max_seconds : float
-        Accepted durations [s].
-    max_clipped, max_silent : float
-        Largest accepted fraction of clipped samples and of silent frames, as defined by `audio.measure`.
-    """
-
-    min_seconds: float = 1.0
-    max_seconds: float = 3600.0
-    max_clipped: float = 0.05
-    max_silent: float = 0.95
-
-    def reason(self, samples: int, measures: Mapping[str, float]) -> str:
-        """Why a recording is rejected; '' when it is accepted."""
-        seconds = samples / SAMPLE_RATE
-        if seconds < self.min_seconds:
-            return f"too short: {seconds:.2f} s, wanted {self.min_seconds:g} s"
-        if measures["silent"] > self.max_silent:
-            return f"silent: {measures['silent']:.3f} of the frames, at most {self.max_silent:g}"
-        if measures["clipped"] > self.max_clipped:
-            return f"clipped: {measures['clipped']:.3f} of the samples, at most {self.max_clipped:g}"
-        return ""
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A file inside an archive: all that is needed to read it without the archive's directory."""
-
-    name: str
-    start: int
-    packed: int
-    size: int
-    method: int
-    crc: int
-    refusal: str
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One shard: its files, where they are read from and what is asked of them."""
-
-    corpus: str
-    subset: str
-    files: tuple[tuple[str, int], ...]
-    members: tuple[Member, ...]
-    limits: Limits
-    target: Path
-
-
-def prepare(
-    corpus: Corpus,
-    archives: Sequence[VerifiedArchive],
-    *,
-    workers: int = 1,
-    min_seconds: float = Limits.min_seconds,
-    max_clipped: float = Limits.max_clipped,
-    max_silent: float = Limits.max_silent,
-    utterances_per_shard: int = 200,
-) -> Path:
-    """
-    Decode a corpus into its store.
-
-    Files are taken in the order of their names, `utterances_per_shard` to a shard; each shard is written by one worker
-    under a temporary name. A killed call loses at most the shards in work: the next one keeps those that are finished.
-    Shards and manifest do not depend on the number of workers.
-
-    Parameters
-    ----------
-    corpus : Corpus
-    archives : sequence of VerifiedArchive
-        From `download.fetch`.
-    workers : int
-        Processes (joblib; ``with joblib.parallel_config(backend="dask")`` spreads them over machines).
-    min_seconds : float
-        Shortest accepted recording [s].
-    max_clipped, max_silent : float
-        See `Limits`.
-    utterances_per_shard : int
-        Size of a shard. 200 suits small corpora; VoxCeleb wants about 2000, as each shard in use is a mapped file.
-
-    Returns
-    -------
-    Path
-        ``outputs/corpora/<corpus>/store-<key8>/``; its ``manifest.csv`` was written last.
-
-    Raises
-    ------
-    RequestError
-        An archive is not a zip, or has no audio file.
-    WorkError
-        No space left, or a worker died. Finished shards stay.
-    """
-    limits = Limits(min_seconds, Limits.max_seconds, max_clipped, max_silent)
-    folder = paths.corpus_dir(corpus.name) / f"store-{store_key(corpus, archives, limits, utterances_per_shard)}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / ".lock"):
-        if (folder / "manifest.csv").exists():
-            return folder
-        for remnant in folder.glob(".shard-*"):  # of a killed call
-            remnant.unlink(missing_ok=True)  # its workers may still be about to end
-        jobs = list(_jobs(corpus, archives, limits, utterances_per_shard, folder))
-        waiting = [job for job in jobs if not job.target.with_suffix(".csv").exists()]
-        with _told(folder):
-            joblib.Parallel(n_jobs=workers)(joblib.delayed(_write_shard)(job) for job in waiting)
-            _write_manifest(folder, [job.target.with_suffix(".csv") for job in jobs])
-    return folder
-
-
-def store_key(corpus: Corpus, archives: Sequence[VerifiedArchive], limits: Limits, utterances_per_shard: int) -> str:
-    """Eight hexadecimal digits that change with all that the content of a store depends on."""
-    parts = [corpus.name, *(f"{archive.subset} {archive.md5}" for archive in archives)]
-    parts += [repr(limits), str(utterances_per_shard), str(FORMAT), inspect.getsource(audio)]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
-
-
-def members(archive: VerifiedArchive) -> list[Member]:
-    """
-    List an archive's audio files, sorted by name; what must not be read carries the reason in `refusal`.
-
-    Raises
-    ------
-    RequestError
-        The archive is no zip.
-    """
-    if Path(archive.files[0]["path"]).is_dir():
-        return _tree_members(Path(archive.files[0]["path"]))
-    try:
-        with archive.open() as file, zipfile.ZipFile(file) as whole:
-            infos = sorted(whole.infolist(), key=lambda info: (info.filename, info.header_offset))
-    except zipfile.BadZipFile as error:
-        raise RequestError(f"{archive.name} is not a zip ({error}): remove its parts and fetch it again.") from error
-    found, previous = [], None
-    for info in infos:
-        if info.is_dir() or PurePosixPath(info.filename).suffix.lower() not in corpora.SUFFIXES:
-            continue
-        refusal = "name twice in the archive" if info.filename == previous else _refusal(info)
-        start, packed, size = info.header_offset, info.compress_size, info.file_size
-        found.append(Member(info.filename, start, packed, size, info.compress_type, info.CRC, refusal))
-        previous = info.filename
-    return found
+COLUMNS = ["corpus", "id", "speaker", "session", "subset", "shard", "offset", "bytes", "samples", "source_sha256"]
+COLUMNS += ["rate", "channels", "peak", "clipped", "silent", "error", "content"]
+# How a shard's samples become bytes, and how many bytes one step of the column `offset` is.
+ENCODINGS = {
+    "pcm": (lambda samples: samples.astype("<i2").tobytes(), 2),
+    "flac": (audio.encode_flac, 1),
+}
 
 
 def read_manifest(folder: Path) -> pd.DataFrame:
@@ -195,9 +38,10 @@ def read_manifest(folder: Path) -> pd.DataFrame:
     -------
     DataFrame
         A row per file of the corpus: ``corpus, id, speaker, session, subset, shard`` (file name within `folder`),
-        ``offset, samples`` [samples], ``source_sha256`` (of the file's bytes), ``rate`` [Hz] and ``channels`` of the
-        original, ``peak, clipped, silent`` (see `audio.measure`), ``error`` ('' = accepted), ``content`` (digest of
-        the decoded samples). Where there is an error, numbers that are unknown are 0.
+        ``offset`` ([samples] in a .pcm shard, [bytes] in a .flac shard), ``bytes``, ``samples``, ``source_sha256`` (of
+        the file's bytes), ``rate`` [Hz] and ``channels`` of the original, ``peak, clipped, silent`` (see
+        `audio.measure`), ``error`` ('' = accepted), ``content`` (digest of the decoded samples). Where there is an
+        error, numbers that are unknown are 0.
 
     Raises
     ------
@@ -243,6 +87,67 @@ def counts(corpus: Corpus, manifest: pd.DataFrame) -> pd.DataFrame:
     official = official[["subset", "utterances", "speakers"]].groupby("subset").sum(min_count=1).add_prefix("official_")
     columns = ["utterances", "official_utterances", "speakers", "official_speakers", "accepted", "hours"]
     return table.join(official)[columns].fillna({"accepted": 0, "hours": 0.0}).astype({"accepted": int})
+
+
+def refuse_incomplete(corpus: Corpus, archives: Sequence[VerifiedArchive], manifest: pd.DataFrame) -> None:
+    """
+    Raise a RequestError where a corpus that came without checksums (a tree) has not its official counts.
+
+    What a checksum has proven to be the published archive is complete, whatever a table says.
+    """
+    if all(archive.removed or archive.md5 == _published(corpus, archive) for archive in archives):
+        return
+    table = counts(corpus, manifest)
+    for what in ("utterances", "speakers"):
+        wrong = table[table[f"official_{what}"].notna() & (table[what] != table[f"official_{what}"])]
+        for subset, row in wrong.iterrows():
+            raise RequestError(
+                f"corpus {corpus.name} has {row[what]:.0f} {what} in its half '{subset}' instead of the official "
+                f"{row[f'official_{what}']:.0f}: complete it, or set allow_incomplete of 02_prep."
+            )
+
+
+def checks(corpus: Corpus, manifest: pd.DataFrame, lists: Sequence[str], min_utterances: int = 2) -> pd.DataFrame:
+    """
+    Say what a preparation has found, good or bad.
+
+    Parameters
+    ----------
+    corpus : Corpus
+    manifest : DataFrame
+        Of its store.
+    lists : sequence of str
+        Names of its trial lists that will be used.
+    min_utterances : int
+        Accepted utterances that a speaker should have.
+
+    Returns
+    -------
+    DataFrame
+        A row per check: ``corpus, check, found`` (number of files or speakers), ``of``, ``example``.
+    """
+    good, bad = manifest[manifest["error"] == ""], manifest[manifest["error"] != ""]
+    rows = [("accepted", good["id"])]
+    kinds = bad["error"].str.replace(r"^(duplicate of|speaker has) .*", r"\1", regex=True).str.split(":").str[0]
+    rows += [(f"refused: {kind}", group) for kind, group in bad["id"].groupby(kinds)]
+    rows += [("resampled, recorded at another rate", good.loc[good["rate"] != SAMPLE_RATE, "id"])]
+    rows += [("several channels made one", good.loc[good["channels"] > 1, "id"])]
+    spoken = good["speaker"].value_counts()
+    rows += [(f"speakers with fewer than {min_utterances} utterances", spoken.index[spoken < min_utterances])]
+    trials = [corpus.trials(name) for name in lists]
+    named = pd.Index(pd.concat([pd.concat([t["enrol"], t["test"]]) for t in trials]).unique() if trials else [])
+    rows += [("named by a list, but not in the corpus", named.difference(manifest["id"]))]
+    tested = manifest.loc[manifest["subset"] == "test", "id"]
+    rows += [("in the test half, but named by no list used", tested[~tested.isin(named)])]
+    found = [(corpus.name, what, len(ids), next(iter(ids), "")) for what, ids in rows]
+    table = pd.DataFrame(found, columns=["corpus", "check", "found", "example"])
+    return table.assign(of=[len(spoken) if "speakers" in what else len(manifest) for what in table["check"]])
+
+
+def _published(corpus: Corpus, archive: VerifiedArchive) -> str | None:
+    """Checksum that the archive should have; None where nothing is published to compare with."""
+    known = {item.name: item.md5 or item.parts[0][1] for item in (*corpus.remotes, *corpus.public)}
+    return None if not archive.removed and archive.is_tree else known.get(archive.name)
 
 
 def utterances(
@@ -315,6 +220,12 @@ def utterances(
     return table[used].assign(error="").reset_index(drop=True), rejected.reset_index(drop=True)
 
 
+def accepted(corpus: Corpus, folder: Path) -> pd.DataFrame:
+    """All accepted rows of one store, as `utterances` gives them but without a split: noises, music, rooms."""
+    table = _joined(corpus, folder)
+    return table[table["error"] == ""].reset_index(drop=True)
+
+
 def split_validation(table: pd.DataFrame, n_speakers: int, seed: int) -> list[str]:
     """
     Draw the speakers that training never sees and every choice is made on.
@@ -350,10 +261,13 @@ class Speech:
     """
     Waveforms of a table of utterances, read from memory-mapped shards.
 
+    A .pcm shard is int16 samples one after the other; a .flac shard is one FLAC stream per utterance, of which a crop
+    decodes the blocks that it needs.
+
     Parameters
     ----------
     table : DataFrame
-        With columns ``shard, offset, samples``.
+        With columns ``shard, offset, samples``, and ``bytes`` where shards are FLAC.
     root : Path, optional
         What ``shard`` is relative to: ``paths.outputs()`` by default, the store's folder for a manifest.
 
@@ -380,14 +294,21 @@ class Speech:
         codes, shards = pd.factorize(table["shard"])
         self._shard_of = codes.tolist()
         self._shards = [_mapped(Path(root or paths.outputs()) / shard) for shard in shards]
+        if any(shard.dtype == np.uint8 for shard in self._shards):
+            self._ends = self._offsets + table["bytes"].to_numpy(np.int64)
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def waveform(self, row: int) -> np.ndarray:
-        """A whole utterance [shape=(n,), dtype=int16]: a read-only view into its shard."""
-        start = self._offsets[row]
-        return self._shards[self._shard_of[row]][start : start + self.samples[row]]
+        """A whole utterance [shape=(n,), dtype=int16]; out of a .pcm shard a read-only view."""
+        return self._piece(row, 0, self.samples[row])
+
+    def _piece(self, row: int, start: int, length: int) -> np.ndarray:
+        shard, offset = self._shards[self._shard_of[row]], self._offsets[row]
+        if shard.dtype == np.uint8:
+            return audio.decode_flac(shard[offset : self._ends[row]].data, start, length)
+        return shard[offset + start : offset + start + length]
 
     def crops(self, rows: Sequence[int], starts: Sequence[int], length: int) -> np.ndarray:
         """
@@ -408,191 +329,25 @@ class Speech:
         """
         pieces = np.empty((len(rows), length), np.int16)
         for piece, row, start in zip(pieces, rows, starts, strict=True):
-            whole = self.waveform(row)
-            if start + length <= len(whole):
-                piece[:] = whole[start : start + length]
+            if start + length <= self.samples[row]:
+                piece[:] = self._piece(row, start, length)
             else:
-                piece[:] = np.resize(np.roll(whole, -start), length)
+                piece[:] = np.resize(np.roll(self.waveform(row), -start), length)
         return pieces
 
 
 def _mapped(path: Path) -> np.ndarray:
     if not path.exists():
         raise RequestError(f"shard {path} is missing: run stage 02_prep.")
+    dtype = np.dtype("<i2") if path.suffix == ".pcm" else np.dtype(np.uint8)
     # A plain array view: slicing np.memmap itself costs several times the copy of a crop's bytes.
-    return np.asarray(np.memmap(path, dtype="<i2", mode="r")) if path.stat().st_size else np.empty(0, np.int16)
-
-
-def _jobs(corpus: Corpus, archives, limits: Limits, per_shard: int, folder: Path) -> Iterator[_Job]:
-    number = 0
-    for archive in archives:
-        found, files = members(archive), tuple((file["path"], file["mtime_ns"]) for file in archive.files)
-        if not found:
-            raise RequestError(f"{archive.name} holds no audio file: it is not the archive of corpus {corpus.name}.")
-        for start in range(0, len(found), per_shard):
-            batch, target = tuple(found[start : start + per_shard]), folder / f"shard-{number:05d}.pcm"
-            yield _Job(corpus.name, archive.subset, files, batch, limits, target)
-            number += 1
-
-
-def _tree_members(folder: Path) -> list[Member]:
-    found = []
-    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in corpora.SUFFIXES):
-        name, size = path.relative_to(folder).as_posix(), path.stat().st_size
-        refusal = "" if name.count("/") in (1, 2) else "name is not <speaker>/<session>/<file> or <speaker>/<file>"
-        refusal = refusal or corpora.unsafe(name) or _too_large(size)
-        found.append(Member(name, 0, size, size, IN_A_TREE, 0, refusal))
-    return found
-
-
-def _too_large(size: int) -> str:
-    return f"file of {size:,} bytes, at most {MAX_BYTES:,}" if size > MAX_BYTES else ""
-
-
-def _refusal(info: zipfile.ZipInfo) -> str:
-    """Why a member is not read: only plain, safely named, plausible files are."""
-    try:
-        corpora.parse(info.orig_filename)
-    except RequestError as error:
-        return f"unsafe: {error}" if corpora.unsafe(info.orig_filename) else str(error)
-    if (info.external_attr >> 16) & 0o170000 == 0o120000:
-        return "unsafe: symbolic link"
-    if info.flag_bits & 1:
-        return "encrypted"
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return f"compression method {info.compress_type} of the zip is not supported"
-    return _too_large(max(info.file_size, info.compress_size))
-
-
-@lru_cache(maxsize=4)
-def _opened(files: tuple[tuple[str, int], ...]) -> io.BufferedReader:
-    return open_parts([path for path, _ in files])  # the modification times make a replaced file another key
-
-
-def _read_member(file: io.BufferedReader, member: Member) -> bytes:
-    """
-    Read one file of a zip by its place alone.
-
-    `zipfile.ZipFile` would read the whole directory in every worker: a gigabyte each for a million files.
-    """
-    file.seek(member.start)
-    header = _exactly(file, 30)
-    if header[:4] != b"PK\3\4":
-        raise audio.AudioError("damaged archive: no file where its directory says")
-    file.seek(sum(struct.unpack("<2H", header[26:])), 1)
-    data = _exactly(file, member.packed)
-    if member.method == zipfile.ZIP_DEFLATED:
-        try:
-            data = zlib.decompressobj(-15).decompress(data, member.size + 1)
-        except zlib.error as error:
-            raise audio.AudioError("damaged archive: cannot be unpacked") from error
-    if len(data) != member.size or zlib.crc32(data) != member.crc:
-        raise audio.AudioError("damaged archive: size or checksum of the file is wrong")
-    return data
-
-
-def _exactly(file: io.BufferedReader, count: int) -> bytes:
-    data = file.read(count)
-    if len(data) < count:
-        raise audio.AudioError("damaged archive: ends inside the file")
-    return data
-
-
-def _write_shard(job: _Job) -> None:
-    """Decode the files of one shard: samples first, then the rows, whose presence says that the shard is finished."""
-    rows, offset = [], 0
-    with paths.replace_on_success(job.target) as temporary, open(temporary, "wb") as shard:
-        for member in job.members:
-            row, samples = _examine(job, member)
-            if row["error"] == "":
-                shard.write(samples.astype("<i2").tobytes())
-                row |= {"shard": job.target.name, "offset": offset}
-                offset += len(samples)
-            rows.append(row)
-    with paths.replace_on_success(job.target.with_suffix(".csv")) as temporary:
-        _write_rows(temporary, rows)
-
-
-def _examine(job: _Job, member: Member) -> tuple[dict, np.ndarray | None]:
-    """Decode and measure one file. Returns its row of the manifest and its samples (None when there are none)."""
-    row = dict.fromkeys(COLUMNS, "") | dict.fromkeys(("offset", "samples", "rate", "channels"), 0)
-    row |= {"corpus": job.corpus, "id": member.name, "subset": job.subset, "peak": 0, "clipped": 0, "silent": 0}
-    try:
-        if member.refusal:
-            raise audio.AudioError(member.refusal)
-        name = corpora.parse(member.name)
-        row |= {"id": name.id, "speaker": name.speaker, "session": name.session}
-        if member.method == IN_A_TREE:
-            data = (Path(job.files[0][0]) / member.name).read_bytes()
-        else:
-            data = _read_member(_opened(job.files), member)
-        row["source_sha256"] = hashlib.sha256(data).hexdigest()
-        decoded = audio.decode(data, SAMPLE_RATE, job.limits.max_seconds)
-    except audio.AudioError as error:
-        return row | {"error": str(error)}, None
-    measures = {name: round(value, 6) for name, value in audio.measure(decoded.samples).items()}
-    row |= {"samples": len(decoded.samples), "rate": decoded.rate, "channels": decoded.channels, **measures}
-    row["content"] = hashlib.sha256(decoded.samples.tobytes()).hexdigest()[:16]
-    row["error"] = job.limits.reason(len(decoded.samples), measures)
-    return row, decoded.samples
-
-
-def _write_rows(path: Path, rows) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _write_manifest(folder: Path, tables: Sequence[Path]) -> None:
-    """Join the shards' rows; the second file with the same samples is a duplicate, wherever it lies."""
-
-    def rows() -> Iterator[dict]:
-        ids, contents = set(), {}
-        for table in tables:
-            with open(table, newline="", encoding="utf-8") as file:
-                for row in csv.DictReader(file):
-                    if row["error"] == "":
-                        first = contents.setdefault(row["content"], row["id"])
-                        row["error"] = f"duplicate of {first}" if first != row["id"] else ""
-                    if row["id"] in ids:
-                        row["error"] = "id twice in the corpus"
-                    ids.add(row["id"])
-                    yield row
-
-    with paths.replace_on_success(folder / "manifest.csv") as temporary:
-        _write_rows(temporary, rows())
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r")) if path.stat().st_size else np.empty(0, dtype)
 
 
 def _read_rows(path: Path) -> pd.DataFrame:
-    types = dict.fromkeys(("offset", "samples", "rate", "channels"), np.int64)
+    types = dict.fromkeys(("offset", "bytes", "samples", "rate", "channels"), np.int64)
     types |= dict.fromkeys(("peak", "clipped", "silent"), np.float64)
     return pd.read_csv(path, dtype=defaultdict(lambda: str, types), keep_default_na=False)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Let one process prepare a store at a time; the lock falls with the process."""
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextlib.contextmanager
-def _told(folder: Path) -> Iterator[None]:
-    """Turn what ends a preparation into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        free = "" if error.errno == errno.EFBIG else "free some and "
-        raise WorkError(f"no space left for {folder}: {free}run again, finished shards stay.") from error
-    except joblib.externals.loky.process_executor.TerminatedWorkerError as error:
-        raise WorkError(
-            f"a worker died while writing {folder} (out of memory?): run again with fewer workers, "
-            f"finished shards stay."
-        ) from error
 
 
 def _joined(corpus: Corpus, folder: Path) -> pd.DataFrame:
@@ -633,3 +388,60 @@ def _refuse_overlap(table: pd.DataFrame) -> None:
             f"{len(both)} speaker(s) of the training half are in an evaluation list, first {both[0]}: "
             f"train on another corpus or leave the list out."
         )
+
+
+PLACES = ["shard", "offset", "bytes"]  # where the samples lie: another encoding or size of shards changes these alone
+
+
+def compare(one: Path, other: Path) -> list[str]:
+    """
+    Say in what two manifests differ, for example those of two machines.
+
+    Parameters
+    ----------
+    one, other : Path
+        Manifests, or the stores that hold them.
+
+    Returns
+    -------
+    list of str
+        A sentence per difference; an empty list for manifests that say the same, wherever the samples lie.
+
+    Raises
+    ------
+    RequestError
+        One of them is not there.
+    """
+    tables = []
+    for path in map(Path, (one, other)):
+        table = _read_rows(path) if path.is_file() else read_manifest(path)
+        tables.append(table.assign(n=table.groupby("id").cumcount()).set_index(["id", "n"]).sort_index())
+    told = []
+    for table, rest, path in ((*tables, one), (*tables[::-1], other)):
+        alone = table.index.difference(rest.index)
+        if len(alone):
+            told.append(f"{len(alone)} file(s) are in {path} alone, first {alone[0][0]}.")
+    both = tables[0].index.intersection(tables[1].index)
+    one, other = (table.loc[both] for table in tables)
+    for column in (name for name in COLUMNS if name not in ("id", *PLACES)):
+        differs = (one[column] != other[column]).to_numpy()
+        if differs.any():
+            first = int(np.argmax(differs))
+            values = f"{one[column].iloc[first]!r} and {other[column].iloc[first]!r}"
+            told.append(f"{column} differs for {differs.sum()} file(s), first {both[first][0]}: {values}.")
+    return told
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Command line: ``python -m sv_utils.store --compare A B``; exit code 1 where they differ."""
+    parser = argparse.ArgumentParser(prog="python -m sv_utils.store", description="Compare two stores.")
+    parser.add_argument("--compare", nargs=2, required=True, metavar=("A", "B"), help="manifest.csv or its folder")
+    one, other = parser.parse_args(argv).compare
+    told = compare(one, other)
+    print("\n".join(told) or f"{one} and {other} hold the same.")
+    return 1 if told else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -185,6 +185,17 @@ def rows(trials: Trials, ids: Sequence[str] | np.ndarray) -> tuple[np.ndarray, n
     return found[0], found[1]
 
 
+def same_session_share(trials: Trials) -> float:
+    """
+    Share of the target trials whose two utterances are of one session, `<speaker>/<session>/<file>`.
+
+    Where ids name no session (`<speaker>/<file>`), all recordings of a speaker count as one.
+    """
+    target = trials.labels == 1
+    folders = [[name.rpartition("/")[0] for name in side[target].tolist()] for side in (trials.enrol, trials.test)]
+    return float(np.mean([one == other for one, other in zip(*folders)]))
+
+
 def repeats(trials: Trials) -> tuple[np.ndarray, np.ndarray]:
     """
     Find trials that repeat an earlier one.

@@ -1,9 +1,13 @@
 """Benchmarks are run by hand; here only that they ask the right question and refuse a wrong name."""
 
+import ast
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
 from sv_utils import bench, scoring
+from sv_utils.bench import judging
 
 
 def test_unknown_benchmark_is_refused_before_any_runs(capsys):
@@ -12,9 +16,9 @@ def test_unknown_benchmark_is_refused_before_any_runs(capsys):
 
 
 def test_generated_trials_have_the_size_and_the_balance_of_the_list(monkeypatch):
-    monkeypatch.setattr(bench, "UTTERANCES", 2000)
-    monkeypatch.setattr(bench, "TRIALS", 1000)
-    embeddings, speakers, enrol_rows, test_rows = bench.generate()
+    monkeypatch.setattr(judging, "UTTERANCES", 2000)
+    monkeypatch.setattr(judging, "TRIALS", 1000)
+    embeddings, speakers, enrol_rows, test_rows = judging.generate()
     assert embeddings.shape == (2000, 512) and len(enrol_rows) == len(test_rows) == 1000
     same = speakers[enrol_rows] == speakers[test_rows]
     assert same[:500].all() and same[500:].mean() < 0.02
@@ -24,6 +28,12 @@ def test_both_ways_of_judging_compute_the_same_scores():
     rng = np.random.default_rng(0)
     embeddings = rng.normal(size=(20, 8))
     enrol_rows, test_rows = rng.integers(20, size=(2, 50))
-    table = bench._original_scores(embeddings, enrol_rows, test_rows)
+    table = judging._original_scores(embeddings, enrol_rows, test_rows)
     assert isinstance(table, pd.DataFrame)
     np.testing.assert_allclose(table["score"], scoring.cosine(embeddings, enrol_rows, test_rows), atol=1e-12)
+
+
+def test_every_benchmark_has_its_function():
+    for name, module in bench.BENCHMARKS.items():
+        tree = ast.parse((Path(bench.__file__).parent / f"{module}.py").read_text())
+        assert name in [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]

@@ -38,7 +38,7 @@ def test_each_corpus_is_complete(name):
 def test_voxceleb_counts_and_lists():
     first, second = corpora.get("voxceleb1"), corpora.get("voxceleb2")
     assert [(a.utterances, a.speakers) for a in first.remotes] == [(148642, 1211), (4874, 40)]
-    assert [(a.utterances, a.speakers) for a in second.remotes] == [(1092009, 5994), (36237, 118)]
+    assert [(a.utterances, a.speakers) for a in second.remotes] == [(1092009, 5994), (None, 118)]
     assert len(second.remotes[0].parts) == 8
     assert {name: text.rows for name, text in first.lists.items()} == {
         "VoxCeleb1-O": 37720, "VoxCeleb1-O-cleaned": 37611, "VoxCeleb1-E": 581480, "VoxCeleb1-E-cleaned": 579818,

@@ -18,13 +18,13 @@ from packaging.specifiers import SpecifierSet
 from sv_utils import params, paths, provenance
 
 LAYERS = [  # from the ground up; a module imports from its own row or from those before it
-    ["errors", "paths", "params", "provenance"],
-    ["corpora", "download", "audio", "store", "batches"],
+    ["errors", "paths", "params", "provenance", "progress"],
+    ["corpora", "archives", "download", "audio", "preparation", "store", "batches", "forecast"],
     ["encoder", "backbones", "losses", "features", "complexity", "augment", "pretrained"],
     ["scoring", "metrics", "trials", "breakdown"],
     ["training"],
     ["report", "plots", "published"],
-    ["run", "embed", "score", "verify", "card", "demo", "export", "bench", "bench_torch"],
+    ["run", "embed", "score", "verify", "card", "demo", "export", "bench"],
 ]
 ROW = {name: row for row, names in enumerate(LAYERS) for name in names}
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))

@@ -1,7 +1,9 @@
 import dataclasses
 import hashlib
+import io
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -9,15 +11,18 @@ import time
 import zipfile
 from pathlib import Path
 
+import distributed
 import numpy as np
 import pandas as pd
 import pytest
 from release import DEV, files, m4a, make, voice, wav, zipped
 
-from sv_utils import audio, corpora, download, paths, store
-from sv_utils.download import VerifiedArchive, fetch
+from sv_utils import audio, corpora, download, paths, preparation, store
+from sv_utils.archives import VerifiedArchive
+from sv_utils.download import fetch
 from sv_utils.errors import RequestError, WorkError
-from sv_utils.store import Speech, prepare, read_manifest, split_validation, utterances
+from sv_utils.preparation import Limits, prepare, store_key
+from sv_utils.store import Speech, read_manifest, split_validation, utterances
 
 MIRROR = os.environ.get("SV_MIRROR")
 
@@ -88,25 +93,175 @@ def test_content_does_not_depend_on_the_number_of_workers(tiny, tmp_path, monkey
     assert len(digests) == 1
 
 
+def test_a_scheduler_with_two_workers_writes_the_identical_store(tiny, tmp_path, monkeypatch):
+    """Three processes that know of each other by an address on the loopback alone, as machines would."""
+    reference = digest(prepare(tiny, fetch(tiny), utterances_per_shard=3))
+    monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / "dask"))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    run = [sys.executable, "-m", "distributed.cli"]
+    address = f"tcp://127.0.0.1:{port}"
+    scheduler = ["dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"]
+    worker = ["dask_worker", address, "--nthreads", "1", "--no-dashboard", "--local-directory", str(tmp_path)]
+    lines = [[*run[:2], f"{run[2]}.{name}", *rest] for name, *rest in (scheduler, worker, worker)]
+    processes = [subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for line in lines]
+    try:
+        with distributed.Client(address, timeout=60) as client:
+            client.wait_for_workers(2, timeout=60)
+            folder = prepare(tiny, fetch(tiny), utterances_per_shard=3, scheduler=address)
+            assert len(client.scheduler_info()["workers"]) == 2
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert digest(folder) == reference
+
+
+def test_a_scheduler_that_is_not_there_is_told(tiny, monkeypatch):
+    monkeypatch.setattr(distributed.Client, "__init__", lambda *_, **__: (_ for _ in ()).throw(OSError("refused")))
+    with pytest.raises(RequestError, match=r"^no Dask scheduler answers at tcp://127\.0\.0\.1:1 \(OSError\)\.$"):
+        prepare(tiny, fetch(tiny), scheduler="tcp://127.0.0.1:1")
+
+
+def test_flac_shards_hold_the_same_samples(tiny):
+    archives = fetch(tiny)
+    plain, packed = (prepare(tiny, archives, encoding=name, utterances_per_shard=5) for name in ("pcm", "flac"))
+    tables = [read_manifest(folder) for folder in (plain, packed)]
+    assert tables[1].loc[0, "shard"] == "shard-00000.flac"
+    assert tables[1]["bytes"].sum() < 0.8 * tables[0]["bytes"].sum() == 0.8 * 2 * tables[0]["samples"].sum()
+    one, other = (Speech(table, folder) for table, folder in zip(tables, (plain, packed)))
+    for row in range(len(one)):
+        np.testing.assert_array_equal(one.waveform(row), other.waveform(row))
+    rows, starts = [0, 5, 17, 3], [23999, 0, 12345, 20000]
+    np.testing.assert_array_equal(one.crops(rows, starts, 8000), other.crops(rows, starts, 8000))
+    assert store.compare(plain, packed) == []
+    with pytest.raises(RequestError, match="there is no encoding 'mp3' of shards: take pcm or flac"):
+        prepare(tiny, archives, encoding="mp3")
+
+
+def test_manifests_of_two_machines_are_compared(tiny, tmp_path, capsys):
+    one = prepare(tiny, fetch(tiny), utterances_per_shard=5)
+    assert store.main(["--compare", str(one), str(one / "manifest.csv")]) == 0
+    assert capsys.readouterr().out.endswith("hold the same.\n")
+    table = read_manifest(one)
+    table.loc[3, "content"] = "0"
+    table.drop(index=7).to_csv(tmp_path / "other.csv", index=False)
+    assert store.main(["--compare", str(one), str(tmp_path / "other.csv")]) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert told == [
+        f"1 file(s) are in {one} alone, first id3/s1/00002.m4a.",
+        f"content differs for 1 file(s), first id2/s1/00001.m4a: {read_manifest(one).loc[3, 'content']!r} and '0'.",
+    ]
+    assert store.main(["--compare", str(tmp_path / "nowhere"), str(one)]) == 2
+
+
+def test_a_tree_with_missing_files_is_refused_unless_allowed(tiny, tmp_path):
+    for archive, name in ((tiny.remotes[0], "tiny_dev_aac"), (tiny.remotes[1], "tiny_test_wav")):
+        data = b"".join((tmp_path / "release" / part).read_bytes() for part, _ in archive.parts)
+        zipfile.ZipFile(io.BytesIO(data)).extractall(tmp_path / "trees" / name)
+    complete = fetch(tiny, source=str(tmp_path / "trees"))
+    folder = prepare(tiny, complete)
+    store.refuse_incomplete(tiny, complete, read_manifest(folder))
+    assert store.compare(folder, prepare(tiny, fetch(tiny))) == []
+    (tmp_path / "trees/tiny_dev_aac/dev/aac/id1/s1/00002.m4a").unlink()
+    fewer = fetch(tiny, source=str(tmp_path / "trees"))
+    with pytest.raises(RequestError, match=r"has 11 utterances in its half 'dev' instead of the official 12: complete"):
+        store.refuse_incomplete(tiny, fewer, read_manifest(prepare(tiny, fewer)))
+
+
+@pytest.mark.parametrize("layout", ["merged", "halves"])
+def test_other_layouts_of_unpacked_trees(tiny, tmp_path, layout):
+    """All speakers under one ``wav/`` (the table says who is whose), or ``dev/`` and ``test/`` (as VoxCeleb1 lies)."""
+    for archive in tiny.remotes:
+        data = b"".join((tmp_path / "release" / part).read_bytes() for part, _ in archive.parts)
+        with zipfile.ZipFile(io.BytesIO(data)) as whole:
+            for name in whole.namelist():
+                inner = name.split("/", 1 + name.startswith("dev"))[-1]
+                place = tmp_path / "trees" / ("wav" if layout == "merged" else f"{archive.subset}/wav") / inner
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(whole.read(name))
+    lines = (tmp_path / "release/tiny_meta.csv").read_text().splitlines()
+    halves = ["set", *["dev"] * 4, *["test"] * 2]
+    (tmp_path / "release/tiny_meta.csv").write_text("".join(f"{a},{b}\n" for a, b in zip(lines, halves)))
+    manifest = read_manifest(prepare(tiny, fetch(tiny, source=str(tmp_path / "trees"))))
+    assert manifest.groupby("subset").size().to_dict() == {"dev": 12, "test": 6}
+    assert set(manifest["error"]) == {""}
+
+
+def test_checks_tell_what_was_found(tmp_path):
+    dev = files(DEV, "dev/aac", ".m4a", m4a)
+    dev["dev/aac/id1/s1/00001.m4a"] = wav(np.stack([np.repeat(voice("id1", 1), 3)] * 2, axis=1), 44100)
+    dev["dev/aac/id2/s1/00001.m4a"] = dev["dev/aac/id2/s1/00002.m4a"]
+    dev["dev/aac/id2/s1/00003.m4a"] = b""
+    test = files(("id5", "id6"), "wav", ".wav", wav)
+    del test["wav/id6/s1/00001.wav"]
+    corpus = make(tmp_path / "release", dev=dev, test=test)
+    found = store.checks(corpus, read_manifest(prepare(corpus, fetch(corpus))), ["tiny"])
+    assert found[["check", "found", "example", "of"]].to_numpy().tolist() == [
+        ["accepted", 15, "id1/s1/00001.m4a", 17],
+        ["refused: duplicate of", 1, "id2/s1/00002.m4a", 17],
+        ["refused: empty file", 1, "id2/s1/00003.m4a", 17],
+        ["resampled, recorded at another rate", 1, "id1/s1/00001.m4a", 17],
+        ["several channels made one", 1, "id1/s1/00001.m4a", 17],
+        ["speakers with fewer than 2 utterances", 1, "id2", 6],
+        ["named by a list, but not in the corpus", 1, "id6/s1/00001.wav", 17],
+        ["in the test half, but named by no list used", 3, "id5/s1/00003.wav", 17],
+    ]
+
+
+def test_limits_of_rate_and_channels(tmp_path):
+    dev = {
+        "dev/aac/id1/s1/1.wav": wav(voice("id1", 1)[:12000], 4000),
+        "dev/aac/id1/s1/2.wav": wav(np.stack([voice("id1", 2)] * 3, axis=1)),
+    }
+    corpus = make(tmp_path / "release", dev=dev)
+    manifest = read_manifest(prepare(corpus, fetch(corpus), max_channels=2))
+    assert errors(manifest[manifest["subset"] == "dev"]) == {
+        "id1/s1/1.wav": "low rate: 4000 Hz, wanted 8000 Hz",
+        "id1/s1/2.wav": "channels: 3, at most 2",
+    }
+
+
+def test_removed_archives_are_not_wanted_again_while_their_store_is_there(tmp_path):
+    corpus = dataclasses.replace(make(tmp_path / "release"), bundled=None)
+    own = fetch(corpus, source=str(tmp_path / "release"))
+    folder = prepare(corpus, own)
+    assert download.remove(corpus) == 0  # the user's files are left alone
+    assert fetch(corpus, source=str(tmp_path / "release")) == own
+    archives = paths.corpus_dir("tiny") / "archives"
+    archives.mkdir()
+    for path in (tmp_path / "release").glob("tiny_*_*a*"):
+        path.rename(archives / path.name)
+    fetched = fetch(corpus)
+    assert prepare(corpus, fetched) == folder
+    assert download.remove(corpus) == sum(archive.bytes for archive in fetched)
+    assert not list(archives.iterdir())
+    assert prepare(corpus, fetch(corpus)) == prepare(corpus, download.verified(corpus)) == folder
+    with pytest.raises(
+        RequestError, match=r"tiny_dev_aac\.zip of corpus tiny was removed after an earlier preparation"
+    ):
+        prepare(corpus, fetch(corpus), min_seconds=0.5)
+
+
 def test_a_finished_store_is_returned_untouched(tiny, monkeypatch):
     archives = fetch(tiny)
     folder = prepare(tiny, archives)
-    monkeypatch.setattr(store, "_write_shard", None)
+    monkeypatch.setattr(preparation, "_write_shard", None)
     assert prepare(tiny, archives) == folder
 
 
 def test_store_key_follows_content_and_parameters(tiny):
     archives = fetch(tiny)
-    keys = {
-        store.store_key(tiny, archives, store.Limits(), 200),
-        store.store_key(tiny, archives, store.Limits(min_seconds=2), 200),
-        store.store_key(tiny, archives, store.Limits(), 100),
-        store.store_key(tiny, archives[:1], store.Limits(), 200),
-        store.store_key(dataclasses.replace(tiny, name="other"), archives, store.Limits(), 200),
-    }
-    assert len(keys) == 5
+
+    def key(corpus=tiny, verified=archives, min_seconds=1.0, per_shard=200, encoding="pcm"):
+        return store_key(corpus, verified, Limits(min_seconds), per_shard, encoding, "")
+
+    other = dataclasses.replace(tiny, name="other")
+    keys = {key(), key(min_seconds=2.0), key(per_shard=100), key(verified=archives[:1]), key(corpus=other)}
+    keys.add(key(encoding="flac"))
+    assert len(keys) == 6
     moved = [dataclasses.replace(archive, files=()) for archive in archives]  # where the bytes lie changes nothing
-    assert store.store_key(tiny, moved, store.Limits(), 200) in keys
+    assert key(verified=moved) == key()
 
 
 def test_every_bad_file_is_a_row_with_its_reason(tmp_path):
@@ -207,70 +362,12 @@ def test_names_that_occur_twice(tmp_path):
 
 def test_what_is_no_archive_is_told(tmp_path):
     corpus = make(tmp_path / "release")
-    with pytest.raises(RequestError, match=r"a\.zip is not a zip \(File is not a zip file\)"):
+    with pytest.raises(RequestError, match=r"a\.zip is not a zip \(no end record\)"):
         prepare(corpus, [archive_of(tmp_path / "a.zip", b"hello")])
     with pytest.raises(RequestError, match=r"b\.zip holds no audio file: it is not the archive of corpus tiny"):
         prepare(corpus, [archive_of(tmp_path / "b.zip", zipped({"readme.txt": b"hello"}))])
     with pytest.raises(RequestError, match=r"manifest\.csv is missing: the store is not finished"):
         read_manifest(tmp_path)
-
-
-KILLS = """
-import os, random, signal, sys
-sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from release import make
-from test_store import digest
-from sv_utils import audio, paths, store
-from sv_utils.download import fetch
-import pandas as pd
-
-def run(last):
-    events = 0
-    def counted(function):
-        def wrapped(*arguments):
-            nonlocal events
-            events += 1
-            if events == last:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*arguments)
-        return wrapped
-    os.replace, audio.decode = counted(os.replace), counted(audio.decode)
-    store.csv.DictWriter.writerows = counted(store.csv.DictWriter.writerows)
-    store.prepare(corpus, fetch(corpus), utterances_per_shard=3)
-    os._exit(0)
-
-corpus = make(Path(sys.argv[2]) / "release")
-draw, killed, digests = random.Random(5), 0, set()
-while killed < 40:
-    os.environ["SV_OUTPUTS"] = f"{sys.argv[2]}/outputs{killed}"
-    finished = False
-    while not finished:
-        last = draw.randint(1, 15)
-        if (child := os.fork()) == 0:
-            run(last)
-        finished = os.waitpid(child, 0)[1] == 0
-        killed += not finished
-        for table in paths.outputs().glob("corpora/tiny/store-*/shard-*.csv"):
-            rows = pd.read_csv(table)
-            assert len(rows) == 3 and table.with_suffix(".pcm").stat().st_size == 2 * rows["samples"].sum()
-        for manifest in paths.outputs().glob("corpora/tiny/store-*/manifest.csv"):
-            assert len(pd.read_csv(manifest)) == 18
-    folder, = paths.outputs().glob("corpora/tiny/store-*")
-    assert not list(folder.glob(".shard-*"))
-    digests.add(digest(folder))
-print(killed, *digests)
-"""
-
-
-def test_killed_at_forty_random_points(tiny, tmp_path, request):
-    reference = digest(prepare(tiny, fetch(tiny), utterances_per_shard=3))
-    command = [sys.executable, "-c", KILLS, str(request.path.parent), str(tmp_path / "killed")]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr
-    killed, *digests = result.stdout.splitlines()[-1].split()
-    assert int(killed) >= 40
-    assert digests == [reference]
 
 
 PREPARE = """
@@ -279,7 +376,7 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from release import make
 from sv_utils.download import fetch
-from sv_utils.store import prepare
+from sv_utils.preparation import prepare
 corpus = make(Path(sys.argv[2]) / "release")
 prepare(corpus, fetch(corpus), workers=2, utterances_per_shard=1)
 """
@@ -302,7 +399,7 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from release import make
 from sv_utils.download import fetch
-from sv_utils.store import prepare
+from sv_utils.preparation import prepare
 corpus = make(Path(sys.argv[2]) / "release")
 archives = fetch(corpus)
 resource.setrlimit(resource.RLIMIT_FSIZE, (120000, resource.RLIM_INFINITY))
@@ -331,7 +428,7 @@ def test_one_sentence_when_a_worker_reports_a_full_disk(tiny, monkeypatch):
         raise OSError(28, "No space left on device")
 
     archives = fetch(tiny)
-    monkeypatch.setattr(store, "_write_rows", full)
+    monkeypatch.setattr(preparation, "_write_rows", full)
     with pytest.raises(WorkError, match=r"^no space left for .*: free some and run again, finished shards stay\.$"):
         prepare(tiny, archives)
 
@@ -492,6 +589,35 @@ def test_folder_of_the_users_own(tmp_path):
     assert set(table["gender"]) == {""}
     (root / "test/ben/c.wav").write_bytes(b"changed")
     assert prepare(corpus, fetch(corpus, source=str(root))) != folder
+
+
+def test_folder_without_a_split_draws_its_test_speakers(tmp_path):
+    root = tmp_path / "own"
+    for k in range(10):
+        for n in range(2):
+            place = root / f"s{k}" / f"day{n}" / "a.wav"
+            place.parent.mkdir(parents=True)
+            place.write_bytes(wav(voice(f"s{k}", n)))
+    corpus = corpora.get("folder")
+    archives = fetch(corpus, source=str(root))
+    manifest = read_manifest(prepare(corpus, archives))
+    tested = set(manifest.loc[manifest["subset"] == "test", "speaker"])
+    assert len(tested) == 2 and manifest["subset"].value_counts().to_dict() == {"dev": 16, "test": 4}
+    other = read_manifest(prepare(corpus, archives, split_seed=1))
+    assert set(other.loc[other["subset"] == "test", "speaker"]) != tested
+    assert set(read_manifest(prepare(corpus, archives, test_share=0.5)).query("subset == 'test'")["speaker"]) > tested
+    assert corpus.is_drawn("folder") and corpus.list_path("folder").name == "drawn_trials.txt"
+    (root / "speakers.csv").write_text(
+        "id,gender,set\n" + "".join(f"s{k},f,{'test' if k < 3 else 'dev'}\n" for k in range(9))
+    )
+    (root / "trials.txt").write_text("1 s0/day0/a.wav s0/day1/a.wav\n")
+    manifest = read_manifest(prepare(corpus, fetch(corpus, source=str(root))))
+    assert set(manifest.loc[manifest["subset"] == "test", "speaker"]) == {"s0", "s1", "s2"}
+    assert errors(manifest)["s9/day0/a.wav"] == "speaker is not in the speaker table"
+    assert not corpus.is_drawn("folder")
+    (root / "trials.txt").unlink()
+    fetch(corpus, source=str(root))
+    assert corpus.is_drawn("folder")
 
 
 def test_folder_corpus_without_a_source_says_what_to_name():

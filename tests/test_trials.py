@@ -217,3 +217,9 @@ def test_make_puts_either_utterance_on_the_enrol_side():
 def test_one_speaker_gives_no_list():
     with pytest.raises(RequestError, match="1 speakers give no non-target trial"):
         trials.make(voices(a=[3]), 1, 1, 0)
+
+
+def test_share_of_target_trials_within_one_session():
+    enrol, test = ["a/1/x", "a/1/x", "b/y", "a/1/x"], ["a/2/x", "a/1/z", "b/z", "b/y"]
+    listed = trials.Trials(np.array([1, 1, 1, 0], np.int8), np.array(enrol), np.array(test))
+    assert trials.same_session_share(listed) == pytest.approx(2 / 3)

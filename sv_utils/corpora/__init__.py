@@ -8,8 +8,8 @@ downloads or decodes: that is done by `sv_utils.download` and `sv_utils.store` f
 import importlib
 import pkgutil
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -25,28 +25,33 @@ LAYOUT = frozenset(("dev", "test", "wav", "aac"))  # folders above the speakers'
 @dataclass(frozen=True)
 class Archive:
     """
-    One zip of a corpus, published whole or cut into parts.
+    One zip or tar of a corpus, published whole or cut into parts.
 
     Attributes
     ----------
     name : str
-        Name of the whole zip.
-    subset : {'dev', 'test'}
-        'dev' may be trained on, 'test' never.
+        Name of the whole archive.
+    subset : {'dev', 'test', ''}
+        'dev' may be trained on, 'test' never; '' where the speaker table says it of each speaker.
     parts : tuple of (file, md5)
-        What is downloaded, in the order in which the pieces are concatenated; one entry when published whole.
+        What is downloaded, in the order in which the pieces are concatenated; one entry when published whole. The
+        md5 is None where none is published.
     md5 : str, optional
         Of the concatenation.
     utterances, speakers : int, optional
         Official counts.
+    gigabytes, hours : float, optional
+        Size of the archive [1e9 bytes] and speech in it [h], rounded, for forecasts.
     """
 
     name: str
     subset: str
-    parts: tuple[tuple[str, str], ...]
+    parts: tuple[tuple[str, str | None], ...]
     md5: str | None = None
     utterances: int | None = None
     speakers: int | None = None
+    gigabytes: float | None = None
+    hours: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,110 +75,6 @@ class Text:
     rows: int | None
     md5: str | None = None
     url: str | None = None
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """
-    Everything that the pipeline knows of one corpus.
-
-    Attributes
-    ----------
-    name : str
-        As in ``corpora.get(name)``.
-    remotes : tuple of Archive
-        The archives; none for a corpus that is a folder of the user's.
-    table : Text
-        The speaker table.
-    lists : mapping of str to Text
-        Trial lists (``label enrol test``) by name.
-    licence, citation, manual : str
-        Terms of use, the paper, and how to place the archives by hand.
-    routes : tuple of str
-        Addresses with ``{file}`` (and ``{key}`` where a personal key is needed), tried in this order.
-    data : Path, optional
-        Folder with the table and the lists, when they are part of the repository.
-    bundled : Path, optional
-        Folder with the archives, when they are part of the repository.
-    same_session : bool
-        Whether target trials compare recordings of one session, which flatters every system.
-    session_note : str
-        What to say of that wherever an error rate is printed.
-    """
-
-    name: str
-    remotes: tuple[Archive, ...]
-    table: Text
-    lists: Mapping[str, Text]
-    licence: str
-    citation: str
-    manual: str
-    routes: tuple[str, ...] = ()
-    data: Path | None = None
-    bundled: Path | None = None
-    same_session: bool = False
-    session_note: str = ""
-
-    def text_path(self, text: Text) -> Path:
-        """Where a table or list lies: in the repository, or among what `download.fetch` brought."""
-        return (self.data or paths.corpus_dir(self.name) / "texts") / text.file
-
-    def list_path(self, name: str) -> Path:
-        """Path of the trial list of that name; RequestError for a name that the corpus does not have."""
-        if name not in self.lists:
-            raise RequestError(f"corpus {self.name} has no trial list '{name}'{nearest(name, self.lists)}.")
-        return self.text_path(self.lists[name])
-
-    def trials(self, name: str) -> pd.DataFrame:
-        """
-        Read a trial list.
-
-        Returns
-        -------
-        DataFrame
-            Columns ``label`` (1 target, 0 non-target), ``enrol``, ``test``, with the number of rows it must have.
-
-        Raises
-        ------
-        RequestError
-            Unknown list, missing file, or a wrong number of rows.
-        """
-        path = self.list_path(name)
-        table = self._read(path, sep=r"\s+", names=["label", "enrol", "test"], header=None)
-        if set(table["label"]) - {"0", "1"} or table.isna().to_numpy().any():
-            raise RequestError(f"{path} has a row that is not 'label enrol test' with label 0 or 1: fetch it again.")
-        self._check_rows(path, len(table), self.lists[name].rows)
-        return table.astype({"label": int})
-
-    def speakers(self) -> pd.DataFrame:
-        """
-        Read the speaker table.
-
-        Returns
-        -------
-        DataFrame
-            Index ``speaker``; columns ``gender`` ('f', 'm' or '') and whatever else is known, in lower case
-            (``nationality``, ``language``, ``age``, ...). Byte-order marks, tabs and stray blanks are dealt with.
-        """
-        path = self.text_path(self.table)
-        if self.table.rows is None and not path.exists():
-            return pd.DataFrame(index=pd.Index([], name="speaker"))
-        table = self._read(path)
-        table.columns = [re.sub(r"^\S+ id$|^id$", "speaker", name.strip().lower(), count=1) for name in table.columns]
-        table = table.loc[:, ~table.columns.duplicated()].apply(lambda column: column.str.strip())
-        self._check_rows(path, len(table), self.table.rows)
-        return table.set_index("speaker").rename(columns={"set": "subset"})
-
-    def _read(self, path: Path, sep: str | None = None, **options) -> pd.DataFrame:
-        if not path.exists():
-            raise RequestError(f"{path} is missing: run stage 01_download for corpus {self.name}.")
-        with open(path, encoding="utf-8-sig") as file:
-            sep = sep or ("\t" if "\t" in file.readline() else ",")
-        return pd.read_csv(path, sep=sep, dtype=str, keep_default_na=False, encoding="utf-8-sig", **options)
-
-    def _check_rows(self, path: Path, found: int, expected: int | None) -> None:
-        if expected is not None and found != expected:
-            raise RequestError(f"{path} has {found} rows instead of {expected}: remove it and fetch it again.")
 
 
 @dataclass(frozen=True)
@@ -229,6 +130,130 @@ def parse(name: str) -> Utterance:
     if reason or len(pieces) < 2 or pieces[-3:][0] in LAYOUT:
         raise RequestError(reason or "name is not <speaker>/<session>/<file>")
     return Utterance(*pieces[-3:]) if len(pieces) > 2 else Utterance(pieces[0], "", pieces[1])
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """
+    Everything that the pipeline knows of one corpus.
+
+    Attributes
+    ----------
+    name : str
+        As in ``corpora.get(name)``.
+    remotes : tuple of Archive
+        The archives; none for a corpus that is a folder of the user's.
+    licence, citation, manual : str
+        Terms of use, the paper, and how to place the archives by hand.
+    table : Text, optional
+        The speaker table.
+    lists : mapping of str to Text
+        Trial lists (``label enrol test``) by name.
+    routes : tuple of str
+        Addresses with ``{file}`` (and ``{key}`` where a personal key is needed), tried in this order.
+    public : tuple of Archive
+        Another form in which the same recordings are published; where there is one, it is what is downloaded.
+    naming : callable
+        Who speaks in a file, by its name in the archive: an `Utterance`, None for a file that is not of the corpus,
+        RequestError with the reason for a name that cannot be read.
+    first_channel : bool
+        Take the first channel instead of the mean of all: several microphones in one room do not add up to one.
+    data : Path, optional
+        Folder with the table and the lists, when they are part of the repository.
+    bundled : Path, optional
+        Folder with the archives, when they are part of the repository.
+    same_session : bool
+        Whether target trials compare recordings of one session, which flatters every system.
+    session_note : str
+        What to say of that wherever an error rate is printed.
+    """
+
+    name: str
+    remotes: tuple[Archive, ...]
+    licence: str
+    citation: str
+    manual: str
+    table: Text | None = None
+    lists: Mapping[str, Text] = field(default_factory=dict)
+    routes: tuple[str, ...] = ()
+    public: tuple[Archive, ...] = ()
+    naming: Callable[[str], Utterance | None] = parse
+    first_channel: bool = False
+    data: Path | None = None
+    bundled: Path | None = None
+    same_session: bool = False
+    session_note: str = ""
+
+    def text_path(self, text: Text) -> Path:
+        """Where a table or list lies: in the repository, or among what `download.fetch` brought."""
+        return (self.data or paths.corpus_dir(self.name) / "texts") / text.file
+
+    @property
+    def texts(self) -> list[Text]:
+        """The speaker table and the trial lists."""
+        return [*filter(None, [self.table]), *self.lists.values()]
+
+    def is_drawn(self, name: str) -> bool:
+        """Whether the user gave no trial list of that name, so that ``02_prep`` draws one."""
+        return self.lists[name].rows is None and not self.text_path(self.lists[name]).exists()
+
+    def list_path(self, name: str) -> Path:
+        """Path of the trial list of that name; RequestError for a name that the corpus does not have."""
+        if name not in self.lists:
+            raise RequestError(f"corpus {self.name} has no trial list '{name}'{nearest(name, self.lists)}.")
+        path = self.text_path(self.lists[name])
+        return path.with_name(f"drawn_{path.name}") if self.is_drawn(name) else path
+
+    def trials(self, name: str) -> pd.DataFrame:
+        """
+        Read a trial list.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``label`` (1 target, 0 non-target), ``enrol``, ``test``, with the number of rows it must have.
+
+        Raises
+        ------
+        RequestError
+            Unknown list, missing file, or a wrong number of rows.
+        """
+        path = self.list_path(name)
+        table = self._read(path, sep=r"\s+", names=["label", "enrol", "test"], header=None)
+        if set(table["label"]) - {"0", "1"} or table.isna().to_numpy().any():
+            raise RequestError(f"{path} has a row that is not 'label enrol test' with label 0 or 1: fetch it again.")
+        self._check_rows(path, len(table), self.lists[name].rows)
+        return table.astype({"label": int})
+
+    def speakers(self) -> pd.DataFrame:
+        """
+        Read the speaker table.
+
+        Returns
+        -------
+        DataFrame
+            Index ``speaker``; columns ``gender`` ('f', 'm' or '') and whatever else is known, in lower case
+            (``nationality``, ``language``, ``age``, ...). Byte-order marks, tabs and stray blanks are dealt with.
+        """
+        path = self.text_path(self.table) if self.table else None
+        if path is None or (self.table.rows is None and not path.exists()):
+            return pd.DataFrame(index=pd.Index([], name="speaker"))
+        table = self._read(path)
+        table.columns = [re.sub(r"^\S+ id$|^id$", "speaker", name.strip().lower(), count=1) for name in table.columns]
+        table = table.loc[:, ~table.columns.duplicated()].apply(lambda column: column.str.strip())
+        self._check_rows(path, len(table), self.table.rows)
+        return table.set_index("speaker").rename(columns={"set": "subset"})
+
+    def _read(self, path: Path, sep: str | None = None, **options) -> pd.DataFrame:
+        if not path.exists():
+            raise RequestError(f"{path} is missing: run stage 01_download for corpus {self.name}.")
+        with open(path, encoding="utf-8-sig") as file:
+            sep = sep or ("\t" if "\t" in file.readline() else ",")
+        return pd.read_csv(path, sep=sep, dtype=str, keep_default_na=False, encoding="utf-8-sig", **options)
+
+    def _check_rows(self, path: Path, found: int, expected: int | None) -> None:
+        if expected is not None and found != expected:
+            raise RequestError(f"{path} has {found} rows instead of {expected}: remove it and fetch it again.")
 
 
 def names() -> list[str]:

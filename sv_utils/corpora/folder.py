@@ -1,18 +1,29 @@
 """
 folder: speech of your own, any tree of ``speaker/file`` or ``speaker/session/file`` in any audio format.
 
-Subfolders ``dev/`` and ``test/`` split it into speakers to train on and speakers to judge by; without them all of it
-is 'dev'. ``speakers.csv`` (``id,gender,...``) and ``trials.txt`` (``label enrol test``) beside them are used where
-they exist. Files are read in place.
+Subfolders ``dev/`` and ``test/`` split it into speakers to train on and speakers to judge by. Without them
+``speakers.csv`` (``id,gender,set,...``) does where it has a column ``set``, and where it has not, ``02_prep`` draws the
+test speakers. Trials come from ``trials.txt`` (``label enrol test``); where there is none, ``02_prep`` draws them too.
+Files are read in place.
 """
 
-from sv_utils.corpora import Corpus, Text
+from sv_utils.corpora import Corpus, Text, Utterance, parse
+from sv_utils.errors import RequestError
+
+
+def naming(name: str) -> Utterance:
+    """Read ``speaker/file`` or ``speaker/session/file``; nothing deeper says who speaks."""
+    if name.count("/") not in (1, 2):
+        raise RequestError("name is not <speaker>/<session>/<file> or <speaker>/<file>")
+    return parse(name)
+
 
 CORPUS = Corpus(
     name="folder",
     remotes=(),
     table=Text("speakers.csv", rows=None),
     lists={"folder": Text("trials.txt", rows=None)},
+    naming=naming,
     licence="Yours.",
     citation="Yours.",
     manual="name the folder that holds <speaker>/<file> or <speaker>/<session>/<file> as the source, or name it folder "

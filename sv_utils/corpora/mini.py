@@ -26,6 +26,7 @@ CORPUS = Corpus(
             md5="0a13a95b055aade6dfd3efdf37a9218e",
             utterances=634,
             speakers=40,
+            hours=0.75,
         ),
         Archive(
             name="mini_test.zip",
@@ -39,6 +40,7 @@ CORPUS = Corpus(
             md5="00fb13a15976059e0b9ba65d88b6adcb",
             utterances=252,
             speakers=18,
+            hours=0.25,
         ),
     ),
     table=Text("mini_meta.csv", rows=58, md5="64b6aeea91961b6d0322abba5375aca6"),

@@ -28,6 +28,8 @@ CORPUS = Corpus(
             md5="ae63e55b951748cc486645f532ba230b",
             utterances=148642,
             speakers=1211,
+            gigabytes=32,
+            hours=340,
         ),
         Archive(
             name="vox1_test_wav.zip",
@@ -35,6 +37,8 @@ CORPUS = Corpus(
             parts=(("vox1_test_wav.zip", "185fdc63c3c739954633d50379a3d102"),),
             utterances=4874,
             speakers=40,
+            gigabytes=1.1,
+            hours=12,
         ),
     ),
     table=Text("vox1_meta.csv", rows=1251, url=_META + "vox1_meta.csv"),

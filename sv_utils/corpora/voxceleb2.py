@@ -21,13 +21,16 @@ CORPUS = Corpus(
             md5="bbc063c46078a602ca71605645c2a402",
             utterances=1092009,
             speakers=5994,
+            gigabytes=76,
+            hours=2360,
         ),
         Archive(
             name="vox2_test_aac.zip",
             subset="test",
             parts=(("vox2_test_aac.zip", "0d2b3ea430a821c33263b5ea37ede312"),),
-            utterances=36237,  # 36,273 in some tables
-            speakers=118,
+            speakers=118,  # in 36,237 utterances by some tables, 36,273 by others: not compared
+            gigabytes=2.5,
+            hours=82,
         ),
     ),
     table=Text("vox2_meta.csv", rows=6114, url="https://www.robots.ox.ac.uk/~vgg/data/voxceleb/meta/vox2_meta.csv"),

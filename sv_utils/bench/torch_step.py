@@ -1,7 +1,8 @@
 """
-The other side of `bench.step`: training steps of thin ResNet-34 in PyTorch, channels last, in a process without Keras.
+The other side of `bench.training.step`: thin ResNet-34 in PyTorch, channels last, in a process without Keras.
 
-``python -m sv_utils.bench_torch BATCH FRAMES CLASSES`` makes one step for each line that it reads and answers its loss.
+``python -m sv_utils.bench.torch_step BATCH FRAMES CLASSES`` makes a training step for each line that it reads and
+answers its loss.
 """
 
 import os
