@@ -26,21 +26,10 @@ from sv_utils.losses.sphereface2 import SphereFace2Head
 
 assert keras.config.backend() == "jax" and "tensorflow" not in sys.modules
 
-class SpeakerModel(keras.Model):
-    def __init__(self, network, head):
-        super().__init__()
-        self.network, self.head = network, head
-
-    def call(self, waveforms, training=False):
-        return self.head(self.network(waveforms, training=training))
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        return self.head.loss(y, y_pred, training=training)
-
 def train(network, head, inputs, steps):
     keras.utils.set_random_seed(0)
-    model = SpeakerModel(network, head)
-    model.compile(keras.optimizers.SGD(0.02, momentum=0.9, clipnorm=5.0))
+    model = keras.Model(network.inputs, head(network.outputs[0]))
+    model.compile(keras.optimizers.SGD(0.02, momentum=0.9, clipnorm=5.0), loss=head.loss)
     losses = [float(model.train_on_batch(inputs, labels)) for _ in range(steps)]
     assert np.isfinite(losses).all(), (network.name, head, losses)
     print(type(head).__name__, losses[0], min(losses[-3:]), float(getattr(head, "scale", 0.0)))
