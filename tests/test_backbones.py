@@ -13,7 +13,6 @@ from sv_utils.features import SpecAugment
 
 ATTENTIVE = {"pooling": "attentive", "embedding_dim": 192}
 WHOLE = {  # settings; millions of parameters and of multiplications for 2 s, as published or as counted (None: neither)
-    "thin ResNet-34": ({}, 6.63, 4550),  # wespeaker
     "ResNet-18, original": ({"backbone": "resnet18", "width": 64, "stem": "imagenet"}, 12, None),
     "ResNet-34, original": ({"backbone": "resnet34", "width": 64, "stem": "imagenet"}, 22, None),
     "ResNet-50, original": ({"backbone": "resnet50", "width": 64, "stem": "imagenet"}, 26, None),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sv_utils import encoder, features
+from sv_utils.backbones import redimnet
 from sv_utils.backbones.mobilenet import mobilenet_v2
 from sv_utils.backbones.pooling import AttentivePooling, AveragePooling, StatisticsPooling
 from sv_utils.backbones.resnet import ResNet, convolution, squeeze_excitation
@@ -224,7 +225,7 @@ for name in ("aam", "adacos", "contrastive", "cosface", "prototypes", "softmax",
     importlib.import_module("sv_utils.losses." + name)
 folder = sys.argv[1]
 waveforms = np.load(folder + "/waveforms.npy")
-for name in ("mel", "spectrogram", "thin"):
+for name in ("mel", "spectrogram", "thin", "ecapa", "redimnet"):
     np.save(f"{folder}/{name}.npy", np.asarray(encoder.load(f"{folder}/{name}.keras")(waveforms)))
 heads = keras.saving.load_model(folder + "/heads.keras", compile=False)
 outputs = heads(np.load(folder + "/vectors.npy"))
@@ -242,7 +243,16 @@ def test_saved_models_load_in_a_fresh_process(tmp_path, tiny):
     models = {
         "mel": tiny,
         "spectrogram": encoder.build("spectrogram", deltas=True, pooling="average", **TINY),
-        "thin": encoder.build(pooling="attentive", squeeze_excitation=True, **{**TINY, "stem": "thin", "width": 8}),
+        "thin": encoder.build(
+            pooling="attentive",
+            squeeze_excitation=True,
+            simam=True,
+            masked_frames=7,
+            masked_bins=5,
+            **{**TINY, "stem": "thin", "width": 8},
+        ),
+        "ecapa": encoder.build(**{**TINY, "backbone": "ecapa", "width": 8}),
+        "redimnet": encoder.build(**{**TINY, "backbone": "redimnet2_b0", "n_mels": 24}),
     }
     for name, model in models.items():
         model.save(tmp_path / f"{name}.keras")
@@ -279,6 +289,10 @@ def test_saved_models_load_in_a_fresh_process(tmp_path, tiny):
         features.LogSpectrogram(pre_emphasis=0.5),
         features.LogMel(n_mels=33, pre_emphasis=0.5),
         features.InstanceNormalization(variance=False),
+        features.SpecAugment(frames=3, bins=2, seed=5),
+        redimnet.FullStrides(3),
+        redimnet.MergedPatches(2, 3, 4),
+        redimnet.SelfAttention(2),
         AttentivePooling(hidden=7),
         SoftmaxHead(5, scale=3.0),
         CosFaceHead(5, scale=7.0, margin=0.1),

@@ -61,7 +61,7 @@ def main(batch: int, frames: int, classes: int) -> None:
         loss = nn.functional.cross_entropy(network(features), targets)
         loss.backward()
         optimizer.step()
-        print(float(loss), flush=True)
+        print(loss.item(), flush=True)
 
 
 if __name__ == "__main__":

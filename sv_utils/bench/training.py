@@ -22,9 +22,7 @@ from ..errors import WorkError
 from ..losses.cosface import CosFaceHead
 from . import timing
 
-# Training: thin ResNet-34 on 80 mel bands and 200 frames, 1000 speakers.
-
-FRAMES, BATCH, CLASSES = 200, 32, 1000
+FRAMES, BATCH, CLASSES = 200, 32, 1000  # of 80 mel bands each
 
 
 def _keras_model(inputs, embeddings) -> keras.Model:
