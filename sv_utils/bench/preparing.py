@@ -120,7 +120,7 @@ def manifest() -> list[dict]:
     number = np.arange(count)
     table = pd.DataFrame({column: np.zeros(count, int) for column in store.COLUMNS})
     speaker = pd.Series(number // 170).map("id{:05d}".format)
-    digest = pd.Series(number * 0x9E3779B97F4A7C15 % (1 << 63)).map("{:016x}".format)
+    digest = pd.Series(number.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)).map("{:016x}".format)
     table = table.assign(
         corpus="voxceleb2", speaker=speaker, session=digest.str[:11], subset="dev", error="", content=digest
     )
