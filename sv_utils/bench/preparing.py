@@ -17,21 +17,17 @@ import pandas as pd
 import soundfile
 
 from .. import archives, corpora, download, preparation, store
-from ..errors import RequestError
 from . import timing
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def _compressed() -> tuple[corpora.Corpus, list[download.VerifiedArchive]]:
-    """The m4a half of ocean where `$SV_MIRROR` has it, else that of the embedded voices."""
+def _compressed() -> tuple[corpora.Corpus, list[archives.VerifiedArchive]]:
+    """The m4a half of ocean where `$SV_MIRROR` has it, else that of the embedded voices; nothing is downloaded."""
+    mirror = os.environ.get("SV_MIRROR")
+    corpus = corpora.get("ocean" if mirror and (Path(mirror) / "ocean" / "ocean_dev_aac_partaa").exists() else "mini")
     with contextlib.redirect_stdout(io.StringIO()):
-        for name in ("ocean", "mini"):
-            with contextlib.suppress(RequestError):
-                found = [archive for archive in download.fetch(corpora.get(name)) if "aac" in archive.name]
-                if found:
-                    return corpora.get(name), found
-    raise RequestError("neither ocean nor mini can be read: restore sv_utils/corpora/mini_data.")
+        return corpus, [archive for archive in download.fetch(corpus) if "aac" in archive.name]
 
 
 def _original_decoding(corpus, archive, folder: Path, part: int) -> float | None:
