@@ -67,7 +67,8 @@ def decoding() -> list[dict]:
             if original
             else "no ffmpeg here"
         )
-        joblib.Parallel(n_jobs=CORES)(joblib.delayed(len)("") for _ in range(CORES))  # processes start but once
+        start = joblib.delayed(exec)("import sv_utils.preparation")  # processes start but once, for however many files
+        joblib.Parallel(n_jobs=CORES)(start for _ in range(8 * CORES))
         for encoding in store.ENCODINGS:
             started = time.perf_counter()
             made = preparation.prepare(corpus, [archive], workers=CORES, encoding=encoding, utterances_per_shard=100)
