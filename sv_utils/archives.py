@@ -322,7 +322,7 @@ def _zip_members(archive: VerifiedArchive) -> Iterator[Member]:
             names.append(name)
     except (struct.error, zipfile.BadZipFile) as error:
         raise RequestError(f"{archive.name} is not a zip ({error}): remove its parts and fetch it again.") from error
-    order = sorted(range(len(names)), key=lambda number: (names[number], places[number]))
+    order = sorted(range(len(names)), key=names.__getitem__)  # stable: of equal names the first stays the first
     places, order, previous = np.array(places), np.array(order), None
     names.clear()
     for place in places[order].tolist():

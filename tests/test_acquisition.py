@@ -12,7 +12,7 @@ from faulty_server import serve
 from release import make
 from test_store import digest
 
-from sv_utils import download, paths
+from sv_utils import archives, corpora, download, paths
 from sv_utils.download import fetch
 from sv_utils.preparation import prepare
 
@@ -240,3 +240,31 @@ def test_mutated_files_are_rows_with_their_reasons(tmp_path, request, count, mon
     for reason in ("''", "damaged", "damaged archive", "not audio", "unsafe", "truncated"):
         assert reason in told, told
     print(told)
+
+
+@pytest.mark.long
+def test_speech_of_ones_own_without_split_or_trials_in_one_command(tmp_path, monkeypatch):
+    """The README's example on real voices, with a tiny encoder in place of the profile's."""
+    corpus, kept = corpora.get("mini"), {}
+    for archive in fetch(corpus):
+        files = tuple((file["path"], file["mtime_ns"]) for file in archive.files)
+        for member in archives.members(archive):
+            kept.setdefault(member.utterance.speaker, []).append((files, member))
+    for speaker in sorted(kept)[:12]:
+        for files, member in kept[speaker][:6]:
+            target = tmp_path / "speech" / "folder" / member.utterance.id
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(archives.read(files, member))
+    tiny = "\ntrain:\n  architecture: {width: 4, n_mels: 20, embedding_dim: 8}\n"
+    tiny += "  stages: [{epochs: 1, steps_per_epoch: 2, crop_seconds: 1.0}]\n"
+    (tmp_path / "params").mkdir()
+    text = (paths.REPO / "params" / "folder.yaml").read_text()
+    (tmp_path / "params" / "folder.yaml").write_text(text + tiny)
+    monkeypatch.setenv("SV_PARAMS", str(tmp_path / "params"))
+    monkeypatch.setenv("SV_MIRROR", str(tmp_path / "speech"))
+    command = ["make", "--no-print-directory", f"PY={sys.executable}", "reproduce", "PROFILE=folder"]
+    run = subprocess.run(command, cwd=paths.REPO, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "| adacos " in run.stdout and "The trials of list folder were drawn" in run.stdout
+    listed = (paths.profile_dir("folder") / "02_prep" / "trials" / "folder.txt").read_text().split()[1::3]
+    assert len({name.split("/")[0] for name in listed}) == 2  # a fifth of twelve speakers

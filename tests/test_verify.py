@@ -12,7 +12,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sv_utils import audio, corpora, download, encoder, params, paths, pretrained, verify
+from sv_utils import archives, audio, corpora, encoder, params, paths, pretrained, verify
 from sv_utils.errors import RequestError, WorkError
 from sv_utils.scoring import Calibration
 
@@ -25,7 +25,7 @@ def voices(tmp_path_factory):
     """The recordings of the embedded corpus's test voices that are wav: two of each of 18 voices."""
     corpus, folder = corpora.get("mini"), tmp_path_factory.mktemp("voices")
     with zipfile.ZipFile(
-        download.open_parts([corpus.bundled / file for file, _ in corpus.remotes[1].parts])
+        archives.open_parts([corpus.bundled / file for file, _ in corpus.remotes[1].parts])
     ) as archive:
         archive.extractall(folder, [name for name in archive.namelist() if name.endswith(".wav")])
     return sorted(folder.rglob("*.wav"))

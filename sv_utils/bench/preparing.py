@@ -17,21 +17,17 @@ import pandas as pd
 import soundfile
 
 from .. import archives, corpora, download, preparation, store
-from ..errors import RequestError
 from . import timing
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def _compressed() -> tuple[corpora.Corpus, list[download.VerifiedArchive]]:
-    """The m4a half of ocean where `$SV_MIRROR` has it, else that of the embedded voices."""
+def _compressed() -> tuple[corpora.Corpus, list[archives.VerifiedArchive]]:
+    """The m4a half of ocean where `$SV_MIRROR` has it, else that of the embedded voices; nothing is downloaded."""
+    mirror = os.environ.get("SV_MIRROR")
+    corpus = corpora.get("ocean" if mirror and (Path(mirror) / "ocean" / "ocean_dev_aac_partaa").exists() else "mini")
     with contextlib.redirect_stdout(io.StringIO()):
-        for name in ("ocean", "mini"):
-            with contextlib.suppress(RequestError):
-                found = [archive for archive in download.fetch(corpora.get(name)) if "aac" in archive.name]
-                if found:
-                    return corpora.get(name), found
-    raise RequestError("neither ocean nor mini can be read: restore sv_utils/corpora/mini_data.")
+        return corpus, [archive for archive in download.fetch(corpus) if "aac" in archive.name]
 
 
 def _original_decoding(corpus, archive, folder: Path, part: int) -> float | None:
@@ -71,7 +67,8 @@ def decoding() -> list[dict]:
             if original
             else "no ffmpeg here"
         )
-        joblib.Parallel(n_jobs=CORES)(joblib.delayed(len)("") for _ in range(CORES))  # processes start but once
+        start = joblib.delayed(exec)("import sv_utils.preparation")  # processes start but once, for however many files
+        joblib.Parallel(n_jobs=CORES)(start for _ in range(8 * CORES))
         for encoding in store.ENCODINGS:
             started = time.perf_counter()
             made = preparation.prepare(corpus, [archive], workers=CORES, encoding=encoding, utterances_per_shard=100)
@@ -120,7 +117,7 @@ def manifest() -> list[dict]:
     number = np.arange(count)
     table = pd.DataFrame({column: np.zeros(count, int) for column in store.COLUMNS})
     speaker = pd.Series(number // 170).map("id{:05d}".format)
-    digest = pd.Series(number * 0x9E3779B97F4A7C15 % (1 << 63)).map("{:016x}".format)
+    digest = pd.Series(number.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)).map("{:016x}".format)
     table = table.assign(
         corpus="voxceleb2", speaker=speaker, session=digest.str[:11], subset="dev", error="", content=digest
     )
