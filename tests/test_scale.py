@@ -30,7 +30,7 @@ print(preparation.prepare(corpus, [found], workers=8, utterances_per_shard=500, 
 def test_memory_with_eight_workers_does_not_grow_with_the_corpus(tmp_path, monkeypatch, request):
     """Real voices cut to 0.6 s and repeated, 5,000 and 200,000 of them; memory of all processes, shared pages once."""
     peaks = {}
-    monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / "voices"))
     archive = fetch(corpora.get("mini"))[0]
     files = tuple((file["path"], file["mtime_ns"]) for file in archive.files)
     voices = [
@@ -39,6 +39,7 @@ def test_memory_with_eight_workers_does_not_grow_with_the_corpus(tmp_path, monke
     ]
     for count in (5_000, 200_000):
         path = tmp_path / f"{count}.zip"
+        monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / str(count)))
         with zipfile.ZipFile(path, "w") as made:
             for number in range(count):
                 made.writestr(

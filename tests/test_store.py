@@ -106,8 +106,8 @@ def test_a_scheduler_with_two_workers_writes_the_identical_store(tiny, tmp_path,
     lines = [[*run[:2], f"{run[2]}.{name}", *rest] for name, *rest in (scheduler, worker, worker)]
     processes = [subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for line in lines]
     try:
-        with distributed.Client(address, timeout=60) as client:
-            client.wait_for_workers(2, timeout=60)
+        with distributed.Client(address, timeout=180) as client:
+            client.wait_for_workers(2, timeout=180)
             folder = prepare(tiny, fetch(tiny), utterances_per_shard=3, scheduler=address)
             assert len(client.scheduler_info()["workers"]) == 2
     finally:
