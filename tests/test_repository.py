@@ -22,8 +22,8 @@ LAYERS = [  # from the ground up; a module imports from its own row or from thos
     ["corpora", "archives", "download", "audio", "preparation", "store", "batches", "forecast"],
     ["encoder", "backbones", "losses", "features", "complexity", "augment", "pretrained"],
     ["scoring", "metrics", "trials", "breakdown"],
-    ["training"],
-    ["report", "plots", "published"],
+    ["training", "schedules", "checkpoints", "monitor", "distribution"],
+    ["report", "plots", "published", "curves"],
     ["run", "embed", "score", "verify", "card", "demo", "export", "bench"],
 ]
 ROW = {name: row for row, names in enumerate(LAYERS) for name in names}

@@ -1,4 +1,4 @@
-"""Training: resume after SIGKILL, selection by validation EER, the plateau, frozen normalisation, divergence."""
+"""Training: resume at the step after SIGKILL, selection by validation EER, averages, health, devices."""
 
 import json
 import os
@@ -12,24 +12,50 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sv_utils import encoder, training, trials
-from sv_utils.errors import WorkError
+from sv_utils import augment, checkpoints, encoder, schedules, training, trials
+from sv_utils.errors import RequestError, WorkError
 from sv_utils.losses.cosface import CosFaceHead
 
 STAGE = {
     "epochs": 2,
-    "steps_per_epoch": 2,
+    "steps_per_epoch": 3,
     "crop_seconds": 0.5,
+    "optimizer": "sgd",
     "learning_rate": 0.05,
     "momentum": 0.9,
     "nesterov": False,
     "weight_decay": 1e-3,
     "clip_norm": 0.0,
+    "schedule": "plateau",
+    "final_learning_rate": 0.0,
+    "warmup_epochs": 0.0,
     "plateau_factor": 0.5,
     "plateau_patience": 1,
-    "freeze_batch_normalization": False,
+    "margin": 0.2,
+    "margin_start_epoch": 0,
+    "margin_end_epoch": 1,
+    "margin_growth": "exponential",
+    "frozen": "none",
+    "ema": 0.0,
+    "average_last": 0,
+    "accumulate": 1,
+    "speeds": [1.0, 0.9],
+    "augmentation": augment.OFF | {"noise": 0.5, "telephone": 0.5},
 }
-STAGES = [STAGE, {**STAGE, "freeze_batch_normalization": True, "learning_rate": 0.01}]
+STAGES = [
+    STAGE,
+    STAGE
+    | {"optimizer": "adamw", "learning_rate": 1e-3, "schedule": "cosine", "warmup_epochs": 0.5, "average_last": 2},
+    STAGE
+    | {"frozen": "batch_normalization", "learning_rate": 0.01, "ema": 0.5, "epochs": 1, "augmentation": augment.OFF},
+]
+ENGINE = {
+    "precision": "float32",
+    "distribution": "one",
+    "jit_compile": False,
+    "checkpoint_steps": 1,
+    "validate_steps": 2,
+}
 SPEAKERS, UTTERANCES, SAMPLES = 6, 4, 12_000
 
 
@@ -64,15 +90,18 @@ def prep(tmp_path_factory):
     return root
 
 
-def make(prep, directory, stages=STAGES):
+def make(prep, directory, stages=STAGES, **engine):
     """A small training on the prepared tones; SV_OUTPUTS must be `prep`."""
-    training.set_seed(5)
+    engine = ENGINE | engine
+    devices = training.start(5, engine)
     data = training.Data.read(prep)
-    model = encoder.build(backbone="resnet18", width=4, stem="imagenet", embedding_dim=8, n_mels=20)
-    head = CosFaceHead(len(data.speakers))
+    options = {"masked_frames": 5, "masked_bins": 3}  # SpecAugment: a layer that draws
+    model = encoder.build(backbone="resnet18", width=4, stem="imagenet", embedding_dim=8, n_mels=20, **options)
+    crops = data.crops(stages, batch_size=8, seed=5)
+    head = CosFaceHead(crops[0].n_classes)
     directory.mkdir(exist_ok=True)
     accuracy = keras.metrics.sparse_categorical_accuracy
-    return training.Training(model, head, data.crops(8, seed=5), data.validation, directory, stages, accuracy)
+    return training.Training(model, head, crops, data.validation, directory, stages, accuracy, devices, engine)
 
 
 def variables(directory):
