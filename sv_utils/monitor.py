@@ -11,7 +11,7 @@ from . import metrics, scoring
 from .errors import WorkError
 from .store import Speech
 
-COLLAPSED = 1e-5  # spread below which embeddings are taken for one point; untrained encoders have 1e-3 and more
+COLLAPSED = 1e-7  # spread below which embeddings are taken for one point; fresh encoders have 1e-4 and more
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,8 +42,10 @@ def start(seed: int, engine: dict) -> Devices:
     RequestError
         For a name that does not exist.
     """
-    if engine["precision"] not in PRECISIONS:
-XX = Devices(engine["distribution"])
+    precision = engine["precision"]
+    if precision not in PRECISIONS:
+        raise RequestError(f"engine.precision: there is no {precision!r}{nearest(precision, PRECISIONS)}")
+    devices = Devices(engine["distribution"])
     keras.config.set_dtype_policy(precision)
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() == "tensorflow":
