@@ -120,6 +120,9 @@ def renew_statistics(encoder: keras.Model, batches: Iterable[np.ndarray]) -> Non
     batches : iterable of np.ndarray [shape=(batch, samples)]
         Training waveforms; the statistics are the mean over these batches.
     """
+    weights = set(map(id, encoder.weights))
+    for state in (variable for variable in encoder.variables if id(variable) not in weights):
+        state.assign(np.zeros(state.shape))  # random masks begin anew, so that a resumed training sees the same ones
     layers = [layer for layer in normalizations(encoder) if layer.trainable]
     momenta = [layer.momentum for layer in layers]
     for i, waveforms in enumerate(batches):
