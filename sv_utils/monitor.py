@@ -1,6 +1,7 @@
 """Is the training well? Validation trials between held-out speakers, TensorBoard, and a diagnosis when it is not."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import keras
@@ -35,6 +36,11 @@ class Judgement:
     def eer(self) -> float:
         """Equal error rate, a fraction."""
         return float(metrics.eer(self.target, self.nontarget)[0])
+
+    @property
+    def finite(self) -> bool:
+        """Whether there are embeddings to judge at all."""
+        return math.isfinite(self.spread)
 
     def raise_if_collapsed(self, kept: str) -> None:
         """
@@ -76,18 +82,12 @@ class ValidationTrials:
     test_rows: np.ndarray
 
     def judge(self, encoder: keras.Model) -> Judgement:
-        """
-        Score the trials, each utterance embedded once at full length.
-
-        Raises
-        ------
-        WorkError
-            If an embedding is not finite.
-        """
+        """Score the trials, each utterance embedded once at full length; what is not finite stays so."""
         embeddings = encoders.embed(encoder, self.speech.samples, self.speech.waveform)
-        if not np.isfinite(embeddings).all():
-            raise WorkError("the encoder gives NaN embeddings: training has diverged; lower the learning_rate")
-        cosines = scoring.cosine(embeddings, self.enrol_rows, self.test_rows)
+        if np.all(np.linalg.norm(embeddings, axis=1) > 0):
+            cosines = scoring.cosine(embeddings, self.enrol_rows, self.test_rows)
+        else:  # zero vectors or none at all, which scoring refuses
+            cosines = np.zeros(len(self.labels))
         return Judgement(cosines[self.labels == 1], cosines[self.labels == 0], spread(embeddings))
 
     def scores(self, encoder: keras.Model) -> tuple[np.ndarray, np.ndarray]:
@@ -112,18 +112,18 @@ def spread(embeddings: np.ndarray) -> float:
     return float(np.sum(np.var(embeddings.astype(np.float64), axis=0)))
 
 
-def why_not_finite(model: keras.Model, waveforms: np.ndarray, stage: dict, losses: list[float]) -> str:
+def why_not_finite(waveforms: np.ndarray, stage: dict, rate: float, losses: list[float]) -> str:
     """
-    Say what made a loss NaN or infinite, and what to do.
+    Say what made a loss or embeddings NaN or infinite, and what to do.
 
     Parameters
     ----------
-    model : keras.Model
-        After the step that gave this loss.
     waveforms : np.ndarray [shape=(batch, samples)]
-        Of that step.
+        Of the last step.
     stage : dict
         Its parameters.
+    rate : float
+        Its learning rate.
     losses : list of float
         Of earlier steps.
     """
@@ -133,7 +133,7 @@ def why_not_finite(model: keras.Model, waveforms: np.ndarray, stage: dict, losse
         cause = f"the loss had been rising, from {min(losses):.3g} to {losses[-1]:.3g}, and the weights ran away"
     else:
         cause = "the loss had not been rising: one batch threw the weights, or a number overflowed"
-    mends = [f"lower the learning_rate (now {float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)):.2g})"]
+    mends = [f"lower the learning_rate (now {rate:.2g})"]
     if not stage["clip_norm"]:
         mends.append("set clip_norm to 5.0")
     if not stage["warmup_epochs"]:

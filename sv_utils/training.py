@@ -140,7 +140,11 @@ class Data:
         speakers, labels = np.unique(train["speaker"].to_numpy(str), return_inverse=True)
         pairs = trials.read(prep / "validation_trials.txt")
         sides = trials.rows(pairs, validation["id"])
-        return cls(Speech(train), labels, speakers, ValidationTrials(Speech(validation), pairs.labels, *sides))
+        path = prep / "augmentation.csv"
+        others = store.read_utterances(path) if path.exists() else table[:0]
+        rows = (others[others["corpus"] == corpus] for corpus in ("musan", "rirs_noises"))
+        sounds = (None if kind.empty else Speech(kind) for kind in rows)
+        return cls(Speech(train), labels, speakers, ValidationTrials(Speech(validation), pairs.labels, *sides), *sounds)
 
     def crops(self, stages: list[dict], batch_size: int, seed: int, speakers_per_batch: int = 0) -> list[Crops]:
         """
@@ -327,15 +331,10 @@ class Training:
             self._model.head.margin.assign(schedules.margin(stage, progress.stage_step / per_epoch))
 
     def _note(self, logs: dict[str, float], batch) -> None:
-        """Count a step, add up its figures; stop if they are none."""
-        progress = self._progress
+        """Count a step and add up its figures."""
+        progress, self._batch = self._progress, batch
         if not math.isfinite(logs["loss"]):
-            losses = [row["loss"] for row in progress.steps[-20:]]
-            waveforms = self.devices.local(batch[0])
-            raise WorkError(
-                f"the loss is {logs['loss']} in step {progress.step + 1}: "
-                f"{why_not_finite(self._model, waveforms, self._stage, losses)}. {self._kept()}"
-            )
+            self._diverged(f"the loss is {logs['loss']} in step {progress.step + 1}")
         for name, value in logs.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + float(value)
         progress.step += 1
@@ -347,6 +346,11 @@ class Training:
                     row[name] = float(keras.ops.convert_to_numpy(getattr(self._model.head, name)))
             progress.steps.append({"step": progress.step, **row})
             self._board.scalars(progress.step, {f"step/{name}": value for name, value in row.items()})
+
+    def _diverged(self, what: str) -> None:
+        losses = [row["loss"] for row in self._progress.steps[-20:] if "loss" in row]
+        why = why_not_finite(self.devices.local(self._batch[0]), self._stage, self._rate(), losses)
+        raise WorkError(f"{what}: {why}. {self._kept()}")
 
     def _after_step(self) -> None:
         """Judge and write what is due after this step."""
@@ -386,6 +390,8 @@ class Training:
         return self._keep_best(self.validation.judge(self.encoder))
 
     def _keep_best(self, judgement: Judgement) -> Judgement:
+        if not judgement.finite:
+            self._diverged(f"the embeddings are not finite after step {self._progress.step}")
         self._board.judgement(self._progress.step, judgement)
         judgement.raise_if_collapsed(self._kept())
         if judgement.eer < self._progress.best_eer:
