@@ -34,6 +34,8 @@ def check(stages: list[Mapping]) -> None:
                 f"stages[{number}].final_learning_rate must be above 0 and not above learning_rate for an "
                 f"exponential schedule, not {stage['final_learning_rate']}"
             )
+        if stage["optimizer"] == "adam" and stage["weight_decay"]:
+            raise RequestError(f"stages[{number}].weight_decay: adam has none; set it to 0.0, or take adamw")
         if not 0 <= stage["ema"] < 1:
             raise RequestError(f"stages[{number}].ema is a decay from 0 (off) to below 1, not {stage['ema']}")
         for key in ("epochs", "accumulate"):
@@ -142,7 +144,7 @@ def optimizer(stage: Mapping, scale_loss: bool = False, replicas: int = 1) -> ke
     if stage["optimizer"] == "sgd":
         made = keras.optimizers.SGD(momentum=stage["momentum"], nesterov=stage["nesterov"], **options)
     else:
-        made = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[stage["optimizer"]](**options)
+        made = keras.optimizers.Adam(**options)  # decays as AdamW does; `check` keeps that from the name "adam"
     made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return keras.optimizers.LossScaleOptimizer(made) if scale_loss else made
 

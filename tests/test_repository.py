@@ -144,7 +144,8 @@ def functions_lines(source: str) -> list[int]:
 
 def test_the_notebooks_of_the_pipeline_exist():
     names = {path.stem for path in NOTEBOOKS}
-    trainings = {"03_train_softmax", "04_train_contrastive", "05_train_cosface", "06_train_adacos"}
+    trainings = {"03_train_softmax", "04_train_contrastive", "05_train_cosface", "06_train_adacos", "07_train_aam"}
+    trainings |= {"07_train_sphereface2", "07_train_ge2e", "07_train_angular_prototypical"}
     assert names >= {*params.FIRST, *trainings, *params.LAST}
 
 
