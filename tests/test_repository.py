@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import inspect
 import re
 import subprocess
 import sys
@@ -11,11 +12,12 @@ from urllib.parse import unquote
 
 import nbformat
 import pytest
+import test_training
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from sv_utils import params, paths, provenance
+from sv_utils import augment, encoder, params, paths, provenance
 
 LAYERS = [  # from the ground up; a module imports from its own row or from those before it
     ["errors", "paths", "params", "provenance", "progress"],
@@ -140,6 +142,20 @@ def functions_lines(source: str) -> list[int]:
     code = re.sub(r"(?m)^([ \t]*)[%!].*$", r"\1pass", source)
     functions = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.FunctionDef)]
     return [node.end_lineno - node.lineno + 1 for node in functions]
+
+
+@pytest.mark.parametrize("name", [path.stem for path in NOTEBOOKS if "_train_" in path.stem])
+def test_a_training_notebook_declares_every_key_there_is(name):
+    declared = params.declared_parameters(name)
+    assert list(declared["architecture"]) == list(inspect.signature(encoder.build).parameters)
+    (stage,) = declared["stages"]
+    assert {key: value for key, value in stage["augmentation"].items() if isinstance(value, list)} == {
+        key: value for key, value in augment.OFF.items() if isinstance(value, list)
+    }
+    assert list(stage["augmentation"]) == list(augment.OFF)
+    margin = {"margin", "margin_start_epoch", "margin_end_epoch", "margin_growth"}
+    assert stage.keys() - margin == test_training.STAGE.keys() - margin
+    assert declared["engine"].keys() == test_training.ENGINE.keys()
 
 
 def test_the_notebooks_of_the_pipeline_exist():
