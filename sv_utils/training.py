@@ -421,7 +421,7 @@ class Training:
             progress.epochs_without_gain = 0
 
     def _end_stage(self) -> None:
-        """Average the weights where the stage asks for it, and hand over to the next one."""
+        """Hand over to the next stage, with the averaged weights where the stage asks for that."""
         progress, stage = self._progress, self._stage
         if stage["average_last"]:
             last = range(progress.epoch - min(stage["average_last"], stage["epochs"]), progress.epoch)
@@ -432,6 +432,8 @@ class Training:
             row = {"epoch": progress.epoch, "stage": progress.stage + 1, "val_eer": judgement.eer}
             progress.history.append(row | {"spread": judgement.spread})
             print(f"mean of the last {len(files)} epochs: validation EER {100 * judgement.eer:.2f} %", flush=True)
+        elif stage["ema"]:
+            self._take_weights()  # a run that is resumed just here has not judged them yet
         if stage["average_last"] or stage["ema"]:
             self._model.set_weights(self._judged.get_weights())
         progress.stage, progress.stage_step = progress.stage + 1, 0
