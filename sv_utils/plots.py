@@ -113,12 +113,23 @@ def augmentations(waveforms: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
-def training_curves(history: pd.DataFrame) -> Figure:
-    """Loss, accuracy, learning rate and validation EER [%] over the epochs; stages are divided by dotted lines."""
+def training_curves(history: pd.DataFrame, expected: pd.DataFrame | None = None) -> Figure:
+    """
+    Loss, accuracy, learning rate and validation EER [%] over the epochs; stages are divided by dotted lines.
+
+    Parameters
+    ----------
+    history : pd.DataFrame
+        As `training.Training.run` gives it.
+    expected : pd.DataFrame, optional
+        The same of an earlier run, drawn behind.
+    """
     panels = [("loss", "loss", 1), ("accuracy", "training accuracy [%]", 100)]
     panels += [("learning_rate", "learning rate", 1), ("val_eer", "validation EER [%]", 100)]
     with _axes(2, 2, height=5) as (figure, axes):
         for axis, (column, label, factor) in zip(axes.flat, panels):
+            if expected is not None:
+                axis.plot(expected["epoch"], factor * expected[column], "--", color="grey", label="expected")
             axis.plot(history["epoch"], factor * history[column], marker="o", markersize=3)
             axis.set(xlabel="epoch", ylabel=label)
             for epoch in history.loc[(history["stage"] > 1) & (history["stage"].diff() > 0), "epoch"]:
@@ -127,6 +138,16 @@ def training_curves(history: pd.DataFrame) -> Figure:
         best = history.loc[history["val_eer"].idxmin()]
         axes[1, 1].plot(best["epoch"], 100 * best["val_eer"], "*", markersize=12, label=f"best {best['val_eer']:.2%}")
         axes[1, 1].legend()
+    return figure
+
+
+def schedules(steps: pd.DataFrame) -> Figure:
+    """Learning rate and margin along the training steps."""
+    with _axes(1, 2) as (figure, axes):
+        for axis, column, label in zip(axes, ("learning_rate", "margin"), ("learning rate", "margin [rad]")):
+            rows = steps.dropna(subset=column)
+            axis.plot(rows["step"], rows[column])
+            axis.set(xlabel="training step", ylabel=label)
     return figure
 
 

@@ -27,7 +27,7 @@ from sv_utils.paths import replace_on_success
 MACHINERY = {"sv_utils.errors", "sv_utils.params", "sv_utils.paths", "sv_utils.progress"}
 MACHINERY |= {"sv_utils.provenance", "sv_utils.run"}
 # A redrawn figure must not cost days of training: only the report is made again.
-READING = {"sv_utils.plots", "sv_utils.report"}
+READING = {"sv_utils.plots", "sv_utils.report", "sv_utils.curves"}
 
 
 def stage_keys(profile: str) -> dict[str, str]:

@@ -1,7 +1,6 @@
-"""Training in stages: an encoder, a speaker head, an EER monitor on held-out speakers, and resume after a kill."""
+"""Training in stages: an encoder and a speaker head, judged on held-out speakers, resumed at the step after a kill."""
 
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Callable
@@ -11,23 +10,63 @@ import keras
 import numpy as np
 import pandas as pd
 
+from . import augment, checkpoints, pretrained, schedules, store, trials
 from . import encoder as encoders
-from . import metrics, scoring, store, trials
 from .batches import Crops
-from .errors import WorkError
+from .distribution import Devices
+from .errors import RequestError, WorkError, nearest
+from .monitor import Board, Judgement, ValidationTrials, why_not_finite
 from .paths import replace_on_success
 from .store import Speech
 
 SAMPLE_RATE = 16_000  # [Hz], of every store and every encoder
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+RENEWAL_BATCHES = 50  # from which averaged weights get their batch-normalisation statistics
 
 
-def set_seed(seed: int) -> None:
-    """Seed Python, NumPy and Keras, and let TensorFlow use deterministic kernels only."""
+def start(seed: int, engine: dict) -> Devices:
+    """
+    Seed Python, NumPy and Keras, use deterministic kernels only, set the precision, and find the devices.
+
+    To be called before anything is computed.
+
+    Parameters
+    ----------
+    seed : int
+    engine : dict
+        ``precision``: ``"float32"``, ``"mixed_bfloat16"`` or ``"mixed_float16"``; ``distribution``: see
+        `distribution.Devices`.
+
+    Raises
+    ------
+    RequestError
+        For a name that does not exist.
+    """
+    precision = engine["precision"]
+    if precision not in PRECISIONS:
+        raise RequestError(f"engine.precision: there is no {precision!r}{nearest(precision, PRECISIONS)}")
+    devices = Devices(engine["distribution"])
+    keras.config.set_dtype_policy(precision)
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() == "tensorflow":
         import tensorflow
 
         tensorflow.config.experimental.enable_op_determinism()
+    return devices
+
+
+def make_encoder(initial_model: str, architecture: dict) -> keras.Model:
+    """
+    Give the encoder to begin with: a trained one for fine-tuning, or one with fresh weights.
+
+    Parameters
+    ----------
+    initial_model : str
+        As in `pretrained.load`: ``campplus``, or the path of a ``.keras`` file; ``""`` for a fresh one.
+    architecture : dict
+        Arguments of `encoder.build`, for a fresh one.
+    """
+    return pretrained.load(initial_model) if initial_model else encoders.build(**architecture)
 
 
 class SpeakerModel(keras.Model):
@@ -40,54 +79,32 @@ class SpeakerModel(keras.Model):
         Waveform [shape=(batch, samples)] to unit vector [shape=(batch, dimension)].
     head : keras.Layer
         One of `sv_utils.losses`: embeddings to outputs, and ``loss(labels, outputs)``.
+    replicas : int
+        Devices that share a batch; their gradients are summed.
     """
 
-    def __init__(self, encoder: keras.Model, head: keras.Layer):
+    def __init__(self, encoder: keras.Model, head: keras.Layer, replicas: int = 1):
         super().__init__(name="speaker_model")
-        self.encoder = encoder
-        self.head = head
+        self.encoder, self.head, self.replicas = encoder, head, replicas
+        self(np.zeros((1, SAMPLE_RATE), np.float32))
 
     def call(self, waveforms, training=False):
         """Outputs of the head for waveforms [shape=(batch, samples)]."""
         return self.head(self.encoder(waveforms, training=training), training=training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Mean loss of the batch, as the head defines it."""
-        return self.head.loss(y, y_pred)
+        """Mean loss of the batch, as the head defines it; on several devices this one's share of it."""
+        return self.head.loss(y, y_pred) / self.replicas
 
-
-@dataclasses.dataclass(frozen=True)
-class ValidationTrials:
-    """
-    Trials between held-out dev speakers: all that checkpoints and learning rates are chosen on.
-
-    Parameters
-    ----------
-    speech : Speech
-        Open store of the validation utterances.
-    labels : np.ndarray [shape=(trials,)]
-        1 target, 0 non-target.
-    enrol_rows, test_rows : np.ndarray [shape=(trials,)]
-        Rows of `speech`.
-    """
-
-    speech: Speech
-    labels: np.ndarray
-    enrol_rows: np.ndarray
-    test_rows: np.ndarray
-
-    def scores(self, encoder: keras.Model) -> tuple[np.ndarray, np.ndarray]:
-        """Cosines of the target and of the non-target trials, each utterance embedded once at full length."""
-        embeddings = encoders.embed(encoder, self.speech.samples, self.speech.waveform)
-        cosines = scoring.cosine(embeddings, self.enrol_rows, self.test_rows)
-        return cosines[self.labels == 1], cosines[self.labels == 0]
-
-    def eer(self, encoder: keras.Model) -> float:
-        """Equal error rate of the trials, a fraction."""
-        target, nontarget = self.scores(encoder)
-        if not (np.isfinite(target).all() and np.isfinite(nontarget).all()):
-            raise WorkError("the encoder gives NaN embeddings: training has diverged; lower the learning_rate")
-        return float(metrics.eer(target, nontarget)[0])
+    def twin(self, replicas: int) -> "SpeakerModel":
+        """The same model, with weights of its own."""
+        encoder = keras.models.clone_model(self.encoder)
+        if replicas > 1:
+            for layer in schedules.normalizations(encoder):
+                layer.synchronized = True
+        twin = SpeakerModel(encoder, type(self.head).from_config(self.head.get_config()), replicas)
+        twin.set_weights(self.get_weights())
+        return twin
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,12 +121,16 @@ class Data:
     speakers : np.ndarray [shape=(speakers,)]
         Name of each class, in alphabetical order.
     validation : ValidationTrials
+    musan, responses : Speech, optional
+        Sounds and room responses for augmentation, where their corpora are prepared.
     """
 
     train: Speech
     labels: np.ndarray
     speakers: np.ndarray
     validation: ValidationTrials
+    musan: Speech | None = None
+    responses: Speech | None = None
 
     @classmethod
     def read(cls, prep: Path) -> "Data":
@@ -119,171 +140,44 @@ class Data:
         speakers, labels = np.unique(train["speaker"].to_numpy(str), return_inverse=True)
         pairs = trials.read(prep / "validation_trials.txt")
         sides = trials.rows(pairs, validation["id"])
-        return cls(Speech(train), labels, speakers, ValidationTrials(Speech(validation), pairs.labels, *sides))
+        path = prep / "augmentation.csv"
+        others = store.read_utterances(path) if path.exists() else table[:0]
+        rows = (others[others["corpus"] == corpus] for corpus in ("musan", "rirs_noises"))
+        sounds = (None if kind.empty else Speech(kind) for kind in rows)
+        return cls(Speech(train), labels, speakers, ValidationTrials(Speech(validation), pairs.labels, *sides), *sounds)
 
-    def crops(self, batch_size: int, seed: int, speakers_per_batch: int = 0, seconds: float = 3.0) -> Crops:
-        """Training batches of these utterances."""
-        samples = round(SAMPLE_RATE * seconds)
-        return Crops(self.train, self.labels, batch_size, samples, seed, speakers_per_batch)
+    def crops(self, stages: list[dict], batch_size: int, seed: int, speakers_per_batch: int = 0) -> list[Crops]:
+        """
+        Training batches of each stage, with its crop length, speeds and augmentation.
+
+        Raises
+        ------
+        RequestError
+            For stages that cannot be.
+        """
+        schedules.check(stages)
+        return [
+            Crops(
+                self.train,
+                self.labels,
+                batch_size,
+                round(SAMPLE_RATE * stage["crop_seconds"]),
+                seed,
+                speakers_per_batch,
+                self.augmentation(stage["augmentation"]),
+                tuple(stage["speeds"]),
+            )
+            for stage in stages
+        ]
+
+    def augmentation(self, settings: dict) -> augment.Augmentation | None:
+        """Augmentation with these corpora; None where nothing is switched on."""
+        made = augment.Augmentation(settings, self.train, self.musan, self.responses)
+        off = {key: value for key, value in augment.OFF.items() if not isinstance(value, list) or key == "gain"}
+        return made if any(settings[key] != value for key, value in off.items()) else None
 
 
 @dataclasses.dataclass
-class Progress:
-    """Everything of a training that is not a variable of the model or optimizer; saved with them."""
-
-    epoch: int = 0
-    step: int = 0
-    stage: int = 0
-    best_eer: float = math.inf
-    stage_best: float = math.inf
-    epochs_without_gain: int = 0
-    history: list[dict] = dataclasses.field(default_factory=list)
-    steps: list[dict] = dataclasses.field(default_factory=list)
-
-
-class Judge(keras.callbacks.Callback):
-    """
-    After each epoch: validation EER, best model kept, learning rate lowered on a plateau, one line printed.
-
-    The learning rate is multiplied by ``plateau_factor`` after ``plateau_patience`` epochs in which the validation EER
-    did not fall (ReduceLROnPlateau of the original system, monitored on EER).
-    """
-
-    def __init__(self, validation: ValidationTrials, progress: Progress, stage: dict, best_path: Path, epochs: int):
-        super().__init__()
-        self.validation, self.progress, self.stage = validation, progress, stage
-        self.best_path, self.epochs = best_path, epochs
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.started = time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None):
-        if not math.isfinite(logs["loss"]):
-            raise WorkError(
-                f"the loss is {logs['loss']} in epoch {epoch + 1}: lower the learning_rate "
-                f"(the best encoder so far, if any, stays in {self.best_path.name})"
-            )
-        logs["val_eer"] = self.validation.eer(self.model.encoder)
-        row = {
-            "epoch": epoch + 1,
-            "stage": self.progress.stage + 1,
-            **{key: float(value) for key, value in logs.items()},
-        }
-        row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        row["seconds"] = time.perf_counter() - self.started
-        self.progress.history.append(row)
-        self.progress.epoch = epoch + 1
-        self._keep_best(logs["val_eer"])
-        self._lower_on_plateau(logs["val_eer"])
-        self._print(row)
-
-    def _keep_best(self, eer: float) -> None:
-        if eer < self.progress.best_eer:
-            self.progress.best_eer = eer
-            save(self.model.encoder, self.best_path)
-
-    def _lower_on_plateau(self, eer: float) -> None:
-        if eer < self.progress.stage_best:
-            self.progress.stage_best, self.progress.epochs_without_gain = eer, 0
-            return
-        self.progress.epochs_without_gain += 1
-        if self.progress.epochs_without_gain >= self.stage["plateau_patience"]:
-            optimizer = self.model.optimizer
-            optimizer.learning_rate = float(optimizer.learning_rate) * self.stage["plateau_factor"]
-            self.progress.epochs_without_gain = 0
-
-    def _print(self, row: dict) -> None:
-        accuracy = f"accuracy {row['accuracy']:.3f}  " if "accuracy" in row else ""
-        print(
-            f"epoch {row['epoch']:3d}/{self.epochs}  loss {row['loss']:.4f}  {accuracy}"
-            f"validation EER {100 * row['val_eer']:.2f} %  learning rate {row['learning_rate']:.2g}  "
-            f"{row['seconds']:.0f} s",
-            flush=True,
-        )
-
-
-class StepLog(keras.callbacks.Callback):
-    """Notes the running loss, and the head's scale where it has one, every `every` steps."""
-
-    def __init__(self, progress: Progress, every: int):
-        super().__init__()
-        self.progress, self.every = progress, every
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.progress.step += 1
-        if self.progress.step % self.every:
-            return
-        row = {"step": self.progress.step, "loss": float(logs["loss"])}
-        if hasattr(self.model.head, "scale"):
-            row["scale"] = float(keras.ops.convert_to_numpy(self.model.head.scale))
-        self.progress.steps.append(row)
-
-
-class Checkpoint(keras.callbacks.Callback):
-    """Saves all variables (model, optimizer) and the progress in one file, replaced as a whole after each epoch."""
-
-    def __init__(self, progress: Progress, path: Path):
-        super().__init__()
-        self.progress, self.path = progress, path
-
-    def on_epoch_end(self, epoch, logs=None):
-        write_checkpoint(self.path, self.model, self.progress)
-
-
-def write_checkpoint(path: Path, model: SpeakerModel, progress: Progress) -> None:
-    """Write the whole state of a training to one ``.npz`` file."""
-    arrays = {f"model_{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(model.variables)}
-    arrays |= {f"optimizer_{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(model.optimizer.variables)}
-    with replace_on_success(path) as temporary:
-        np.savez(temporary, progress=json.dumps(dataclasses.asdict(progress)), **arrays)
-
-
-def read_progress(path: Path) -> Progress:
-    """Progress of the checkpoint, or a fresh one where there is none."""
-    if not path.exists():
-        return Progress()
-    with np.load(path) as arrays:
-        return Progress(**json.loads(str(arrays["progress"])))
-
-
-def read_variables(path: Path, owner: str, variables: list[keras.Variable]) -> None:
-    """Set the variables of ``owner`` ("model" or "optimizer") from a checkpoint."""
-    with np.load(path) as arrays:
-        for i, variable in enumerate(variables):
-            variable.assign(arrays[f"{owner}_{i}"])
-
-
-def save(encoder: keras.Model, path: Path) -> None:
-    """Save an encoder so that `path` never holds a part of it."""
-    with replace_on_success(path) as temporary:
-        encoder.save(temporary)
-
-
-def freeze_batch_normalization(encoder: keras.Model, frozen: bool) -> None:
-    """
-    Freeze all BatchNormalization layers but the last, which precedes the L2 normalisation of the embedding.
-
-    The original system's second stage: statistics and affine parameters of the frozen layers stay as they are.
-    """
-    layers = [layer for layer in encoder._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
-    for layer in layers[:-1]:
-        layer.trainable = not frozen
-
-
-def make_optimizer(stage: dict) -> keras.optimizers.Optimizer:
-    """SGD of a stage; biases and normalisation parameters are spared by the weight decay."""
-    optimizer = keras.optimizers.SGD(
-        stage["learning_rate"],
-        momentum=stage["momentum"],
-        nesterov=stage["nesterov"],
-        weight_decay=stage["weight_decay"] or None,
-        clipnorm=stage["clip_norm"] or None,
-    )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
-
-
-@dataclasses.dataclass(frozen=True)
 class Training:
     """
     One training, from its parameters to ``model.keras``.
@@ -291,33 +185,41 @@ class Training:
     Parameters
     ----------
     encoder : keras.Model
-        Untrained encoder.
+        Encoder to begin with; holds what is judged, so that training on several devices leaves a plain model.
     head : keras.Layer
         Speaker head of `sv_utils.losses`.
-    crops : Crops
-        Training batches; each stage sets their length.
+    crops : list of Crops
+        Training batches of each stage.
     validation : ValidationTrials
         Trials of held-out dev speakers.
     directory : Path
         Receives ``model.keras`` (best by validation EER), ``initial.keras`` (untrained), ``log.csv``, ``steps.csv``,
         ``tensorboard/`` and ``checkpoint.npz``, from which a killed training goes on.
     stages : list of dict
-        ``epochs, steps_per_epoch`` (0: one pass)``, crop_seconds, learning_rate, momentum, nesterov,
-        weight_decay, clip_norm, plateau_factor, plateau_patience, freeze_batch_normalization``.
+        See `schedules` for ``optimizer, learning_rate, momentum, nesterov, weight_decay, clip_norm, ema, accumulate,
+        schedule, final_learning_rate, warmup_epochs, frozen`` and ``margin, margin_start_epoch, margin_end_epoch,
+        margin_growth`` (only for heads with a margin). ``epochs, steps_per_epoch`` (0: one pass).
+        ``plateau_factor, plateau_patience``: under schedule ``plateau`` the learning rate is multiplied by the factor
+        after so many epochs in which the validation EER did not fall. ``average_last``: the stage ends with the mean
+        of the weights after so many last epochs (0: off).
     accuracy : callable
         ``(labels, outputs)`` to per-sample accuracy, shown as `accuracy`.
-    jit_compile : bool
-        Compile the step with XLA: pays on a GPU, costs on a CPU.
+    devices : Devices
+        As `start` gives them.
+    engine : dict
+        ``precision, distribution``: see `start`; ``jit_compile``: XLA, which pays on a GPU and costs on a CPU;
+        ``checkpoint_steps, validate_steps``: checkpoint and validate every so many steps (0: after each epoch only).
     """
 
     encoder: keras.Model
     head: keras.Layer
-    crops: Crops
+    crops: list[Crops]
     validation: ValidationTrials
     directory: Path
     stages: list[dict]
     accuracy: Callable
-    jit_compile: bool = False
+    devices: Devices
+    engine: dict
 
     def run(self) -> tuple[SpeakerModel, pd.DataFrame, pd.DataFrame]:
         """
@@ -328,72 +230,231 @@ class Training:
         model : SpeakerModel
             As it stands after the last step (the best encoder is in ``model.keras``).
         history : pd.DataFrame
-            A row an epoch; row 0 is the untrained encoder.
+            A row an epoch; row 0 is the untrained encoder. An average of weights has a row of its own, without loss.
         steps : pd.DataFrame
-            Loss and scale along the steps.
+            Loss, learning rate, and what the head has of scale and margin, along the steps.
 
         Raises
         ------
+        RequestError
+            For stages that do not fit the head or the devices.
         WorkError
-            When the loss or the embeddings are not finite.
+            When the loss or the embeddings are not finite, or the embeddings have collapsed. The last good checkpoint
+            and the best encoder stay.
         """
-        model = SpeakerModel(self.encoder, self.head)
-        model(np.zeros((1, SAMPLE_RATE), np.float32))
-        progress = read_progress(self._checkpoint)
-        if progress.epoch:
-            print(f"resumes after epoch {progress.epoch}", flush=True)
-            read_variables(self._checkpoint, "model", model.variables)
+        self._check()
+        self._judged = SpeakerModel(self.encoder, self.head)
+        self._model = self.devices.build(lambda: self._judged.twin(self.devices.replicas))
+        self._board = Board(self.directory / "tensorboard")
+        self._progress = progress = checkpoints.read_progress(self._checkpoint)
+        self.devices.agree(progress.step)
+        if progress.history:
+            print(f"resumes after epoch {progress.epoch}, step {progress.step}", flush=True)
+            checkpoints.read_variables(self._checkpoint, "model", self._model.variables)
+            self._judged.set_weights(self._model.get_weights())
         else:
-            self._judge_untrained(progress)
-        first_epoch = 0
-        for number, stage in enumerate(self.stages):
-            if progress.epoch <= first_epoch + stage["epochs"]:
-                self._run_stage(model, progress, number, first_epoch)
-            first_epoch += stage["epochs"]
+            self._judge_untrained()
+        while progress.stage < len(self.stages):
+            self._run_stage()
         history, steps = pd.DataFrame(progress.history), pd.DataFrame(progress.steps)
         for table, name in ((history, "log.csv"), (steps, "steps.csv")):
             with replace_on_success(self.directory / name) as temporary:
                 table.to_csv(temporary, index=False)
-        return model, history, steps
+        return self._judged, history, steps
+
+    def _check(self) -> None:
+        schedules.check(self.stages)
+        for number, stage in enumerate(self.stages):
+            if "margin" in stage and not hasattr(self.head, "margin"):
+                raise RequestError(f"stages[{number}].margin: this loss has none; remove it")
+            if stage["accumulate"] > 1 and self.devices.replicas > 1:
+                raise RequestError(
+                    f"stages[{number}].accumulate needs one device (Keras cannot accumulate on several); set it to 1 "
+                    "and raise batch_size"
+                )
 
     @property
     def _checkpoint(self) -> Path:
         return self.directory / "checkpoint.npz"
 
-    def _judge_untrained(self, progress: Progress) -> None:
-        save(self.encoder, self.directory / "initial.keras")
-        progress.history.append({"epoch": 0, "stage": 0, "val_eer": self.validation.eer(self.encoder)})
-        print(f"untrained: validation EER {100 * progress.history[0]['val_eer']:.2f} %", flush=True)
+    @property
+    def _stage(self) -> dict:
+        return self.stages[self._progress.stage]
 
-    def _run_stage(self, model: SpeakerModel, progress: Progress, number: int, first_epoch: int) -> None:
-        stage = self.stages[number]
-        crops = dataclasses.replace(self.crops, crop_samples=round(SAMPLE_RATE * stage["crop_seconds"]))
-        steps = stage["steps_per_epoch"] or max(1, len(crops.labels) // crops.batch_size)
-        freeze_batch_normalization(self.encoder, stage["freeze_batch_normalization"])
-        accuracy = keras.metrics.MeanMetricWrapper(self.accuracy, name="accuracy")
-        model.compile(make_optimizer(stage), metrics=[accuracy], jit_compile=self.jit_compile)
-        model.optimizer.build(model.trainable_variables)
-        if progress.epoch > first_epoch:  # resumed in the middle of this stage
-            read_variables(self._checkpoint, "optimizer", model.optimizer.variables)
+    @property
+    def _steps_per_epoch(self) -> int:
+        crops = self.crops[self._progress.stage]
+        return self._stage["steps_per_epoch"] or max(1, len(crops.labels) // crops.batch_size)
+
+    def _judge_untrained(self) -> None:
+        checkpoints.save(self.encoder, self.directory / "initial.keras")
+        eer = self.validation.eer(self.encoder)
+        self._progress.history.append({"epoch": 0, "stage": 0, "val_eer": eer})
+        print(f"untrained: validation EER {100 * eer:.2f} %", flush=True)
+
+    def _run_stage(self) -> None:
+        progress, stage, per_epoch = self._progress, self._stage, self._steps_per_epoch
+        self._compile()
+        if progress.stage_step:  # resumed in the middle of this stage
+            checkpoints.read_variables(self._checkpoint, "optimizer", self._model.optimizer.variables)
         else:
-            progress.stage, progress.stage_best, progress.epochs_without_gain = number, math.inf, 0
-        model.fit(
-            crops.dataset(progress.step),
-            steps_per_epoch=steps,
-            initial_epoch=progress.epoch,
-            epochs=first_epoch + stage["epochs"],
-            callbacks=self._callbacks(progress, stage, every=max(1, steps // 10)),
-            verbose=0,
-            shuffle=False,  # the batches are in their order already
-        )
+            progress.plateau, progress.stage_best, progress.epochs_without_gain = 1.0, math.inf, 0
+        step = self.devices.step(self._model)
+        batches = self.devices.batches(self.crops[progress.stage], progress.step)
+        while progress.stage_step < stage["epochs"] * per_epoch:
+            self._set_schedules()
+            started, batch = time.perf_counter(), next(batches)
+            self._note(step(batch), batch)
+            progress.seconds += time.perf_counter() - started
+            self._after_step()
+        self._end_stage()
 
-    def _callbacks(self, progress: Progress, stage: dict, every: int) -> list[keras.callbacks.Callback]:
-        epochs = sum(stage["epochs"] for stage in self.stages)
-        callbacks = [
-            StepLog(progress, every),
-            Judge(self.validation, progress, stage, self.directory / "model.keras", epochs),
-            Checkpoint(progress, self._checkpoint),
-        ]
-        if keras.backend.backend() == "tensorflow":  # TensorBoard's writer is TensorFlow's
-            callbacks.insert(2, keras.callbacks.TensorBoard(self.directory / "tensorboard", write_graph=False))
-        return callbacks
+    def _compile(self) -> None:
+        """Optimizer and frozen layers of the present stage."""
+        for encoder in (self._model.encoder, self.encoder):
+            schedules.freeze(encoder, self._stage["frozen"])
+
+        def compiled() -> None:
+            scale_loss = self.engine["precision"] == "mixed_float16"
+            optimizer = schedules.optimizer(self._stage, scale_loss, self.devices.replicas)
+            accuracy = keras.metrics.MeanMetricWrapper(self.accuracy, name="accuracy")
+            self._model.compile(optimizer, metrics=[accuracy], jit_compile=self.engine["jit_compile"])
+            optimizer.build(self._model.trainable_variables)
+
+        self.devices.build(compiled)
+
+    def _set_schedules(self) -> None:
+        progress, stage, per_epoch = self._progress, self._stage, self._steps_per_epoch
+        rate = schedules.learning_rate(stage, progress.stage_step, per_epoch)
+        self._model.optimizer.learning_rate = rate * progress.plateau
+        if "margin" in stage:
+            self._model.head.margin.assign(schedules.margin(stage, progress.stage_step / per_epoch))
+
+    def _note(self, logs: dict[str, float], batch) -> None:
+        """Count a step and add up its figures."""
+        progress, self._batch = self._progress, batch
+        if not math.isfinite(logs["loss"]):
+            self._diverged(f"the loss is {logs['loss']} in step {progress.step + 1}")
+        for name, value in logs.items():
+            progress.sums[name] = progress.sums.get(name, 0.0) + float(value)
+        progress.step += 1
+        progress.stage_step += 1
+        if progress.step % max(1, self._steps_per_epoch // 10) == 0:
+            row = {"loss": float(logs["loss"]), "learning_rate": self._rate()}
+            for name in ("scale", "margin"):
+                if hasattr(self._model.head, name):
+                    row[name] = float(keras.ops.convert_to_numpy(getattr(self._model.head, name)))
+            progress.steps.append({"step": progress.step, **row})
+            self._board.scalars(progress.step, {f"step/{name}": value for name, value in row.items()})
+
+    def _diverged(self, what: str) -> None:
+        losses = [row["loss"] for row in self._progress.steps[-20:] if "loss" in row]
+        why = why_not_finite(self.devices.local(self._batch[0]), self._stage, self._rate(), losses)
+        raise WorkError(f"{what}: {why}. {self._kept()}")
+
+    def _after_step(self) -> None:
+        """Judge and write what is due after this step."""
+        progress = self._progress
+        epoch_ends = progress.stage_step % self._steps_per_epoch == 0
+        if epoch_ends:
+            self._end_epoch()
+        elif self._is_due("validate_steps"):
+            judgement = self._judge()
+            progress.steps.append({"step": progress.step, "val_eer": judgement.eer})
+        if epoch_ends or self._is_due("checkpoint_steps"):
+            checkpoints.write(self._checkpoint, self._model, progress)
+
+    def _is_due(self, name: str) -> bool:
+        return self.engine[name] > 0 and self._progress.step % self.engine[name] == 0
+
+    def _end_epoch(self) -> None:
+        progress, stage = self._progress, self._stage
+        started = time.perf_counter()
+        judgement = self._judge()
+        progress.epoch += 1
+        row = {"epoch": progress.epoch, "stage": progress.stage + 1}
+        row |= {name: total / self._steps_per_epoch for name, total in progress.sums.items()}
+        row |= {"val_eer": judgement.eer, "spread": judgement.spread, "learning_rate": self._rate()}
+        row["seconds"] = progress.seconds + time.perf_counter() - started
+        progress.history.append(row)
+        progress.sums, progress.seconds = {}, 0.0
+        self._board.scalars(progress.step, {f"epoch/{name}": row[name] for name in ("loss", "accuracy")})
+        self._lower_on_plateau(judgement.eer)
+        self._print(row)
+        if progress.stage_step > (stage["epochs"] - stage["average_last"]) * self._steps_per_epoch:
+            checkpoints.write_weights(self._weights(progress.epoch), self._judged)
+
+    def _judge(self) -> Judgement:
+        """Judge the encoder as it stands (its moving average, where the stage has one), and keep it if it is best."""
+        self._take_weights()
+        return self._keep_best(self.validation.judge(self.encoder))
+
+    def _keep_best(self, judgement: Judgement) -> Judgement:
+        if not judgement.finite:
+            self._diverged(f"the embeddings are not finite after step {self._progress.step}")
+        self._board.judgement(self._progress.step, judgement)
+        judgement.raise_if_collapsed(self._kept())
+        if judgement.eer < self._progress.best_eer:
+            self._progress.best_eer = judgement.eer
+            checkpoints.save(self.encoder, self.directory / "model.keras")
+        return judgement
+
+    def _take_weights(self) -> None:
+        checkpoints.copy_weights(self._model, self._judged)
+        if self._stage["ema"]:
+            self._renew_statistics()
+
+    def _renew_statistics(self) -> None:
+        crops = self.crops[self._progress.stage]
+        checkpoints.renew_statistics(self.encoder, (crops.batch(i)[0] for i in range(RENEWAL_BATCHES)))
+
+    def _lower_on_plateau(self, eer: float) -> None:
+        progress, stage = self._progress, self._stage
+        if stage["schedule"] != "plateau":
+            return
+        if eer < progress.stage_best:
+            progress.stage_best, progress.epochs_without_gain = eer, 0
+            return
+        progress.epochs_without_gain += 1
+        if progress.epochs_without_gain >= stage["plateau_patience"]:
+            progress.plateau *= stage["plateau_factor"]
+            progress.epochs_without_gain = 0
+
+    def _end_stage(self) -> None:
+        """Hand over to the next stage, with the averaged weights where the stage asks for that."""
+        progress, stage = self._progress, self._stage
+        if stage["average_last"]:
+            last = range(progress.epoch - min(stage["average_last"], stage["epochs"]), progress.epoch)
+            files = [self._weights(epoch + 1) for epoch in last]
+            checkpoints.average(files, self._judged)
+            self._renew_statistics()
+            judgement = self._keep_best(self.validation.judge(self.encoder))
+            row = {"epoch": progress.epoch, "stage": progress.stage + 1, "val_eer": judgement.eer}
+            progress.history.append(row | {"spread": judgement.spread})
+            print(f"mean of the last {len(files)} epochs: validation EER {100 * judgement.eer:.2f} %", flush=True)
+        elif stage["ema"]:
+            self._take_weights()  # a run that is resumed just here has not judged them yet
+        if stage["average_last"] or stage["ema"]:
+            self._model.set_weights(self._judged.get_weights())
+        progress.stage, progress.stage_step = progress.stage + 1, 0
+        checkpoints.write(self._checkpoint, self._model, progress)
+        for path in self.directory.glob("weights_*.npz"):
+            path.unlink()
+
+    def _weights(self, epoch: int) -> Path:
+        return self.directory / f"weights_{epoch:04d}.npz"
+
+    def _rate(self) -> float:
+        return float(keras.ops.convert_to_numpy(self._model.optimizer.learning_rate))
+
+    def _kept(self) -> str:
+        found = [path.name for path in (self.directory / "model.keras", self._checkpoint) if path.exists()]
+        return f"What was good before is kept in {self.directory}: {', '.join(found) or 'nothing yet'}"
+
+    def _print(self, row: dict) -> None:
+        print(
+            f"epoch {row['epoch']:3d}/{sum(stage['epochs'] for stage in self.stages)}  loss {row['loss']:.4f}  "
+            f"accuracy {row['accuracy']:.3f}  validation EER {100 * row['val_eer']:.2f} %  "
+            f"learning rate {row['learning_rate']:.2g}  {row['seconds']:.0f} s",
+            flush=True,
+        )

@@ -25,26 +25,26 @@ def offline(monkeypatch):
 
 
 def test_voxceleb_without_a_network_takes_what_the_corpora_state(offline, capsys):
-    told = forecast.forecast("voxceleb")
+    told = forecast.forecast("voxceleb_original_resnet34")
     assert told["archives"]["bytes"].sum() == 111_600_000_000
     assert set(told["archives"]["source"]) == {"stated"}
     stages = told["stages"].set_index("stage")
     assert stages.loc["01_download", "peak"] == 111_600_000_000
     # 2,794 hours of 16,000 samples a second, two bytes each
     assert stages.loc["02_prep", "peak"] - stages.loc["01_download", "peak"] == 2794 * 3600 * 32000
-    assert forecast.main(["voxceleb"]) == 1 or "enough" in capsys.readouterr().out
+    assert forecast.main(["voxceleb_original_resnet34"]) == 1 or "enough" in capsys.readouterr().out
     assert forecast.main(["voxceleba"]) == 2
 
 
 def test_removed_archives_and_flac_need_less(offline, monkeypatch, tmp_path):
     (tmp_path / "params").mkdir()
     text = (
-        (params._file("voxceleb"))
+        (params._file("voxceleb_original_resnet34"))
         .read_text()
         .replace("  workers: 8", "  workers: 8\n  remove_archives: true\n  encoding: flac")
     )
     (tmp_path / "params" / "lean.yaml").write_text(text)
-    plain = forecast.forecast("voxceleb")["stages"].set_index("stage")
+    plain = forecast.forecast("voxceleb_original_resnet34")["stages"].set_index("stage")
     monkeypatch.setenv("SV_PARAMS", str(tmp_path / "params"))
     lean = forecast.forecast("lean")["stages"].set_index("stage")
     assert lean.loc["02_prep", "after"] == lean.loc["02_prep", "peak"] - 111_600_000_000

@@ -4,12 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
 
-from sv_utils import encoder, params, paths, report
+from sv_utils import curves, encoder, params, paths, report, run
 
 TINY = """
 common:
@@ -26,6 +27,10 @@ train:
 04_train_contrastive: {}
 05_train_cosface: {}
 06_train_adacos: {}
+07_train_aam:
+  stages:
+    - {epochs: 1, steps_per_epoch: 2, crop_seconds: 1.0, average_last: 1, frozen: encoder}
+    - {epochs: 1, steps_per_epoch: 2, crop_seconds: 2.0, margin: 0.5}
 08_evaluate:
   replicates: 20
 09_report: {}
@@ -49,9 +54,9 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SV_OUTPUTS", str(root / "outputs"))
         patch.setenv("SV_PARAMS", str(root / "params"))
-        run = make("reproduce", "PROFILE=tiny")
-        assert run.returncode == 0, run.stdout + run.stderr
-        yield root / "outputs" / "tiny", run.stdout
+        ran = make("reproduce", "PROFILE=tiny")
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        yield root / "outputs" / "tiny", ran.stdout
 
 
 def test_each_stage_leaves_its_notebook_its_page_and_its_birth_certificate(made):
@@ -75,19 +80,19 @@ def test_no_notebook_wrote_to_stderr_or_showed_an_empty_figure(made):
 def test_results_hold_a_row_for_each_loss_and_its_untrained_encoder(made):
     results = pd.read_csv(made[0] / "results.csv", keep_default_na=False)
     assert list(results.columns) == report.COLUMNS
-    losses = ["adacos", "contrastive", "cosface", "softmax"]
+    losses = ["aam", "adacos", "contrastive", "cosface", "softmax"]
     plain = results[results["model"].isin([*losses, *(f"{loss} (untrained)" for loss in losses)])]
-    assert sorted(set(plain["loss"])) == [*losses[:3], "none", "softmax"]
+    assert sorted(set(plain["loss"])) == [*losses[:4], "none", "softmax"]
     assert (plain["n_speakers"] == 18).all() and (plain["n_target"] + plain["n_nontarget"] == 3060).all()
     assert (plain["eer_low"] < plain["eer"]).all() and (plain["eer"] < plain["eer_high"]).all()
     elsewhere = results[results["loss"] == "pretrained"]["model"].tolist()
     assert elsewhere == ["elsewhere", "elsewhere + AS-norm", "elsewhere + AS-norm + QMF"]
-    # The four untrained encoders are one and the same: same architecture, same seed.
+    # The untrained encoders are one and the same: same architecture, same seed.
     assert plain.loc[plain["loss"] == "none", "eer"].nunique() == 1
 
 
 def test_table_is_printed_with_what_the_corpus_is_not(made):
-    for loss in ("softmax", "contrastive", "cosface", "adacos"):
+    for loss in ("softmax", "contrastive", "cosface", "adacos", "aam"):
         assert f"| {loss} " in made[1]
     assert "one session" in made[1] and "3,060" in made[1]
 
@@ -106,3 +111,37 @@ def test_report_page_stands_alone(made):
 def test_model_left_is_an_encoder(made):
     model = encoder.load(made[0] / "06_train_adacos" / "model.keras")
     assert model.output_shape == (None, 8)
+
+
+def test_training_notebooks_of_the_modern_recipe_ran_both_stages(made):
+    log = pd.read_csv(made[0] / "07_train_aam" / "log.csv")
+    assert log["stage"].tolist() == [0, 1, 1, 2]
+    steps = pd.read_csv(made[0] / "07_train_aam" / "steps.csv")
+    assert steps["margin"].tolist() == pytest.approx([0] * 4)  # all before margin_start_epoch
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stage", ["07_train_sphereface2", "07_train_ge2e", "07_train_angular_prototypical"])
+def test_notebooks_of_further_losses_run(made, tmp_path, monkeypatch, stage):
+    text = TINY.replace("03_train_softmax: {}", f"03_train_softmax: {{}}\n{stage}: {{}}")
+    (tmp_path / "tiny.yaml").write_text(text)
+    monkeypatch.setenv("SV_PARAMS", str(tmp_path))
+    monkeypatch.setenv("SV_OUTPUTS", str(made[0].parent))
+    assert run.run_stage(stage, "tiny")
+    notebook = nbformat.read(made[0] / stage / f"{stage}.ipynb", 4)
+    assert not any(output.get("name") == "stderr" for cell in notebook.cells for output in cell.get("outputs", []))
+
+
+def test_expected_curves_are_taken_from_the_outputs_and_found_again(made, tmp_path, monkeypatch, capsys):
+    params_file = Path(os.environ["SV_PARAMS"]) / "tiny.yaml"
+    monkeypatch.setenv("SV_PARAMS", str(tmp_path))
+    (tmp_path / "tiny.yaml").write_text(params_file.read_text())
+    assert curves.expected("tiny", "06_train_adacos") is None
+    assert curves.main(["tiny"]) == 0
+    found = curves.expected("tiny", "06_train_adacos")
+    log = pd.read_csv(made[0] / "06_train_adacos" / "log.csv")
+    assert found["val_eer"].tolist() == pytest.approx(log["val_eer"].tolist(), rel=1e-4)
+    assert found["loss"].iloc[1:].tolist() == pytest.approx(log["loss"].iloc[1:].tolist(), rel=1e-4)
+    assert curves.expected("tiny", "07_train_ge2e") is None
+    monkeypatch.setenv("SV_OUTPUTS", str(tmp_path))
+    assert curves.main(["tiny"]) == 2 and "make reproduce PROFILE=tiny" in capsys.readouterr().err

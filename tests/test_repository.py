@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import inspect
 import re
 import subprocess
 import sys
@@ -11,19 +12,20 @@ from urllib.parse import unquote
 
 import nbformat
 import pytest
+import test_training
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from sv_utils import params, paths, provenance
+from sv_utils import augment, encoder, params, paths, provenance
 
 LAYERS = [  # from the ground up; a module imports from its own row or from those before it
     ["errors", "paths", "params", "provenance", "progress"],
     ["corpora", "archives", "download", "audio", "preparation", "store", "batches", "forecast"],
     ["encoder", "backbones", "losses", "features", "complexity", "augment", "pretrained"],
     ["scoring", "metrics", "trials", "breakdown"],
-    ["training"],
-    ["report", "plots", "published"],
+    ["training", "schedules", "checkpoints", "monitor", "distribution"],
+    ["report", "plots", "published", "curves"],
     ["run", "embed", "score", "verify", "card", "demo", "export", "bench"],
 ]
 ROW = {name: row for row, names in enumerate(LAYERS) for name in names}
@@ -142,9 +144,24 @@ def functions_lines(source: str) -> list[int]:
     return [node.end_lineno - node.lineno + 1 for node in functions]
 
 
+@pytest.mark.parametrize("name", [path.stem for path in NOTEBOOKS if "_train_" in path.stem])
+def test_a_training_notebook_declares_every_key_there_is(name):
+    declared = params.declared_parameters(name)
+    assert list(declared["architecture"]) == list(inspect.signature(encoder.build).parameters)
+    (stage,) = declared["stages"]
+    assert {key: value for key, value in stage["augmentation"].items() if isinstance(value, list)} == {
+        key: value for key, value in augment.OFF.items() if isinstance(value, list)
+    }
+    assert list(stage["augmentation"]) == list(augment.OFF)
+    margin = {"margin", "margin_start_epoch", "margin_end_epoch", "margin_growth"}
+    assert stage.keys() - margin == test_training.STAGE.keys() - margin
+    assert declared["engine"].keys() == test_training.ENGINE.keys()
+
+
 def test_the_notebooks_of_the_pipeline_exist():
     names = {path.stem for path in NOTEBOOKS}
-    trainings = {"03_train_softmax", "04_train_contrastive", "05_train_cosface", "06_train_adacos"}
+    trainings = {"03_train_softmax", "04_train_contrastive", "05_train_cosface", "06_train_adacos", "07_train_aam"}
+    trainings |= {"07_train_sphereface2", "07_train_ge2e", "07_train_angular_prototypical"}
     assert names >= {*params.FIRST, *trainings, *params.LAST}
 
 

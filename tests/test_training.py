@@ -1,8 +1,9 @@
-"""Training: resume after SIGKILL, selection by validation EER, the plateau, frozen normalisation, divergence."""
+"""Training: resume at the step after SIGKILL, selection by validation EER, averages, health, devices."""
 
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -12,24 +13,50 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sv_utils import encoder, training, trials
-from sv_utils.errors import WorkError
+from sv_utils import augment, checkpoints, encoder, features, monitor, schedules, training, trials
+from sv_utils.backbones import pooling
+from sv_utils.errors import RequestError, WorkError
 from sv_utils.losses.cosface import CosFaceHead
 
 STAGE = {
     "epochs": 2,
-    "steps_per_epoch": 2,
+    "steps_per_epoch": 3,
     "crop_seconds": 0.5,
+    "optimizer": "sgd",
     "learning_rate": 0.05,
     "momentum": 0.9,
     "nesterov": False,
     "weight_decay": 1e-3,
     "clip_norm": 0.0,
+    "schedule": "plateau",
+    "final_learning_rate": 0.0,
+    "warmup_epochs": 0.0,
     "plateau_factor": 0.5,
     "plateau_patience": 1,
-    "freeze_batch_normalization": False,
+    "margin": 0.2,
+    "margin_start_epoch": 0,
+    "margin_end_epoch": 1,
+    "margin_growth": "exponential",
+    "frozen": "none",
+    "ema": 0.0,
+    "average_last": 0,
+    "accumulate": 1,
+    "speeds": [1.0, 0.9],
+    "augmentation": augment.OFF | {"noise": 0.5, "telephone": 0.5},
 }
-STAGES = [STAGE, {**STAGE, "freeze_batch_normalization": True, "learning_rate": 0.01}]
+STAGES = [
+    STAGE | {"average_last": 2},
+    STAGE
+    | {"epochs": 1, "optimizer": "adamw", "learning_rate": 1e-3, "schedule": "cosine", "warmup_epochs": 1.0}
+    | {"frozen": "batch_normalization", "ema": 0.5, "margin_end_epoch": 0, "augmentation": augment.OFF},
+]
+ENGINE = {
+    "precision": "float32",
+    "distribution": "one",
+    "jit_compile": False,
+    "checkpoint_steps": 1,
+    "validate_steps": 2,
+}
 SPEAKERS, UTTERANCES, SAMPLES = 6, 4, 12_000
 
 
@@ -64,15 +91,30 @@ def prep(tmp_path_factory):
     return root
 
 
-def make(prep, directory, stages=STAGES):
+def small_encoder(channels=8, masks=True):
+    """The parts of an encoder that a training has to do with: masks that are drawn, normalisations, few weights."""
+    x = waveform = keras.Input((None,), name="waveform")
+    for layer in (features.LogMel(20), features.InstanceNormalization(variance=False)):
+        x = layer(x)
+    x = keras.layers.Reshape((-1, 20, 1))(features.SpecAugment(5, 3)(x) if masks else x)
+    for _ in range(2):
+        x = keras.layers.Conv2D(channels, 3, strides=2, use_bias=False)(x)
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.5)(x))
+    x = keras.layers.BatchNormalization(momentum=0.5)(keras.layers.Dense(8)(pooling.StatisticsPooling()(x)))
+    return keras.Model(waveform, encoder.UnitVectors(dtype="float32")(x), name="encoder")
+
+
+def make(prep, directory, stages=STAGES, **engine):
     """A small training on the prepared tones; SV_OUTPUTS must be `prep`."""
-    training.set_seed(5)
+    engine, training.RENEWAL_BATCHES = ENGINE | engine, 2
+    devices = training.start(5, engine)
     data = training.Data.read(prep)
-    model = encoder.build(backbone="resnet18", width=4, stem="imagenet", embedding_dim=8, n_mels=20)
-    head = CosFaceHead(len(data.speakers))
+    model = small_encoder()
+    crops = data.crops(stages, batch_size=8, seed=5)
+    head = CosFaceHead(crops[0].n_classes)
     directory.mkdir(exist_ok=True)
     accuracy = keras.metrics.sparse_categorical_accuracy
-    return training.Training(model, head, data.crops(8, seed=5), data.validation, directory, stages, accuracy)
+    return training.Training(model, head, crops, data.validation, directory, stages, accuracy, devices, engine)
 
 
 def variables(directory):
@@ -89,68 +131,71 @@ def uninterrupted(prep, tmp_path_factory):
     return directory, model, history, steps
 
 
-def test_history_begins_with_the_untrained_encoder_and_covers_both_stages(uninterrupted):
+def test_history_begins_with_the_untrained_encoder_and_covers_all_stages(uninterrupted):
     directory, _, history, steps = uninterrupted
-    assert history["epoch"].tolist() == [0, 1, 2, 3, 4]
-    assert history["stage"].tolist() == [0, 1, 1, 2, 2]
-    assert history["val_eer"].between(0, 1).all() and history["loss"].iloc[1:].gt(0).all()
-    assert steps["step"].tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert history["epoch"].tolist() == [0, 1, 2, 2, 3]  # the second 2 is the average
+    assert history["stage"].tolist() == [0, 1, 1, 1, 2]
+    assert history["val_eer"].between(0, 1).all() and history["loss"].iloc[[1, 2, 4]].gt(0).all()
+    losses = steps.dropna(subset="loss")
+    assert losses["step"].tolist() == list(range(1, 10))
+    assert losses["margin"].tolist() == pytest.approx([0, 0.18, 0.198, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2], abs=1e-6)
+    assert losses["learning_rate"].tolist() == pytest.approx([0.05] * 6 + [1e-3 / 3, 2 / 3 * 5e-4, 0], abs=1e-8)
+    assert steps.dropna(subset="val_eer")["step"].tolist() == [2, 4, 8]  # within the epochs, every 2 steps
+    mean = losses["loss"].iloc[:3].mean()
+    assert history["loss"].iloc[1] == pytest.approx(mean)
     assert pd.read_csv(directory / "log.csv")["val_eer"].tolist() == pytest.approx(history["val_eer"].tolist())
-    assert list((directory / "tensorboard").rglob("events*"))
+
+
+def test_tensorboard_has_curves_and_histograms(uninterrupted):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(uninterrupted[0] / "tensorboard"))
+    events.Reload()
+    tags = set(events.Tags()["tensors"])
+    wanted = {"step/loss", "step/margin", "epoch/loss", "validation/EER", "validation/spread"}
+    assert tags >= wanted | {"scores/target", "scores/non-target"}
 
 
 def test_model_kept_is_the_best_by_validation_eer(uninterrupted, prep, monkeypatch):
     monkeypatch.setenv("SV_OUTPUTS", str(prep))
-    directory, _, history, _ = uninterrupted
+    directory, _, history, steps = uninterrupted
     validation = training.Data.read(prep).validation
     kept = validation.eer(encoder.load(directory / "model.keras"))
-    assert kept == history["val_eer"].iloc[1:].min()
+    assert kept == min(history["val_eer"].iloc[1:].min(), steps["val_eer"].min())
     assert validation.eer(encoder.load(directory / "initial.keras")) == history["val_eer"].iloc[0]
 
 
-def test_second_stage_leaves_all_normalisations_but_the_last_as_they_were(prep, tmp_path, monkeypatch):
-    monkeypatch.setenv("SV_OUTPUTS", str(prep))
-    stage = {**STAGE, "epochs": 1, "freeze_batch_normalization": True}
-    run = make(prep, tmp_path / "frozen", [stage])
-    layers = [layer for layer in run.encoder.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    before = [[weight.copy() for weight in layer.get_weights()] for layer in layers]
-    run.run()
-    same = [all(map(np.array_equal, old, layer.get_weights())) for old, layer in zip(before, layers)]
-    assert same == [True] * (len(layers) - 1) + [False]
-
-
 KILLED = """
-    import os, signal, sys
+    import os, random, signal, sys, threading, time
     from pathlib import Path
     sys.path.insert(0, sys.argv[3])
     import test_training
-    from sv_utils import training
-    write = training.write_checkpoint
+    from sv_utils import checkpoints
+    step, delay, write = int(sys.argv[4]), float(sys.argv[5]), checkpoints.write
+    def die():
+        time.sleep(delay)
+        os.kill(os.getpid(), signal.SIGKILL)
     def write_and_die(path, model, progress):
+        if progress.step >= step:
+            threading.Thread(target=die).start()
         write(path, model, progress)
-        if progress.epoch == int(sys.argv[4]):
-            os.kill(os.getpid(), signal.SIGKILL)
-    training.write_checkpoint = write_and_die
+        if progress.step >= step + 2:
+            time.sleep(60)  # until death comes
+    checkpoints.write = write_and_die
     test_training.make(Path(sys.argv[1]), Path(sys.argv[2])).run()
 """
 
 
-@pytest.mark.parametrize("epoch", [1, 2])  # in the middle of the first stage, and between the stages
-def test_resume_after_sigkill_ends_where_the_uninterrupted_run_ends(uninterrupted, prep, tmp_path, monkeypatch, epoch):
-    monkeypatch.setenv("SV_OUTPUTS", str(prep))
-    directory = tmp_path / "killed"
-    script = [
-        sys.executable,
-        "-c",
-        textwrap.dedent(KILLED),
-        str(prep),
-        str(directory),
-        os.path.dirname(__file__),
-        str(epoch),
-    ]
-    assert subprocess.run(script, capture_output=True).returncode == -signal.SIGKILL
-    assert training.read_progress(directory / "checkpoint.npz").epoch == epoch
-    _, history, _ = make(prep, directory).run()
+def kill_and_resume(prep, directory, points):
+    """Train in processes that die at these (step, seconds after it) one after the other, and end the training here."""
+    for step, delay in points:
+        command = [sys.executable, "-c", textwrap.dedent(KILLED), str(prep), str(directory)]
+        line = [*command, os.path.dirname(__file__), str(step), str(delay)]
+        assert subprocess.run(line, capture_output=True).returncode == -signal.SIGKILL
+    return make(prep, directory).run()
+
+
+def assert_same_end(uninterrupted, directory, history):
     expected, reached = variables(uninterrupted[0]), variables(directory)
     assert expected.keys() == reached.keys()
     for name in expected:
@@ -159,54 +204,220 @@ def test_resume_after_sigkill_ends_where_the_uninterrupted_run_ends(uninterrupte
     pd.testing.assert_frame_equal(history[columns], uninterrupted[2][columns])
 
 
+def test_resume_after_sigkill_ends_where_the_uninterrupted_run_ends(uninterrupted, prep, tmp_path, monkeypatch):
+    monkeypatch.setenv("SV_OUTPUTS", str(prep))
+    rng = np.random.default_rng()  # other delays each time; within an epoch, and at the end of each stage
+    points = [(step, rng.uniform(0, 0.05)) for step in (2, 6, 9)]
+    _, history, _ = kill_and_resume(prep, tmp_path / "killed", points)
+    assert_same_end(uninterrupted, tmp_path / "killed", history)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(12))
+def test_resume_after_sigkill_at_any_point(uninterrupted, prep, tmp_path, monkeypatch, seed):
+    monkeypatch.setenv("SV_OUTPUTS", str(prep))
+    rng = np.random.default_rng(seed)
+    point = (int(rng.integers(1, 10)), rng.uniform(0, 0.3))
+    _, history, _ = kill_and_resume(prep, tmp_path / "killed", [point])
+    assert_same_end(uninterrupted, tmp_path / "killed", history)
+
+
 def test_finished_training_runs_nothing_again(uninterrupted, prep, monkeypatch, capsys):
     monkeypatch.setenv("SV_OUTPUTS", str(prep))
     before = variables(uninterrupted[0])
-    make(prep, uninterrupted[0]).run()
-    assert "resumes after epoch 4" in capsys.readouterr().out
+    model, _, _ = make(prep, uninterrupted[0]).run()
+    assert "resumes after epoch 3, step 9" in capsys.readouterr().out
     after = variables(uninterrupted[0])
     assert all(np.array_equal(before[name], after[name]) for name in before)
+    assert all(map(np.array_equal, model.get_weights(), uninterrupted[1].get_weights()))
 
 
-class Rate:
-    """An optimizer and a model, as far as the plateau needs them."""
-
-    learning_rate = 0.1
-    encoder = None
-
-    @property
-    def optimizer(self):
-        return self
-
-
-@pytest.mark.parametrize(
-    ("eers", "patience", "rates"),
-    [
-        ([0.3, 0.2, 0.25, 0.21, 0.1], 2, [0.1, 0.1, 0.1, 0.05, 0.05]),
-        ([0.3, 0.3, 0.3, 0.3], 1, [0.1, 0.05, 0.025, 0.0125]),
-        ([0.4, 0.3, 0.2], 1, [0.1, 0.1, 0.1]),
-    ],
-)
-def test_learning_rate_falls_after_epochs_without_gain(monkeypatch, tmp_path, eers, patience, rates):
-    monkeypatch.setattr(training, "save", lambda *_: None)
-    stage = {**STAGE, "plateau_patience": patience}
-    judge = training.Judge(None, training.Progress(), stage, tmp_path / "model.keras", len(eers))
-    model = Rate()
-    judge.set_model(model)
-    seen = []
-    for eer in eers:
-        judge._lower_on_plateau(eer)
-        seen.append(model.learning_rate)
-    assert seen == pytest.approx(rates)
-
-
-def test_loss_that_is_not_finite_stops_with_the_mend(prep, tmp_path, monkeypatch):
+def test_checkpoint_of_another_model_is_refused(uninterrupted, prep, tmp_path, monkeypatch):
     monkeypatch.setenv("SV_OUTPUTS", str(prep))
-    with pytest.raises(WorkError, match="lower the learning_rate"):
-        make(prep, tmp_path / "wild", [{**STAGE, "learning_rate": float("inf")}]).run()
+    other = make(prep, tmp_path / "other")
+    (tmp_path / "other" / "checkpoint.npz").write_bytes((uninterrupted[0] / "checkpoint.npz").read_bytes())
+    other.encoder = small_encoder(channels=4)
+    with pytest.raises(RequestError, match="checkpoint of another model; remove it"):
+        other.run()
 
 
 def test_checkpoint_is_one_file_with_json_progress(uninterrupted):
     with np.load(uninterrupted[0] / "checkpoint.npz") as arrays:
         progress = json.loads(str(arrays["progress"]))
-    assert progress["epoch"] == 4 and progress["step"] == 8 and len(progress["history"]) == 5
+    assert (progress["stage"], progress["stage_step"], progress["epoch"], progress["step"]) == (2, 0, 3, 9)
+    assert len(progress["history"]) == 5 and not list(uninterrupted[0].glob("weights_*"))
+
+
+def test_frozen_normalisations_stay_as_they_were_and_the_moving_average_is_what_is_judged(prep, tmp_path, monkeypatch):
+    monkeypatch.setenv("SV_OUTPUTS", str(prep))
+    stage = STAGE | {"epochs": 1, "frozen": "batch_normalization", "ema": 0.5}
+    run = make(prep, tmp_path / "frozen", [stage])
+    layers = schedules.normalizations(run.encoder)
+    before = [[weight.copy() for weight in layer.get_weights()] for layer in layers]
+    seen, copy = [], checkpoints.copy_weights
+
+    def copy_and_note(model, target):
+        seen.append(keras.ops.convert_to_numpy(model.head.weight))
+        copy(model, target)
+
+    monkeypatch.setattr(checkpoints, "copy_weights", copy_and_note)
+    monkeypatch.setattr(training, "RENEWAL_BATCHES", 2)
+    model, _, _ = run_each_step(run)
+    same = [all(map(np.array_equal, old, layer.get_weights())) for old, layer in zip(before, layers)]
+    assert same == [True] * (len(layers) - 1) + [False]
+    average = seen[0]
+    for weights in seen[1:]:
+        average = 0.5 * average + 0.5 * weights
+    np.testing.assert_allclose(model.head.weight, average, rtol=1e-5)
+    assert np.abs(average - seen[-1]).max() > 1e-4
+
+
+def run_each_step(run):
+    """Run a training that is judged after every step."""
+    run.engine = run.engine | {"validate_steps": 1}
+    return run.run()
+
+
+def test_learning_rate_falls_after_epochs_without_gain(tmp_path):
+    run = training.Training(None, None, [], None, tmp_path, [STAGE | {"plateau_patience": 2}], None, None, ENGINE)
+    run._progress, seen = checkpoints.Progress(), []
+    for eer in (0.3, 0.2, 0.25, 0.21, 0.1, 0.1, 0.1):
+        run._lower_on_plateau(eer)
+        seen.append(run._progress.plateau)
+    assert seen == [1, 1, 1, 0.5, 0.5, 0.5, 0.25]
+
+
+def test_loss_that_is_not_finite_stops_with_cause_and_mend_and_keeps_what_was_good(prep, tmp_path, monkeypatch):
+    monkeypatch.setenv("SV_OUTPUTS", str(prep))
+    wild = STAGE | {"learning_rate": float("inf"), "epochs": 1, "steps_per_epoch": 3}
+    run = make(prep, tmp_path / "wild", [STAGE | {"epochs": 1, "steps_per_epoch": 1}, wild])
+    with pytest.raises(
+        WorkError, match=r"embeddings are not finite after step 2: .*lower the learning_rate .*set clip_norm"
+    ) as caught:
+        run.run()
+    assert "model.keras, checkpoint.npz" in str(caught.value)
+    wild_run = make(prep, tmp_path / "wild", run.stages, validate_steps=0)
+    with pytest.raises(WorkError, match=r"loss is nan in step 3: the loss had"):
+        wild_run.run()
+    assert checkpoints.read_progress(tmp_path / "wild" / "checkpoint.npz").step >= 1
+    validation = training.Data.read(prep).validation
+    assert np.isfinite(validation.eer(encoder.load(tmp_path / "wild" / "model.keras")))
+
+
+def test_waveforms_that_are_not_finite_are_told_from_a_diverging_training():
+    waveforms = np.full((2, 100), np.nan)
+    assert "look at the augmentation" in monitor.why_not_finite(waveforms, STAGE, 0.1, [])
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-6])
+def test_collapsed_embeddings_stop_with_a_diagnosis(noise):
+    embeddings = np.ones((8, 4)) / 2 + noise * np.random.default_rng(0).normal(size=(8, 4))
+    cosines = np.sum(embeddings[:4] * embeddings[4:], axis=1)
+    judgement = monitor.Judgement(cosines[:2], cosines[2:], monitor.spread(embeddings))
+    with pytest.raises(WorkError, match=r"collapsed.*learning_rate is too high.*kept here"):
+        judgement.raise_if_collapsed("kept here")
+
+
+def test_spread_of_unit_vectors():
+    assert monitor.spread(np.eye(3)) == pytest.approx(2 / 3)
+    assert monitor.spread(np.tile([0.6, 0.8], (5, 1))) == pytest.approx(0)
+
+
+def test_engine_names_that_do_not_exist_are_refused():
+    with pytest.raises(RequestError, match=r"engine.precision: there is no 'float16' \(did you mean"):
+        training.start(1, ENGINE | {"precision": "float16"})
+    with pytest.raises(RequestError, match=r"distribution: there is no 'mirror' \(did you mean 'mirrored'"):
+        training.start(1, ENGINE | {"distribution": "mirror"})
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains_with_weights_in_float32(prep, tmp_path, monkeypatch, precision):
+    monkeypatch.setenv("SV_OUTPUTS", str(prep))
+    try:
+        run = make(prep, tmp_path / "mixed", [STAGE | {"epochs": 1}], precision=precision)
+        _, history, _ = run.run()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    kernels = [layer for layer in run.encoder._flatten_layers() if isinstance(layer, keras.layers.Conv2D)]
+    assert {layer.compute_dtype for layer in kernels} == {precision.removeprefix("mixed_")}
+    assert {str(weight.dtype) for layer in kernels for weight in layer.weights} == {"float32"}
+    assert np.isfinite(history["loss"].iloc[1])
+    scaled = isinstance(run._model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scaled == (precision == "mixed_float16")
+
+
+def test_a_trained_encoder_can_be_gone_on_from(uninterrupted):
+    path = uninterrupted[0] / "model.keras"
+    model = training.make_encoder(str(path), {})
+    assert all(map(np.array_equal, model.get_weights(), encoder.load(path).get_weights()))
+    with pytest.raises(RequestError, match=r"nowhere\.keras"):
+        training.make_encoder("nowhere.keras", {})
+
+
+WORKER = """
+    import sys
+    from pathlib import Path
+    sys.path.insert(0, sys.argv[1])
+    import test_training
+    if sys.argv[4] == "mirrored":
+        import tensorflow as tf
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+        tf.distribute.MirroredStrategy = lambda make=tf.distribute.MirroredStrategy: make(["CPU:0", "CPU:1"])
+    test_training.shared(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]).run()
+"""
+
+
+def shared(prep, directory, distribution):
+    """A training for one or more devices; without masks, which each device draws for itself."""
+    stage = STAGE | {"epochs": 1, "steps_per_epoch": 4, "learning_rate": 0.01, "ema": 0.5}
+    run = make(prep, directory, [stage], distribution=distribution, validate_steps=0, checkpoint_steps=0)
+    run.encoder = small_encoder(masks=False)
+    return run
+
+
+def start_worker(prep, directory, distribution, **environment):
+    line = [sys.executable, "-c", textwrap.dedent(WORKER), os.path.dirname(__file__), str(prep), str(directory)]
+    options = {"env": os.environ | environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([*line, distribution], **options)
+
+
+def assert_same_losses(one, *others):
+    losses = pd.read_csv(one / "steps.csv")["loss"]
+    assert len(losses) == 4 and losses.nunique() == 4
+    for other in others:
+        np.testing.assert_allclose(pd.read_csv(other / "steps.csv")["loss"], losses, rtol=1e-3)
+
+
+def test_two_workers_train_as_one_does_on_the_whole_batch(prep, tmp_path, monkeypatch):
+    monkeypatch.setenv("SV_OUTPUTS", str(prep))
+    with socket.socket() as first, socket.socket() as second:
+        first.bind(("127.0.0.1", 0)), second.bind(("127.0.0.1", 0))
+        hosts = [f"127.0.0.1:{one.getsockname()[1]}" for one in (first, second)]
+    running = []
+    for i in (0, 1):
+        cluster = {"cluster": {"worker": hosts}, "task": {"type": "worker", "index": i}}
+        running.append(start_worker(prep, tmp_path / f"worker{i}", "multi_worker", TF_CONFIG=json.dumps(cluster)))
+    shared(prep, tmp_path / "one", "one").run()
+    for process in running:
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said[-2000:]
+    assert_same_losses(tmp_path / "one", tmp_path / "worker0", tmp_path / "worker1")
+    one, other = (variables(tmp_path / f"worker{i}") for i in (0, 1))
+    assert all(np.array_equal(one[name], other[name]) for name in one if name.startswith("model_"))
+
+
+@pytest.mark.long
+def test_two_devices_of_one_machine_train_as_one_does(prep, tmp_path, monkeypatch):
+    monkeypatch.setenv("SV_OUTPUTS", str(prep))
+    process = start_worker(prep, tmp_path / "mirrored", "mirrored")
+    shared(prep, tmp_path / "one", "one").run()
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said[-2000:]
+    assert_same_losses(tmp_path / "one", tmp_path / "mirrored")
+
+
+def test_multi_worker_without_its_cluster_is_refused(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(RequestError, match=r"needs \$TF_CONFIG"):
+        training.start(1, ENGINE | {"distribution": "multi_worker"})
