@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from sv_utils import encoder, features
+from sv_utils import embedding, encoder, features
 from sv_utils.backbones.mobilenet import mobilenet_v2
 from sv_utils.backbones.pooling import AttentivePooling, AveragePooling, StatisticsPooling
 from sv_utils.backbones.resnet import ResNet, convolution, squeeze_excitation
@@ -183,7 +183,7 @@ def test_short_utterances_repeat(tiny):
 
 
 def test_long_utterances_are_the_mean_of_their_parts(tiny, monkeypatch):
-    monkeypatch.setattr(encoder, "LONGEST", 16000)
+    monkeypatch.setattr(embedding, "LONGEST", 16000)
     (long,) = speech(40000)  # three parts of 13333 samples, 83 whole frames of each
     parts = np.stack([long[start : start + 13280] for start in (0, 13333, 26666)]).astype("float32") / 32768
     mean = np.asarray(tiny(parts)).mean(axis=0)
