@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from . import corpora, download, metrics, preparation, pretrained, scoring, store, trials
+from .embedding import embed
 from .errors import command
 from .paths import replace_on_success
 
@@ -64,7 +65,7 @@ def measure(model, corpus: str = "mini") -> dict:
 
 def _scores(model, folder: Path, table, pairs: trials.Trials) -> np.ndarray:
     speech = store.Speech(table, folder)
-    embeddings = pretrained.embed(model, speech.samples, speech.waveform)
+    embeddings = embed(model, speech.samples, speech.waveform)
     return scoring.cosine(embeddings, *trials.rows(pairs, table["id"]))
 
 

@@ -53,7 +53,7 @@ def build(embedding_dim: int = 192) -> keras.Model:
 
 
 def _over_frequency(x):
-    """Features [shape=(batch, frames, 80, 1)] → [shape=(batch, frames, 1, 320)]: an eighth of the bands, 32 channels."""
+    """Features [shape=(batch, frames, 80, 1)] → [shape=(batch, frames, 1, 320)]: 1/8 of the bands, 32 channels."""
     x = _activated(_convolution(x, 1, "head.conv1"), "head.bn1")
     for stage in ("head.layer1", "head.layer2"):
         for block, stride in ((f"{stage}.0", 2), (f"{stage}.1", 1)):
