@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import corpora, download, metrics, preparation, pretrained, scoring, store, trials
+from . import breakdown, corpora, download, metrics, preparation, pretrained, scoring, store, trials
 from .embedding import embed
 from .errors import command
 from .paths import replace_on_success
@@ -36,8 +36,8 @@ def measure(model, corpus: str = "mini") -> dict:
     Returns
     -------
     dict
-        ``calibration`` (fields of `scoring.Calibration`), ``operating_point`` (equal error of the dev trials, with the
-        error rates at that threshold on the list), ``measured`` (figures of `metrics.evaluate` on the list), ``scores``
+        ``calibration`` (fields of `scoring.Calibration`), ``operating_points`` (of
+        `breakdown.decision_points`), ``measured`` (figures of `metrics.evaluate` on the list), ``scores``
         (the list's cosines, sorted: ``target``, ``nontarget``).
     """
     voices = corpora.get(corpus)
@@ -47,15 +47,14 @@ def measure(model, corpus: str = "mini") -> dict:
     dev_trials, test_trials = trials.make(dev["id"], *DEV_TRIALS, SEED), trials.read(voices.list_path(corpus))
     dev, test = (_scores(model, folder, *pair) for pair in ((dev, dev_trials), (test, test_trials)))
     calibration = scoring.fit_calibration(dev, dev_trials.labels)
-    threshold = metrics.eer(dev[dev_trials.labels == 1], dev[dev_trials.labels == 0])[1]
     speakers = trials.speakers(test_trials)
     figures = metrics.evaluate(test, test_trials.labels, *speakers, log_likelihood_ratios=calibration(test), seed=SEED)
-    point = {"name": "equal error", "threshold": threshold, "threshold_from": f"dev voices of {corpus}", "list": corpus}
-    point |= {name: figures[name] for name in ("n_speakers", "n_target", "n_nontarget")}
-    point |= _rates(test >= threshold, test_trials.labels, speakers, figures["n_speakers"])
+    origin = {"threshold_from": f"dev voices of {corpus}", "list": corpus}
+    dev = dev, dev_trials.labels
+    points = breakdown.decision_points(dev, test, test_trials.labels, speakers, origin, SEED, REPLICATES)
     return {
         "calibration": asdict(calibration) | {"features": ["cosine"]},
-        "operating_point": point,
+        "operating_points": points,
         "measured": {"list": corpus, **figures, "note": voices.session_note},
         "scores": {
             kind: np.sort(test[test_trials.labels == label]) for kind, label in (("target", 1), ("nontarget", 0))
@@ -67,18 +66,6 @@ def _scores(model, folder: Path, table, pairs: trials.Trials) -> np.ndarray:
     speech = store.Speech(table, folder)
     embeddings = embed(model, speech.samples, speech.waveform)
     return scoring.cosine(embeddings, *trials.rows(pairs, table["id"]))
-
-
-def _rates(accepted: np.ndarray, labels: np.ndarray, speakers, n_speakers: int) -> dict:
-    """False acceptance and miss with 95 % intervals over speakers, of decisions instead of scores."""
-    found = {}
-    for name, kind, pick in (("false_accept", 0, lambda p_fa, _: p_fa[1]), ("miss", 1, lambda _, p_miss: p_miss[1])):
-        rate = float(np.mean(accepted[labels == kind] != kind))
-        options = {"replicates": REPLICATES, "seed": SEED, "statistic": pick}
-        resampled = metrics.speaker_bootstrap(accepted.astype(float), labels, *speakers, **options)
-        interval = metrics.rate_interval(rate, resampled, n_speakers, int(np.sum(labels == kind)))
-        found[name] = [rate, *interval]
-    return found
 
 
 @command

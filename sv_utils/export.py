@@ -8,7 +8,6 @@ found.
 
 import argparse
 import contextlib
-import hashlib
 import importlib.util
 import json
 import os
@@ -23,6 +22,7 @@ import numpy as np
 from . import audio, corpora, download, embed, embedding, metrics, pretrained, scoring, trials
 from .errors import RequestError, WorkError, command
 from .paths import replace_on_success
+from .pretrained import exported
 
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite"}
 NEEDS = {"onnx": ("onnx", "onnxruntime", "tf2onnx"), "litert": ("ai_edge_litert",)}
@@ -38,7 +38,7 @@ def export(
     int8: bool = False,
     trial_list: str | os.PathLike | None = None,
     root: str | os.PathLike | None = None,
-) -> dict:
+) -> tuple[Path, dict]:
     """
     Write an encoder as ONNX or LiteRT file.
 
@@ -57,7 +57,8 @@ def export(
 
     Returns
     -------
-    dict
+    file : Path
+    found : dict
         ``source, sha256`` (of the Keras file), ``format, int8, megabytes``, and what the check found: ``cosine`` (the
         least of the checked recordings) and for int8 ``list, n_speakers, n_trials, eer`` of both, and ``eer_change``
         as [change, low, high] of its 95 % interval over speakers.
@@ -83,43 +84,21 @@ def export(
     if out.suffix != SUFFIXES[to]:
         raise RequestError(f"{out}: a file of {to} ends in {SUFFIXES[to]}; name it so")
     with replace_on_success(out) as temporary:
-        (_write_onnx if to == "onnx" else _write_litert)(encoder, temporary, int8)
+        try:
+            (_write_onnx if to == "onnx" else _write_litert)(encoder, temporary, int8)
+        except Exception as error:  # the converters raise many kinds
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise WorkError(f"{source} cannot be converted to {to} ({reason}); try the other format") from error
         written = pretrained.load(temporary)
-        found = {"source": os.fspath(model), "sha256": sha256(source), "format": to, "int8": int8}
+        found = {"source": os.fspath(model), "sha256": exported.sha256(source), "format": to, "int8": int8}
         found["megabytes"] = round(temporary.stat().st_size / 1e6, 2)
         found["cosine"] = _least_cosine(encoder, written)
         if int8:
             found |= _compared(encoder, written, trial_list, root)
         _refuse(out, found)
-        with replace_on_success(_record(out)) as record:
+        with replace_on_success(exported.record(out)) as record:
             record.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-    return found
-
-
-def sha256(file: Path) -> str:
-    """Checksum of a file [hex]."""
-    with open(file, "rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def fast_form(source: Path) -> Path | None:
-    """
-    Find the LiteRT file beside a Keras file, which loads and runs without TensorFlow.
-
-    Returns
-    -------
-    Path or None
-        None where there is none, it was made of another state of the Keras file, or LiteRT is not installed.
-    """
-    file = source.with_suffix(SUFFIXES["litert"])
-    if not file.is_file() or not _record(file).is_file() or importlib.util.find_spec(NEEDS["litert"][0]) is None:
-        return None
-    made_of = json.loads(_record(file).read_text("utf-8"))
-    return file if made_of["sha256"] == sha256(source) and not made_of["int8"] else None
-
-
-def _record(out: Path) -> Path:
-    return out.with_name(out.name + ".json")
+    return out, found
 
 
 def _signature():
@@ -186,10 +165,8 @@ def _exact_front_end() -> Iterator[None]:
 
 
 def _speech() -> list[np.ndarray]:
-    """Real speech of the embedded corpus, a piece of each of `LENGTHS`, and some beyond full scale's rounding."""
-    corpus = corpora.get("mini")
-    parts = [corpus.bundled / file for file, _ in corpus.remotes[1].parts]
-    with zipfile.ZipFile(download.open_parts(parts)) as archive:
+    """Real speech of the embedded corpus: twelve voices, a piece of each of `LENGTHS` of each."""
+    with _test_voices() as archive:
         names = sorted(name for name in archive.namelist() if name.endswith(".wav"))
         voices = [audio.decode(archive.read(name)).samples for name in names[:: len(names) // 12][:12]]
     return [np.resize(voice, length) for voice in voices for length in LENGTHS]
@@ -205,19 +182,17 @@ def _compared(encoder, written, trial_list, root) -> dict:
     """EER of both on a list, and how much they differ."""
     with contextlib.ExitStack() as stack:
         if trial_list is None:
-            corpus = corpora.get("mini")
-            trial_list = corpus.list_path("mini")
-            root = stack.enter_context(tempfile.TemporaryDirectory(prefix="sv_utils"))
-            _unpack(corpus, Path(root))
+            trial_list = corpora.get("mini").list_path("mini")
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sv_utils"))
+            stack.enter_context(_test_voices()).extractall(folder)  # our own archive, with plain names
+            root = Path(folder, "wav")
         pairs = trials.read(trial_list)
         sides = trials.speakers(pairs)
         if pairs.labels is None or sides is None:
             raise RequestError(f"{trial_list}: labels, and ids that begin with the speaker, are needed to judge int8")
         names = sorted({*pairs.enrol.tolist(), *pairs.test.tolist()})
         rows = trials.rows(pairs, names)
-        scores = [
-            scoring.cosine(embed.embed_files(model, root or ".", names), *rows) for model in (written, encoder)
-        ]
+        scores = [scoring.cosine(embed.embed_files(model, root or ".", names), *rows) for model in (written, encoder)]
     same = pairs.labels == 1
     change = metrics.compare(*scores, pairs.labels, *sides)
     return {
@@ -229,14 +204,9 @@ def _compared(encoder, written, trial_list, root) -> dict:
     }
 
 
-def _unpack(corpus, root: Path) -> None:
-    parts = [corpus.bundled / file for file, _ in corpus.remotes[1].parts]
-    with zipfile.ZipFile(download.open_parts(parts)) as archive:
-        for member in archive.infolist():
-            if not member.is_dir():
-                target = root / member.filename.partition("/")[2]
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(archive.read(member))
+def _test_voices() -> zipfile.ZipFile:
+    corpus = corpora.get("mini")
+    return zipfile.ZipFile(download.open_parts([corpus.bundled / file for file, _ in corpus.remotes[1].parts]))
 
 
 def _refuse(out: Path, found: dict) -> None:
@@ -255,7 +225,9 @@ def _refuse(out: Path, found: dict) -> None:
 
 def text(out: Path, found: dict) -> str:
     """Say what `export` found in words."""
-    lines = [f"{out}: {found['megabytes']:.1f} MB, least cosine with the Keras model's embeddings {found['cosine']:.6f}"]
+    lines = [
+        f"{out}: {found['megabytes']:.1f} MB, least cosine with the Keras model's embeddings {found['cosine']:.6f}"
+    ]
     if found["int8"]:
         change, low, high = (100 * value for value in found["eer_change"])
         lines.append(
@@ -276,8 +248,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--list", help="trials that int8 is judged on (default: those of the corpus mini)")
     parser.add_argument("--root", help="folder that the list's names start from")
     arguments = parser.parse_args(argv)
-    found = export(arguments.model, arguments.to, arguments.out, arguments.int8, arguments.list, arguments.root)
-    print(text(Path(arguments.out or "beside the model"), found))
+    out, found = export(arguments.model, arguments.to, arguments.out, arguments.int8, arguments.list, arguments.root)
+    print(text(out, found))
 
 
 if __name__ == "__main__":

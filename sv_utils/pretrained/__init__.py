@@ -5,7 +5,6 @@ A published encoder's ``.json`` beside this file is its card: what it was traine
 `sv_utils.pretrained.measure` found of it.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -21,6 +20,7 @@ import numpy as np
 from .. import paths
 from ..errors import RequestError, WorkError, nearest
 from .exported import RUNTIMES, Exported
+from .exported import sha256 as sha256_of
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,20 @@ def _address(name: str) -> str | None:
     return name if name.startswith(("http://", "https://")) else None
 
 
+def fingerprint(name: str | os.PathLike) -> str:
+    """
+    Tell what an encoder's vectors come from: encoders of one fingerprint give the same.
+
+    Returns
+    -------
+    str
+        For a published encoder the checksum of the original weights' package and our revision, for a file its own.
+    """
+    if name in PUBLISHED:
+        return f"{PUBLISHED[name].sha256}.{PUBLISHED[name].revision}"
+    return sha256_of(locate(name))
+
+
 def card(name: str) -> dict:
     """Read what is known of a published encoder: data, licence, calibration, error rates with lists and intervals."""
     return json.loads(Path(__file__).with_name(f"{name}.json").read_text("utf-8"))
@@ -184,7 +198,6 @@ def _suffix(file: Path) -> str:
 
 
 def _check(file: Path, sha256: str, source: str) -> None:
-    with open(file, "rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()
+    found = sha256_of(file)
     if found != sha256.lower():
         raise RequestError(f"{source} has the sha256 {found} instead of {sha256}; it is another file, do not use it")

@@ -1,5 +1,8 @@
 """Encoders in other formats than Keras's, run by ONNX Runtime or LiteRT: neither Keras nor TensorFlow is imported."""
 
+import hashlib
+import importlib.util
+import json
 import math
 import os
 from pathlib import Path
@@ -66,6 +69,38 @@ class Exported:
     def count_params() -> float:
         """NaN: the formats do not tell weights from other constants."""
         return math.nan
+
+
+def sha256(file: str | os.PathLike) -> str:
+    """Checksum of a file [hex]."""
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def record(file: Path) -> Path:
+    """Where it stands what an exported file was made of."""
+    return file.with_name(file.name + ".json")
+
+
+def can_be_fast() -> bool:
+    """Whether LiteRT is installed."""
+    return importlib.util.find_spec("ai_edge_litert") is not None
+
+
+def fast_form(source: Path) -> Path | None:
+    """
+    Find the LiteRT file beside a Keras file, which loads and runs without TensorFlow.
+
+    Returns
+    -------
+    Path or None
+        None where there is none, it was made of another state of the Keras file, or LiteRT is not installed.
+    """
+    file = source.with_suffix(".tflite")
+    if not (source.suffix == ".keras" and file.is_file() and record(file).is_file() and can_be_fast()):
+        return None
+    made_of = json.loads(record(file).read_text("utf-8"))
+    return file if made_of["sha256"] == sha256(source) and not made_of["int8"] else None
 
 
 class _OnnxRunner:
