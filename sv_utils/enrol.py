@@ -186,6 +186,7 @@ def enrol(
         warnings += [f"{os.fspath(file)}: {text}" for text in described["warnings"]]
         sounds.append(sound.samples)
     store = store or default_store()
+    model = os.path.abspath(model) if os.path.isfile(model) else model  # identify may be called from elsewhere
     return add(store, model, pretrained.fingerprint(model), name, verify.embeddings(model, sounds)), warnings
 
 

@@ -183,9 +183,8 @@ def _compared(encoder, written, trial_list, root) -> dict:
     with contextlib.ExitStack() as stack:
         if trial_list is None:
             trial_list = corpora.get("mini").list_path("mini")
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sv_utils"))
-            stack.enter_context(_test_voices()).extractall(folder)  # our own archive, with plain names
-            root = Path(folder, "wav")
+            root = stack.enter_context(tempfile.TemporaryDirectory(prefix="sv_utils"))
+            _unpack_test_voices(Path(root))
         pairs = trials.read(trial_list)
         sides = trials.speakers(pairs)
         if pairs.labels is None or sides is None:
@@ -207,6 +206,15 @@ def _compared(encoder, written, trial_list, root) -> dict:
 def _test_voices() -> zipfile.ZipFile:
     corpus = corpora.get("mini")
     return zipfile.ZipFile(download.open_parts([corpus.bundled / file for file, _ in corpus.remotes[1].parts]))
+
+
+def _unpack_test_voices(root: Path) -> None:
+    """Lay the recordings out by the names that the trial list has: without the archive's first folder."""
+    with _test_voices() as archive:
+        for member in archive.infolist():
+            target = root / member.filename.partition("/")[2]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(archive.read(member))
 
 
 def _refuse(out: Path, found: dict) -> None:

@@ -90,8 +90,8 @@ def text(answer: dict) -> str:
         lines.append(f"  {candidate['name']}: cosine {candidate['cosine']:.3f}, log-likelihood ratio {ratio:+.2f}")
     if answer["stranger_accepted"] is not None:
         lines.append(
-            f"  threshold {point['threshold']:.3f} ({point['name']}): a stranger is taken for one of the enrolled in at "
-            f"most {answer['stranger_accepted']:.1%}, as measured on list {point['list']}"
+            f"  threshold {point['threshold']:.3f} ({point['name']}): a stranger is taken for one of the enrolled in "
+            f"at most {answer['stranger_accepted']:.1%}, as measured on list {point['list']}"
         )
     return "\n".join(lines + [f"  warning: {text}" for text in answer["warnings"]])
 

@@ -16,7 +16,14 @@ from sv_utils import audio, corpora, download, encoder, params, paths, pretraine
 from sv_utils.errors import RequestError, WorkError
 from sv_utils.scoring import Calibration
 
-POINT = {"name": "equal error", "threshold": 0.4, "threshold_from": "list own", "list": "own", "n_speakers": 5}
+POINT = {
+    "name": "equal error",
+    "wanted": None,
+    "threshold": 0.4,
+    "threshold_from": "list own",
+    "list": "own",
+    "n_speakers": 5,
+}
 POINT |= {"n_target": 20, "n_nontarget": 30, "false_accept": [0.02, 0.01, 0.08], "miss": [0.01, 0.0, 0.04]}
 
 
@@ -37,10 +44,11 @@ def fixed(monkeypatch):
 
     def answer(cosine):
         monkeypatch.setattr(
-            verify, "known", lambda model: (Calibration(("cosine",), (10.0,), -4.0, 0.5, 99, 999), POINT)
+            verify, "known", lambda model, rate: (Calibration(("cosine",), (10.0,), -4.0, 0.5, 99, 999), POINT)
         )
         pair = np.array([[1, 0], [cosine, math.sqrt(1 - cosine**2)]])
-        monkeypatch.setattr(verify, "_embeddings", lambda model, waveforms: pair)
+        monkeypatch.setattr(verify, "embeddings", lambda model, waveforms: pair)
+        monkeypatch.setattr(verify, "prepare", lambda model: None)
 
     return answer
 
@@ -121,8 +129,9 @@ def test_a_good_recording_has_no_warning(sound):
 
 
 def test_silence_cannot_be_told_and_no_encoder_is_asked(monkeypatch, sound, capsys):
-    monkeypatch.setattr(verify, "known", lambda model: (Calibration(("cosine",), (10.0,), -4.0, 0.5, 9, 9), POINT))
-    monkeypatch.setattr(verify, "_embeddings", lambda model, waveforms: pytest.fail("embedded silence"))
+    monkeypatch.setattr(verify, "known", lambda *_: (Calibration(("cosine",), (10.0,), -4.0, 0.5, 9, 9), POINT))
+    monkeypatch.setattr(verify, "embeddings", lambda model, waveforms: pytest.fail("embedded silence"))
+    monkeypatch.setattr(verify, "prepare", lambda model: None)
     assert verify.main([sound(), sound("b.wav", seconds=0.3, silence=5.0)]) == 2
     assert capsys.readouterr().out.startswith("cannot tell\n  operating point")
 
@@ -159,7 +168,7 @@ def test_no_mutation_of_a_recording_ends_in_a_traceback(tmp_path_factory, data):
         content[place] = data.draw(st.integers(0, 255))
     (folder / "a.wav").write_bytes(content[: data.draw(st.integers(0, len(content)))])
     try:
-        verify.describe("a.wav", verify._decode(folder / "a.wav"))
+        verify.describe("a.wav", verify.decode(folder / "a.wav"))
     except RequestError as error:
         assert "a.wav" in str(error)
 
@@ -175,12 +184,17 @@ def test_what_was_measured_of_an_own_model_comes_from_its_evaluation(tmp_path):
         verify.known(str(training / "model.keras"))
     Calibration(("cosine",), (9.0,), -3.0, 0.5, 5, 6).save(judged / "calibration.json")
     row = {"list": "own", "n_speakers": 4, "n_target": 10, "n_nontarget": 20, "threshold": 0.3}
-    row |= {"eer": 0.1, "eer_low": 0.05, "eer_high": 0.2}
-    (judged / "metrics.json").write_text(json.dumps([row, row | {"threshold": 0.9}]))
+    (judged / "metrics.json").write_text(json.dumps([row]))
+    with pytest.raises(RequestError, match="no operating points; evaluate it anew"):
+        verify.known(str(training / "model.keras"))
+    strict = POINT | {"wanted": 0.01, "threshold": 0.6}
+    (judged / "metrics.json").write_text(json.dumps([row | {"operating_points": [POINT, strict]}]))
     calibration, point = verify.known(str(training / "model.keras"))
     assert calibration.weights == (9.0,)
-    assert point["threshold"] == 0.3 and point["list"] == "own"
-    assert point["false_accept"] == point["miss"] == [0.1, 0.05, 0.2]
+    assert point == POINT  # its threshold comes from dev speakers, not from the list as row["threshold"] does
+    assert verify.known(str(training / "model.keras"), 0.01)[1] == strict
+    with pytest.raises(RequestError, match=r"0\.02 was not measured.*give one of 0\.01"):
+        verify.known(str(training / "model.keras"), 0.02)
     (judged / "scores_own.csv").write_text("label,enrol,test,score\n1,a,b,0.5\n0,a,c,-0.25\n1,a,d,0.75\n")
     target, nontarget = verify.scores(str(training / "model.keras"))
     assert (target.tolist(), nontarget.tolist()) == ([0.5, 0.75], [-0.25])
@@ -205,13 +219,14 @@ def test_published_encoder_tells_voices_apart_and_the_terminal_stays_quiet(voice
         pytest.skip(f"no weights: {error}")
     model.run_eagerly = True
     sounds = [audio.decode(file).samples for file in voices[:20]]
-    embeddings = pretrained.embed(model, [len(sound) for sound in sounds], sounds.__getitem__)
+    embeddings = encoder.embed(model, [len(sound) for sound in sounds], sounds.__getitem__)
     same = np.sum(embeddings[::2] * embeddings[1::2], axis=1)
     different = np.sum(embeddings[::2] * np.roll(embeddings[1::2], 1, axis=0), axis=1)
-    threshold = pretrained.card("campplus")["operating_point"]["threshold"]
+    threshold = pretrained.card("campplus")["operating_points"][0]["threshold"]
     assert len(same) == 10
     assert np.count_nonzero(same < threshold) + np.count_nonzero(different >= threshold) <= 1
-    line = [sys.executable, "-m", "sv_utils.verify", str(voices[0]), str(voices[1]), "--json"]
+    code = "import sys; from sv_utils import verify; verify.prepare = lambda model: None; sys.exit(verify.main())"
+    line = [sys.executable, "-c", code, str(voices[0]), str(voices[1]), "--json"]
     done = subprocess.run(line, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["cosine"] == pytest.approx(same[0], abs=1e-4)
@@ -219,7 +234,7 @@ def test_published_encoder_tells_voices_apart_and_the_terminal_stays_quiet(voice
 
 def test_the_scores_are_those_that_the_rates_come_from():
     target, nontarget = verify.scores("campplus")
-    point = pretrained.card("campplus")["operating_point"]
+    point = pretrained.card("campplus")["operating_points"][0]
     assert (len(target), len(nontarget)) == (point["n_target"], point["n_nontarget"])
     assert np.mean(target < point["threshold"]) == pytest.approx(point["miss"][0], abs=0.002)
     assert np.mean(nontarget >= point["threshold"]) == pytest.approx(point["false_accept"][0], abs=0.002)
