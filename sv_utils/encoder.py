@@ -20,7 +20,6 @@ POOLINGS = {"average": AveragePooling, "statistics": StatisticsPooling, "attenti
 BACKBONES = (*(f"resnet{depth}" for depth in DEPTHS), "mobilenetv2", "ecapa", *SIZES)
 
 
-
 @keras.saving.register_keras_serializable(package="sv_utils")
 class UnitVectors(layers.Layer):
     """

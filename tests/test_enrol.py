@@ -174,7 +174,7 @@ def killed_again_and_again(store, kills):
         told.add(process.stdout.readline().strip())
         time.sleep(rng.uniform(0, 0.05))
         os.kill(process.pid, signal.SIGKILL)
-        told |= {line for line in process.communicate()[0].split("\n")[:-1]}
+        told |= set(process.communicate()[0].split("\n")[:-1])
         voices = enrol.read(store)
         assert told <= voices.sums.keys()
         assert all(np.linalg.norm(vector) == 1 for vector in voices.sums.values())

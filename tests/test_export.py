@@ -1,4 +1,4 @@
-"""Exports: the embeddings of the Keras model in other runtimes, by the README's own examples; what fails is not left."""
+"""Exports: the Keras model's embeddings in other runtimes, by the README's own examples; what fails is not left."""
 
 import json
 import re
@@ -97,10 +97,10 @@ def test_what_fails_its_check_is_not_left_behind(litert, tmp_path, monkeypatch):
     out = tmp_path / "out.tflite"
     monkeypatch.setattr(export, "_write_litert", lambda model, path, int8: shutil.copy(folder / "model.tflite", path))
     monkeypatch.setattr(export, "LEAST_COSINE", 1.1)
-    with pytest.raises(WorkError, match="out.tflite is not written.*converter is at fault"):
+    with pytest.raises(WorkError, match=r"out\.tflite is not written.*converter is at fault"):
         export.export(folder / "model.keras", "litert", out)
     monkeypatch.setattr(export, "_compared", lambda *_: {"eer": [0.2, 0.1], "eer_change": [0.1, 0, 1], "list": "l"})
-    with pytest.raises(WorkError, match="int8 raises the equal error rate from 10.00% to 20.00% on l"):
+    with pytest.raises(WorkError, match=r"int8 raises the equal error rate from 10\.00% to 20\.00% on l"):
         export.export(folder / "model.keras", "litert", out, int8=True)
     monkeypatch.setattr(export, "_write_litert", lambda *_: 1 / 0)
     with pytest.raises(WorkError, match="cannot be converted to litert"):
