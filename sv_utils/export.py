@@ -19,7 +19,7 @@ from unittest import mock
 
 import numpy as np
 
-from . import audio, corpora, download, embed, embedding, metrics, pretrained, scoring, trials
+from . import archives, audio, corpora, embed, embedding, metrics, pretrained, scoring, trials
 from .errors import RequestError, WorkError, command
 from .paths import replace_on_success
 from .pretrained import exported
@@ -205,7 +205,7 @@ def _compared(encoder, written, trial_list, root) -> dict:
 
 def _test_voices() -> zipfile.ZipFile:
     corpus = corpora.get("mini")
-    return zipfile.ZipFile(download.open_parts([corpus.bundled / file for file, _ in corpus.remotes[1].parts]))
+    return zipfile.ZipFile(archives.open_parts([corpus.bundled / file for file, _ in corpus.remotes[1].parts]))
 
 
 def _unpack_test_voices(root: Path) -> None:

@@ -166,7 +166,7 @@ def known(model: str, false_accept: float | None = None) -> tuple[Calibration, d
         calibration = Calibration(**{**fields, "features": tuple(fields["features"])})
         points = card["operating_points"]
     else:
-        folder = _evaluation(Path(model))
+        folder = evaluation(Path(model))
         calibration = Calibration.load(folder / "calibration.json")
         row = json.loads((folder / "metrics.json").read_text("utf-8"))[0]  # of the model itself, on its first list
         points = row.get("operating_points")
@@ -190,14 +190,21 @@ def scores(model: str) -> tuple[np.ndarray, np.ndarray]:
     """
     if model in pretrained.PUBLISHED:
         return pretrained.scores(model)
-    file = _evaluation(Path(model)) / f"scores_{known(model)[1]['list']}.csv"
+    file = evaluation(Path(model)) / f"scores_{known(model)[1]['list']}.csv"
     with open(file, encoding="utf-8") as rows:
         labels, cosines = np.array([(row["label"], row["score"]) for row in csv.DictReader(rows)], float).T
     return cosines[labels == 1], cosines[labels == 0]
 
 
-def _evaluation(model: Path) -> Path:
-    """Folder of the stage that judged the model of a training stage."""
+def evaluation(model: Path) -> Path:
+    """
+    Find the folder of the stage that judged the model of a training stage.
+
+    Raises
+    ------
+    RequestError
+        If there is no such model, or it was not evaluated.
+    """
     training = params.TRAINING.fullmatch(model.absolute().parent.name)
     name = training["model"] if training else "MODEL"
     folder = model.absolute().parent.parent / f"{params.LAST[0]}@{name}"

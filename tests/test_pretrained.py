@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from sv_utils import audio, corpora, download, embed, encoder, pretrained
+from sv_utils import archives, audio, corpora, download, embed, encoder, pretrained
 from sv_utils.errors import RequestError, WorkError
 from sv_utils.pretrained import campplus, checkpoint
 from sv_utils.pretrained.kaldi import KaldiLogMel
@@ -39,7 +39,7 @@ def speech():
     """Three real recordings, int16."""
     corpus = corpora.get("mini")
     parts = [corpus.bundled / file for file, _ in corpus.remotes[1].parts]
-    with zipfile.ZipFile(download.open_parts(parts)) as archive:
+    with zipfile.ZipFile(archives.open_parts(parts)) as archive:
         return [audio.decode(archive.read(f"wav/{name}")).samples for name in VOICES]
 
 

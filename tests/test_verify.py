@@ -12,7 +12,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sv_utils import audio, corpora, download, encoder, params, paths, pretrained, verify
+from sv_utils import archives, audio, card, corpora, encoder, params, paths, pretrained, verify
 from sv_utils.errors import RequestError, WorkError
 from sv_utils.scoring import Calibration
 
@@ -26,7 +26,7 @@ def voices(tmp_path_factory):
     """The recordings of the embedded corpus's test voices that are wav: two of each of 18 voices."""
     corpus, folder = corpora.get("mini"), tmp_path_factory.mktemp("voices")
     with zipfile.ZipFile(
-        download.open_parts([corpus.bundled / file for file, _ in corpus.remotes[1].parts])
+        archives.open_parts([corpus.bundled / file for file, _ in corpus.remotes[1].parts])
     ) as archive:
         archive.extractall(folder, [name for name in archive.namelist() if name.endswith(".wav")])
     return sorted(folder.rglob("*.wav"))
@@ -201,6 +201,38 @@ def test_what_was_measured_of_an_own_model_comes_from_its_evaluation(tmp_path):
     assert (target.tolist(), nontarget.tolist()) == ([0.5, 0.75], [-0.25])
     with pytest.raises(RequestError, match="no such model"):
         verify.known(str(tmp_path / "absent.keras"))
+
+
+def test_an_own_model_has_a_card_with_data_lists_and_limits(tmp_path, capsys):
+    training, judged, prepared = (tmp_path / name for name in ("03_train_softmax", "08_evaluate@softmax", "02_prep"))
+    for folder in (training, judged, prepared):
+        folder.mkdir()
+    (training / "model.keras").write_bytes(b"weights")
+    (judged / "calibration.json").touch()
+    row = {
+        "model": "softmax",
+        "loss": "softmax",
+        "list": "mini",
+        "n_speakers": 18,
+        "n_target": 100,
+        "n_nontarget": 1000,
+    }
+    row |= {"eer": 0.1007, "eer_low": 0.0678, "eer_high": 0.147, "operating_points": [POINT]}
+    row |= {"encoder": {"parameters": 1234567, "dimensions": 64}}
+    row |= {"by_group": [{"by": "gender", "group": "f", "n_speakers": 9, "p_fa": 0.03, "p_miss": None}]}
+    (judged / "metrics.json").write_text(json.dumps([row]))
+    line = [str(training / "model.keras")]
+    assert card.main(line) == 2 and "run.json is missing" in capsys.readouterr().err
+    made = {"seed": 7, "git": {"commit": "abc"}, "parameters": {"corpora": ["mini"], "train_corpora": ["mini"]}}
+    for folder in (training, prepared):
+        (folder / "run.json").write_text(json.dumps(made))
+    assert card.main(line) == 0
+    text = (training / "CARD.md").read_text()
+    assert text.startswith("# softmax\n") and "1,234,567 parameters, 64 dimensions" in text
+    assert "Licence: Free licences" in text and "One voice is one microphone" in text
+    assert "10.07% [6.78%, 14.70%]" in text and "1,100" in text and "equal error" in text
+    assert "2.00% [1.00%, 8.00%]" in text and "gender" in text and "Commit abc, seed 7" in text
+    assert "synthetic speech are not detected" in text
 
 
 def test_without_weights_the_mend_is_named_and_the_code_is_not_an_answer(monkeypatch, sound, capsys):

@@ -71,8 +71,8 @@ def load(name: str | os.PathLike, sha256: str | None = None):
     Parameters
     ----------
     name : str or path
-        ``"campplus"`` or ``"ge2e"``; a ``.keras``, ``.onnx`` or ``.tflite`` file; or the ``https://`` address of one, a share link
-        of Google Drive or the file's id there.
+        ``"campplus"`` or ``"ge2e"``; a ``.keras``, ``.onnx`` or ``.tflite`` file; or the ``https://`` address of one,
+        a share link of Google Drive or the file's id there.
     sha256 : str, optional
         Checksum [hex] of the file at an address, which must be given there.
 
