@@ -123,8 +123,8 @@ def of_model(model: str | os.PathLike) -> str:
         "```",
     ]
     head = [
-        f"Speaker encoder, {about['parameters']:,} parameters, {about['dimensions']} dimensions, for waveforms of 16 kHz.",
-        f"Trained under the loss {rows[0]['loss']}. sha256 of the file: {exported.sha256(model)}.",
+        f"Speaker encoder, waveforms of 16 kHz: {about['parameters']:,} parameters, {about['dimensions']} dimensions",
+        f"trained under the loss {rows[0]['loss']}. sha256 of the file: {exported.sha256(model)}.",
     ]
     sections = {rows[0]["model"]: head, "Data": _data(prepared), "Error rates": _figures(rows)}
     sections |= {"Limits": [LIMITS_TEXT], "How it was made": made}

