@@ -159,9 +159,9 @@ def writer(store, who, count):
 
 
 def test_concurrent_enrolments_lose_nothing(store):
-    processes = [writer(store, who, 20) for who in "abcd"]
-    assert [process.communicate()[0].count("\n") for process in processes] == [20] * 4
-    assert sorted(enrol.read(store).sums) == sorted(f"{who}{number}" for who in "abcd" for number in range(20))
+    processes = [writer(store, who, 10) for who in "abcd"]
+    assert [process.communicate()[0].count("\n") for process in processes] == [10] * 4
+    assert sorted(enrol.read(store).sums) == sorted(f"{who}{number}" for who in "abcd" for number in range(10))
     with ThreadPoolExecutor(4) as pool:  # threads of one process take turns too
         list(pool.map(lambda _: enrol.add(store, "m", "f", "e", np.eye(1, 64, dtype=np.float32)), range(20)))
     assert enrol.read(store).counts["e"] == 20
@@ -183,7 +183,7 @@ def killed_again_and_again(store, kills):
 
 
 def test_kills_lose_nothing_that_was_told(store):
-    killed_again_and_again(store, 5)
+    killed_again_and_again(store, 3)
 
 
 @pytest.mark.long

@@ -127,6 +127,22 @@ def test_masked_delay_loads_in_a_fresh_process_and_learns(tmp_path):
     assert np.isfinite(after).all() and np.abs(after - before).max() > 1e-5
 
 
+def test_the_whole_of_campplus_can_be_trained_on_and_saved(monkeypatch, tmp_path, speech):
+    monkeypatch.setattr(campplus, "BLOCKS", ((1, 1), (1, 2), (1, 2)))  # of its 52 layers of one kind
+    model = campplus.build(16)
+    waves = np.stack([sound[:12_000] for sound in speech[:2]]).astype("float32") / 32768
+    before = {variable.path: variable.numpy() for variable in model.variables}
+    model.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=True)
+    for _ in range(2):
+        loss = model.train_on_batch(waves, np.eye(2, 16, dtype="float32"))
+    assert np.isfinite(loss) and all(variable.trainable for variable in model.trainable_variables)
+    for variable in model.variables:  # weights and the normalisations' running statistics
+        assert np.isfinite(variable.numpy()).all(), variable.path
+        assert np.abs(variable.numpy() - before[variable.path]).max() > 0, variable.path
+    model.save(tmp_path / "tuned.keras")
+    np.testing.assert_allclose(pretrained.load(tmp_path / "tuned.keras")(waves), model(waves), atol=1e-5)
+
+
 def torch_file(program: bytes, data: bytes = np.arange(6, dtype="<f4").tobytes()) -> bytes:
     """What ``torch.save`` writes: a zip with a pickle and the arrays' bytes."""
     content = io.BytesIO()

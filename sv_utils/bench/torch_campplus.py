@@ -1,4 +1,4 @@
-"""CAM++ as published, in a process of its own: ``python -m sv_utils.bench.torch_campplus CODE WEIGHTS BATCH FRAMES``."""
+"""CAM++ as published, in a process of its own: ``python -m sv_utils.bench.torch_campplus CODE WEIGHTS BATCH FRAMES``"""
 
 import importlib.util
 import os
