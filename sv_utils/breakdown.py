@@ -9,6 +9,7 @@ import numpy as np
 from sv_utils import metrics
 from sv_utils.errors import RequestError
 
+FALSE_ACCEPTS = (0.1, 0.05, 0.01, 0.001)  # wanted rates of different voices accepted
 # Behind the name of a model: how its scores were made, where they are no plain cosines.
 AS_NORM, QMF = " + AS-norm", " + AS-norm + QMF"
 
@@ -91,6 +92,69 @@ def _error_rates(target: np.ndarray, nontarget: np.ndarray, threshold: float) ->
     """P_fa and P_miss at a threshold; NaN where there is no such trial."""
     p_fa = float(np.mean(nontarget >= threshold)) if len(nontarget) else math.nan
     return {"p_fa": p_fa, "p_miss": float(np.mean(target < threshold)) if len(target) else math.nan}
+
+
+def decision_points(
+    dev: tuple[np.ndarray, np.ndarray],
+    scores: np.ndarray,
+    labels: np.ndarray,
+    speakers: Sequence[np.ndarray],
+    origin: Mapping[str, str],
+    seed: int = 0,
+    replicates: int = 1000,
+) -> list[dict]:
+    """
+    Thresholds to decide with, chosen on dev speakers, and the error rates measured there on an evaluation list.
+
+    Parameters
+    ----------
+    dev : tuple of two np.ndarray
+        Scores and labels (1 target, 0 non-target) of trials between dev speakers.
+    scores, labels : np.ndarray [shape=(n,)]
+        Of the evaluation list.
+    speakers : sequence of two np.ndarray [shape=(n,)]
+        Of the enrol and the test side.
+    origin : mapping of str to str
+        ``threshold_from`` and ``list``, for the reader.
+    seed, replicates : int
+        Of `metrics.speaker_bootstrap`.
+
+    Returns
+    -------
+    list of dict
+        Equal error first, then each wanted rate of `FALSE_ACCEPTS` that at least ten dev trials can show. ``name``,
+        ``wanted`` (None for equal error), ``threshold``, what `origin` says, ``n_speakers``, ``n_target``,
+        ``n_nontarget``, and ``false_accept`` and ``miss`` as [rate, low, high] of the 95 % interval over speakers.
+    """
+    dev_scores, dev_labels = (np.asarray(values) for values in dev)
+    target, nontarget = (dev_scores[dev_labels == label] for label in (1, 0))
+    chosen = [("equal error", None, metrics.eer(target, nontarget)[1])]
+    for wanted in FALSE_ACCEPTS:
+        threshold = metrics.threshold_at_p_fa(target, nontarget, wanted)[0]
+        if wanted * len(nontarget) >= 10 and math.isfinite(threshold):
+            chosen.append((f"false accepts {wanted:.1%}", wanted, threshold))
+    labels = np.asarray(labels)
+    voices = len(np.unique(np.concatenate([np.asarray(side) for side in speakers])))
+    counts = {"n_speakers": voices, "n_target": int(np.sum(labels == 1)), "n_nontarget": int(np.sum(labels == 0))}
+    points = []
+    for name, wanted, threshold in chosen:
+        rates = _rates_with_intervals(scores >= threshold, labels, speakers, voices, seed, replicates)
+        points.append({"name": name, "wanted": wanted, "threshold": float(threshold), **origin, **counts, **rates})
+    return points
+
+
+def _rates_with_intervals(accepted, labels, speakers, n_speakers, seed, replicates) -> dict[str, list[float]]:
+    """False acceptance and miss with 95 % intervals over speakers, of decisions instead of scores."""
+    found = {}
+    for name, kind, pick in (("false_accept", 0, lambda p_fa, _: p_fa[1]), ("miss", 1, lambda _, p_miss: p_miss[1])):
+        rate = float(np.mean(accepted[labels == kind] != kind))
+        options = {"replicates": replicates, "seed": seed, "statistic": pick}
+        if accepted.all() or not accepted.any():  # decisions that are all alike
+            found[name] = [rate, rate, rate]
+            continue
+        resampled = metrics.speaker_bootstrap(accepted.astype(float), labels, *speakers, **options)
+        found[name] = [rate, *metrics.rate_interval(rate, resampled, n_speakers, int(np.sum(labels == kind)))]
+    return found
 
 
 def calibration_figures(target: np.ndarray, nontarget: np.ndarray) -> dict[str, float]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import audio, pretrained
+from . import audio, embedding, pretrained
 from .errors import RequestError, command
 from .paths import replace_on_success
 
@@ -66,7 +66,7 @@ def _embed_block(model, root: Path, names: list[str]) -> np.ndarray:
             waveforms.append(audio.decode(root / name).samples)
         except (OSError, audio.AudioError) as error:
             raise RequestError(f"{root / name}: {error}; mend the file or take it off the list") from None
-    return pretrained.embed(model, [len(w) for w in waveforms], waveforms.__getitem__)
+    return embedding.embed(model, [len(w) for w in waveforms], waveforms.__getitem__)
 
 
 @command

@@ -1,12 +1,8 @@
-"""Waveform in, unit vector out: build an encoder, load one, embed utterances of any length."""
+"""Waveform in, unit vector out: build an encoder, load one, embed utterances of any length (`embedding.embed`)."""
 
-import functools
-import itertools
 import os
-from collections.abc import Callable, Sequence
 
 import keras
-import numpy as np
 from keras import layers, ops
 
 from .backbones.ecapa import ecapa_tdnn
@@ -14,14 +10,14 @@ from .backbones.mobilenet import mobilenet_v2
 from .backbones.pooling import AttentivePooling, AveragePooling, StatisticsPooling
 from .backbones.redimnet import SIZES, bins_multiple, redimnet2
 from .backbones.resnet import DEPTHS, ResNet
+from .embedding import embed
 from .errors import RequestError, nearest
-from .features import HOP, SAMPLE_RATE, Deltas, InstanceNormalization, LogMel, LogSpectrogram, SpecAugment
+from .features import SAMPLE_RATE, Deltas, InstanceNormalization, LogMel, LogSpectrogram, SpecAugment
+
+__all__ = ["SAMPLE_RATE", "UnitVectors", "build", "embed", "load", "unnormalised"]
 
 POOLINGS = {"average": AveragePooling, "statistics": StatisticsPooling, "attentive": AttentivePooling}
 BACKBONES = (*(f"resnet{depth}" for depth in DEPTHS), "mobilenetv2", "ecapa", *SIZES)
-SHORTEST = SAMPLE_RATE // 2  # shorter utterances are repeated to this [samples]
-LONGEST = 60 * SAMPLE_RATE  # longer utterances are embedded in parts [samples]
-FULL_BATCH = 5 * SAMPLE_RATE  # of longer utterances fewer than a batch are computed at once [samples]
 
 
 @keras.saving.register_keras_serializable(package="sv_utils")
@@ -168,86 +164,3 @@ def unnormalised(model: keras.Model) -> keras.Model | None:
     """
     last = getattr(model, "layers", [None])[-1]
     return keras.Model(model.input, last.input, name=model.name) if isinstance(last, UnitVectors) else None
-
-
-def embed(
-    model: keras.Model,
-    lengths: Sequence[int],
-    read: Callable[[int], np.ndarray],
-    batch_size: int = 32,
-    progress: Callable[[int], None] | None = None,
-) -> np.ndarray:
-    """
-    Embed utterances, each exactly once and in full.
-
-    Only utterances with the same number of whole frames (10 ms) share a batch, so nothing is padded and an embedding
-    does not depend on its neighbours. An utterance under 0.5 s is repeated to 0.5 s. One over 60 s is cut
-    into equal parts of at most 60 s: its embedding has the direction of the mean of the parts' unit vectors, and their
-    mean length.
-
-    Parameters
-    ----------
-    model : keras.Model
-        See `build`.
-    lengths : sequence of int
-        Lengths of the utterances [samples].
-    read : callable
-        Gives utterance ``i`` as int16 at 16 kHz; of more than ``lengths[i]`` samples the first count.
-    batch_size : int
-        Utterances of up to 5 s computed at once; fewer when they are longer, which bounds the memory.
-    progress : callable
-        Called after each batch with the number of utterances done so far.
-
-    Returns
-    -------
-    np.ndarray [shape=(len(lengths), d)], float32
-        In the order of `lengths`: unit vectors, unless the model is one of `unnormalised`.
-
-    Raises
-    ------
-    RequestError
-        If an utterance has no samples.
-
-    Examples
-    --------
-    >>> embed(model, [len(enrol), len(test)], [enrol, test].__getitem__).shape  # doctest: +SKIP
-    (2, 256)
-    """
-    lengths = np.asarray(lengths, int)
-    if (lengths < 1).any():
-        raise RequestError(f"utterance {np.flatnonzero(lengths < 1)[0]} has no samples; leave it out")
-    if keras.config.backend() == "tensorflow" and model.jit_compile:
-        model.jit_compile = False  # XLA would compile each duration anew; the plain graph takes them all
-        model.make_predict_function(force=True)
-    read = functools.lru_cache(maxsize=1)(read)  # the parts of a long utterance follow each other
-    parts = -(-lengths // LONGEST)
-    samples = np.maximum(lengths // parts, SHORTEST) // HOP * HOP
-    embeddings, means = (np.zeros((len(lengths), width), "float32") for width in (model.output_shape[1], 1))
-    done = 0
-    for batch, size in _batches(samples, parts, batch_size):
-        starts = [part * (lengths[row] // parts[row]) for row, part in batch]
-        waves = [
-            np.resize(read(row)[start : start + size], size) for (row, _), start in zip(batch, starts, strict=True)
-        ]
-        vectors = np.asarray(model.predict_on_batch(np.stack(waves).astype("float32") / 32768))
-        rows, sizes = [row for row, _ in batch], _lengths(vectors)
-        np.add.at(embeddings, rows, vectors / sizes)
-        np.add.at(means, rows, sizes / parts[rows, None])
-        done += sum(part == parts[row] - 1 for row, part in batch)
-        if progress:
-            progress(done)
-    return embeddings / _lengths(embeddings) * means
-
-
-def _lengths(vectors):
-    return np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-
-
-def _batches(samples, parts, batch_size):
-    """Lists of (row, part) whose parts have equal lengths, with that length, the short ones first."""
-    items = [(samples[row], row, part) for row in np.argsort(samples, kind="stable") for part in range(parts[row])]
-    for size, group in itertools.groupby(items, key=lambda item: item[0]):
-        group = [(row, part) for _, row, part in group]
-        at_once = max(1, batch_size * min(FULL_BATCH, size) // size)
-        for first in range(0, len(group), at_once):
-            yield group[first : first + at_once], size

@@ -10,13 +10,15 @@ import csv
 import json
 import math
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from . import audio, params, paths
+from . import audio, embedding, params, paths, pretrained
 from .errors import RequestError, WorkError, command
+from .pretrained import exported
 from .scoring import Calibration
 
 SPEECH_BELOW_PEAK = 30.0  # a frame is speech down to this much below the loud frames of its recording [dB]
@@ -28,7 +30,13 @@ SILENT = 0.5  # fraction of the recording that is not speech
 EXIT = {"same speaker": 0, "different speakers": 1, "cannot tell": 2}
 
 
-def compare(first: str | os.PathLike, second: str | os.PathLike, model: str = "campplus", prior: float = 0.5) -> dict:
+def compare(
+    first: str | os.PathLike,
+    second: str | os.PathLike,
+    model: str = "campplus",
+    prior: float = 0.5,
+    false_accept: float | None = None,
+) -> dict:
     """
     Say whether one voice speaks in two recordings.
 
@@ -40,6 +48,9 @@ def compare(first: str | os.PathLike, second: str | os.PathLike, model: str = "c
         A published encoder, or the ``.keras`` file of a training that ``08_evaluate`` has judged.
     prior : float
         Probability of one voice before the recordings are heard.
+    false_accept : float, optional
+        Wanted share of different voices accepted, of those that were measured; by default the threshold is that of
+        equal error.
 
     Returns
     -------
@@ -53,7 +64,8 @@ def compare(first: str | os.PathLike, second: str | os.PathLike, model: str = "c
     Raises
     ------
     RequestError
-        A file cannot be decoded, there is no such model, it has no calibration, or the prior is no probability.
+        A file cannot be decoded, there is no such model, it has no calibration, the prior is no probability, or
+        nothing was measured at the wanted rate.
     WorkError
         The published encoder cannot be fetched.
 
@@ -64,13 +76,13 @@ def compare(first: str | os.PathLike, second: str | os.PathLike, model: str = "c
     """
     if not 0 < prior < 1:
         raise RequestError(f"the prior {prior:g} is no probability; give a number between 0 and 1, such as 0.5")
-    decoded = [_decode(file) for file in (first, second)]
+    decoded = [decode(file) for file in (first, second)]
     recordings = [describe(file, sound) for file, sound in zip((first, second), decoded)]
-    calibration, point = known(model)
+    calibration, point = known(model, false_accept)
     answer = {"decision": "cannot tell", "cosine": None, "log_likelihood_ratio": None, "probability": None}
     if min(recording["speech_seconds"] for recording in recordings) >= SHORTEST:
-        cosine = float(np.clip(np.dot(*_embeddings(model, [sound.samples for sound in decoded])), -1, 1))
-        ratio = _limited(float(calibration(np.array([cosine]))[0]), calibration)
+        cosine = float(np.clip(np.dot(*embeddings(model, [sound.samples for sound in decoded])), -1, 1))
+        ratio = limited(float(calibration(np.array([cosine]))[0]), calibration)
         logit = ratio + math.log(prior / (1 - prior))
         answer = {
             "decision": "same speaker" if cosine >= point["threshold"] else "different speakers",
@@ -139,28 +151,32 @@ def speech_seconds(samples: np.ndarray) -> float:
     return float(np.count_nonzero(level > floor) * audio.FRAME / 16_000)
 
 
-def known(model: str) -> tuple[Calibration, dict]:
+def known(model: str, false_accept: float | None = None) -> tuple[Calibration, dict]:
     """
     Find what was measured of a model: its calibration and its operating point.
 
     Raises
     ------
     RequestError
-        If it was not evaluated.
+        If it was not evaluated, or not at the wanted rate of false acceptances.
     """
-    from . import pretrained  # Keras takes seconds to load: bad input need not wait for it
-
     if model in pretrained.PUBLISHED:
         card = pretrained.card(model)
         fields = card["calibration"]
-        return Calibration(**{**fields, "features": tuple(fields["features"])}), card["operating_point"]
-    folder = _evaluation(Path(model))
-    calibration = Calibration.load(folder / "calibration.json")
-    row = json.loads((folder / "metrics.json").read_text("utf-8"))[0]  # of the model itself, on its first list
-    rate = [row[name] for name in ("eer", "eer_low", "eer_high")]
-    point = {"name": "equal error", "threshold": row["threshold"], "threshold_from": f"list {row['list']}"}
-    point |= {name: row[name] for name in ("list", "n_speakers", "n_target", "n_nontarget")}
-    return calibration, {**point, "false_accept": rate, "miss": rate}
+        calibration = Calibration(**{**fields, "features": tuple(fields["features"])})
+        points = card["operating_points"]
+    else:
+        folder = evaluation(Path(model))
+        calibration = Calibration.load(folder / "calibration.json")
+        row = json.loads((folder / "metrics.json").read_text("utf-8"))[0]  # of the model itself, on its first list
+        points = row.get("operating_points")
+        if not points:
+            raise RequestError(f"{folder / 'metrics.json'} has no operating points; evaluate it anew (make reproduce)")
+    for point in points:
+        if point["wanted"] == false_accept:
+            return calibration, point
+    measured = ", ".join(f"{point['wanted']:g}" for point in points if point["wanted"])
+    raise RequestError(f"--false-accept {false_accept:g} was not measured of {model}; give one of {measured}, or none")
 
 
 def scores(model: str) -> tuple[np.ndarray, np.ndarray]:
@@ -172,25 +188,28 @@ def scores(model: str) -> tuple[np.ndarray, np.ndarray]:
     RequestError
         If the model was not evaluated.
     """
-    from . import pretrained
-
     if model in pretrained.PUBLISHED:
         return pretrained.scores(model)
-    file = _evaluation(Path(model)) / f"scores_{known(model)[1]['list']}.csv"
+    file = evaluation(Path(model)) / f"scores_{known(model)[1]['list']}.csv"
     with open(file, encoding="utf-8") as rows:
         labels, cosines = np.array([(row["label"], row["score"]) for row in csv.DictReader(rows)], float).T
     return cosines[labels == 1], cosines[labels == 0]
 
 
-def _evaluation(model: Path) -> Path:
-    """Folder of the stage that judged the model of a training stage."""
-    from . import encoder
+def evaluation(model: Path) -> Path:
+    """
+    Find the folder of the stage that judged the model of a training stage.
 
+    Raises
+    ------
+    RequestError
+        If there is no such model, or it was not evaluated.
+    """
     training = params.TRAINING.fullmatch(model.absolute().parent.name)
     name = training["model"] if training else "MODEL"
     folder = model.absolute().parent.parent / f"{params.LAST[0]}@{name}"
     if not (folder / "metrics.json").is_file() or not (folder / "calibration.json").is_file():
-        encoder.load(model)  # a wrong name is told as such
+        pretrained.load(model)  # a wrong name is told as such
         raise RequestError(
             f"{model}: what its scores mean is not known, for calibration.json and metrics.json of {folder.name} do "
             "not lie beside its training stage; evaluate it (make reproduce), or leave --model out"
@@ -198,7 +217,15 @@ def _evaluation(model: Path) -> Path:
     return folder
 
 
-def _decode(file: str | os.PathLike) -> audio.Decoded:
+def decode(file: str | os.PathLike) -> audio.Decoded:
+    """
+    Decode an audio file.
+
+    Raises
+    ------
+    RequestError
+        If it cannot be read or is no audio.
+    """
     try:
         return audio.decode(file)
     except (OSError, audio.AudioError) as error:
@@ -206,15 +233,40 @@ def _decode(file: str | os.PathLike) -> audio.Decoded:
         raise RequestError(f"{os.fspath(file)}: {reason}; name an audio file") from None
 
 
-def _embeddings(model: str, waveforms: list[np.ndarray]) -> np.ndarray:
-    from . import pretrained
+def embeddings(model: str, waveforms: list[np.ndarray]) -> np.ndarray:
+    """
+    Embed recordings, without TensorFlow where there is a LiteRT file of the model.
 
-    network = pretrained.load(model)
-    network.run_eagerly = True  # to compile the graph takes longer than to run it twice
-    return pretrained.embed(network, [len(samples) for samples in waveforms], waveforms.__getitem__, batch_size=1)
+    Parameters
+    ----------
+    model : str
+        As of `compare`.
+    waveforms : list of np.ndarray [shape=(n,), dtype=int16]
+        At 16 kHz.
+
+    Returns
+    -------
+    np.ndarray [shape=(recordings, d)], float32
+        Unit vectors.
+    """
+    source = pretrained.locate(model)
+    network = pretrained.load(exported.fast_form(source) or source)
+    network.run_eagerly = True  # of Keras: to compile the graph takes longer than to run it twice
+    return embedding.embed(network, [len(samples) for samples in waveforms], waveforms.__getitem__, batch_size=1)
 
 
-def _limited(ratio: float, calibration: Calibration) -> float:
+def prepare(model: str) -> None:
+    """Write a published encoder's LiteRT file beside it, where LiteRT is installed, for quick starts from now on."""
+    if model not in pretrained.PUBLISHED or not exported.can_be_fast() or exported.fast_form(pretrained.locate(model)):
+        return
+    print("sv_utils.verify: making the next starts quick, this once: a minute or two ...", file=sys.stderr)
+    from . import export  # and with it TensorFlow
+
+    with without_notices(), contextlib.suppress(WorkError, OSError):  # the Keras model answers as well, only later
+        export.export(model, "litert")
+
+
+def limited(ratio: float, calibration: Calibration) -> float:
     """As many trials as the calibration saw cannot show that something is rarer than one in so many."""
     return min(max(ratio, -math.log(calibration.n_target + 1)), math.log(calibration.n_nontarget + 1))
 
@@ -231,16 +283,22 @@ def text(answer: dict) -> str:
             f"  log-likelihood ratio {ratio:+.2f}: {math.exp(abs(ratio)):,.0f} times likelier with {voices}; "
             f"probability of one voice {answer['probability']:.2%} at a prior of {answer['prior']:.1%}"
         )
-    rates = [f"{rate:.1%} [{low:.1%}, {high:.1%}]" for rate, low, high in (point["false_accept"], point["miss"])]
+    rates = [_rate(*point[name]) for name in ("false_accept", "miss")]
     lines.append(
         f"  operating point {point['name']}: {rates[0]} of different voices accepted, {rates[1]} of same voices missed "
-        f"on list {point['list']} ({point['n_speakers']} speakers, {point['n_target'] + point['n_nontarget']:,} trials)"
+        f"on list {point['list']} ({point['n_speakers']} speakers, {point['n_target'] + point['n_nontarget']:,} "
+        f"trials); threshold from {point['threshold_from']}"
     )
     return "\n".join(lines + [f"  warning: {text}" for text in answer["warnings"]])
 
 
+def _rate(rate: float, low: float, high: float) -> str:
+    """A rate with its interval; where no resample differs from it there is none."""
+    return f"{rate:.1%} [{low:.1%}, {high:.1%}]" if low < high else f"{rate:.1%} (too few errors for an interval)"
+
+
 @contextlib.contextmanager
-def _without_notices() -> Iterator[None]:
+def without_notices() -> Iterator[None]:
     """Keep what TensorFlow's C++ code says from the terminal; errors of Python come through as exceptions."""
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
@@ -262,15 +320,20 @@ def main(argv: list[str] | None = None) -> int:
         "--model", default="campplus", help="campplus (default), or an evaluated training's .keras file"
     )
     parser.add_argument("--prior", type=float, default=0.5, help="probability of one voice beforehand (default: 0.5)")
+    parser.add_argument(
+        "--false-accept", type=float, help="wanted share of different voices accepted (default: equal error)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     arguments = parser.parse_args(argv)
+    wanted = arguments.model, arguments.prior, arguments.false_accept
     try:
-        with _without_notices():
-            answer = compare(arguments.first, arguments.second, arguments.model, arguments.prior)
+        with without_notices():
+            answer = compare(arguments.first, arguments.second, *wanted)
     except (WorkError, OSError) as error:  # 1 would mean "different speakers"
         mend = f"; or name a model of your own, such as --model {_example()}" if arguments.model == "campplus" else ""
         raise RequestError(f"{error}{mend}") from error
-    print(json.dumps(answer, indent=1) if arguments.json else text(answer))
+    print(json.dumps(answer, indent=1) if arguments.json else text(answer), flush=True)
+    prepare(arguments.model)
     return EXIT[answer["decision"]]
 
 

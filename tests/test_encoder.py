@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from sv_utils import encoder, features
+from sv_utils import embedding, encoder, features
 from sv_utils.backbones import redimnet
 from sv_utils.backbones.mobilenet import mobilenet_v2
 from sv_utils.backbones.pooling import AttentivePooling, AveragePooling, StatisticsPooling
@@ -164,9 +164,9 @@ def test_embeddings_do_not_depend_on_their_neighbours(tiny):
     together = encoder.embed(tiny, [len(w) for w in waveforms], reader, batch_size=2, progress=done.append)
     assert sorted(read) == [0, 1, 2, 3, 4, 5]
     assert (done[-1], together.dtype, together.shape) == (6, np.float32, (6, 8))
-    for waveform, embedding in zip(waveforms, together):
+    for waveform, vector in zip(waveforms, together):
         alone = np.asarray(tiny(waveform[None].astype("float32") / 32768))[0]
-        np.testing.assert_allclose(embedding, alone, atol=1e-5)
+        np.testing.assert_allclose(vector, alone, atol=1e-5)
 
 
 def test_many_durations_are_few_graphs(tiny):
@@ -184,13 +184,13 @@ def test_short_utterances_repeat(tiny):
 
 
 def test_long_utterances_are_the_mean_of_their_parts(tiny, monkeypatch):
-    monkeypatch.setattr(encoder, "LONGEST", 16000)
+    monkeypatch.setattr(embedding, "LONGEST", 16000)
     (long,) = speech(40000)  # three parts of 13333 samples, 83 whole frames of each
     parts = np.stack([long[start : start + 13280] for start in (0, 13333, 26666)]).astype("float32") / 32768
     mean = np.asarray(tiny(parts)).mean(axis=0)
     done = []
-    embedding = encoder.embed(tiny, [40000], [long].__getitem__, batch_size=2, progress=done.append)[0]
-    np.testing.assert_allclose(embedding, mean / np.linalg.norm(mean), atol=1e-5)
+    vector = encoder.embed(tiny, [40000], [long].__getitem__, batch_size=2, progress=done.append)[0]
+    np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), atol=1e-5)
     assert done[-1] == 1
 
 

@@ -10,7 +10,9 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import keras
 import numpy as np
@@ -71,7 +73,7 @@ def test_front_end_of_digital_silence_is_kaldis_floor():
 def test_published_encoder_gives_the_originals_embeddings(published, speech):
     short = speech[0][:8100]
     sounds = [*speech, short]
-    embeddings = pretrained.embed(published, [len(sound) for sound in sounds], sounds.__getitem__)
+    embeddings = encoder.embed(published, [len(sound) for sound in sounds], sounds.__getitem__)
     np.testing.assert_allclose(embeddings[:3, ::24], ORIGINAL, atol=1e-4)
     np.testing.assert_allclose(embeddings[3, ::24], ORIGINAL_OF_8100_SAMPLES, atol=1e-4)
     np.testing.assert_allclose(embeddings[0] @ embeddings[[1, 2]].T, [0.79906, 0.12162], atol=1e-4)
@@ -88,27 +90,32 @@ def test_published_encoder_embeds_from_the_command_line(published, monkeypatch, 
 
 
 def test_segment_means_take_the_last_frames_as_they_are():
-    values = np.arange(250, dtype="float32")[None, :, None]
-    means = np.asarray(campplus.segment_means(values))[0, :, 0]
-    np.testing.assert_allclose(means, np.repeat([49.5, 149.5, 224.5], [100, 100, 50]), rtol=1e-6)
+    values = np.arange(250, dtype="float32")[None, :, None, None]
+    np.testing.assert_allclose(np.ravel(campplus.segment_means(values)), [49.5, 149.5, 224.5], rtol=1e-6)
+    np.testing.assert_allclose(np.ravel(campplus.segment_means(values[:, :100])), [49.5], rtol=1e-6)
+    np.testing.assert_allclose(np.ravel(campplus.segment_means(values[:, :1])), [0.0])
+
+
+def test_the_front_end_says_how_many_samples_it_hears():
+    assert [KaldiLogMel.heard(samples) for samples in (400, 559, 560, 8100)] == [400, 400, 560, 8080]
 
 
 def test_statistics_are_mean_and_unbiased_deviation():
-    values = np.array([[[1.0], [2.0], [6.0]]], "float32")
+    values = np.array([1.0, 2.0, 6.0], "float32").reshape(1, 3, 1, 1)
     np.testing.assert_allclose(campplus.Statistics()(values), [[3.0, np.sqrt(7.0)]], rtol=1e-6)
 
 
 def test_masked_delay_loads_in_a_fresh_process_and_learns(tmp_path):
-    inputs = keras.Input((None, 8))
+    inputs = keras.Input((None, 1, 8))
     x = campplus.MaskedDelay("delay", 2)(inputs)
     model = keras.Model(inputs, campplus.Statistics()(x))
-    frames = np.random.default_rng(0).normal(size=(2, 130, 8)).astype("float32")
+    frames = np.random.default_rng(0).normal(size=(2, 130, 1, 8)).astype("float32")
     before = np.asarray(model(frames))
     assert before.shape == (2, 80)
     model.save(tmp_path / "model.keras")
     np.save(tmp_path / "frames.npy", frames)
     code = (
-        "import sys, keras, numpy as np; from sv_utils import pretrained; folder = sys.argv[1]; "
+        "import sys, keras, numpy as np; from sv_utils.pretrained import campplus; folder = sys.argv[1]; "
         "model = keras.saving.load_model(folder + '/model.keras'); "
         "np.save(folder + '/after.npy', np.asarray(model(np.load(folder + '/frames.npy'))))"
     )
@@ -118,6 +125,22 @@ def test_masked_delay_loads_in_a_fresh_process_and_learns(tmp_path):
     model.train_on_batch(frames, np.zeros((2, 80), "float32"))
     after = np.asarray(model(frames))
     assert np.isfinite(after).all() and np.abs(after - before).max() > 1e-5
+
+
+def test_the_whole_of_campplus_can_be_trained_on_and_saved(monkeypatch, tmp_path, speech):
+    monkeypatch.setattr(campplus, "BLOCKS", ((1, 1), (1, 2), (1, 2)))  # of its 52 layers of one kind
+    model = campplus.build(16)
+    waves = np.stack([sound[:12_000] for sound in speech[:2]]).astype("float32") / 32768
+    before = {variable.path: variable.numpy() for variable in model.variables}
+    model.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=True)
+    for _ in range(2):
+        loss = model.train_on_batch(waves, np.eye(2, 16, dtype="float32"))
+    assert np.isfinite(loss) and all(variable.trainable for variable in model.trainable_variables)
+    for variable in model.variables:  # weights and the normalisations' running statistics
+        assert np.isfinite(variable.numpy()).all(), variable.path
+        assert np.abs(variable.numpy() - before[variable.path]).max() > 0, variable.path
+    model.save(tmp_path / "tuned.keras")
+    np.testing.assert_allclose(pretrained.load(tmp_path / "tuned.keras")(waves), model(waves), atol=1e-5)
 
 
 def torch_file(program: bytes, data: bytes = np.arange(6, dtype="<f4").tobytes()) -> bytes:
@@ -228,18 +251,58 @@ def test_what_cannot_be_fetched_is_one_sentence(monkeypatch, tmp_path):
     assert not list(tmp_path.rglob("*.keras"))
 
 
-def test_an_address_is_loaded_by_its_checksum(monkeypatch, tmp_path):
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    """A local server of files by name; ``page`` is sent as a web page, as Google Drive does for a file that is gone."""
     monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setattr(download, "PAUSE", 0.0)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            content = self.server.files.get(self.path.lstrip("/"))
+            if content is None:
+                return self.send_error(404)
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html" if self.path == "/page" else "application/octet-stream")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.files, server.url = {}, f"http://127.0.0.1:{server.server_address[1]}"
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def test_an_address_is_loaded_by_its_checksum_once(server, monkeypatch, tmp_path):
     file = tmp_path / "own.keras"
     encoder.build(backbone="resnet18", width=4, stem="imagenet", embedding_dim=8, n_mels=20).save(file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    monkeypatch.setattr(download, "download", lambda url, target: target.write_bytes(file.read_bytes()))
-    with pytest.raises(RequestError, match="sha256"):
-        pretrained.load("https://example.org/own.keras")
-    with pytest.raises(RequestError, match="another file"):
-        pretrained.load("https://example.org/own.keras", sha256="0" * 64)
-    assert pretrained.load("https://example.org/own.keras", sha256=digest).output_shape == (None, 8)
-    assert pretrained.load(file).output_shape == (None, 8)
+    server.files = {"own": file.read_bytes(), "page": b"<html>"}
+    with pytest.raises(RequestError, match="its sha256 is missing"):
+        pretrained.load(f"{server.url}/own")
+    with pytest.raises(RequestError, match="64 hex digits"):
+        pretrained.load(f"{server.url}/own", sha256="0" * 63)
+    for name, said in (("own", "another file"), ("gone", "404"), ("page", "web page")):
+        with pytest.raises(RequestError, match=said):
+            pretrained.load(f"{server.url}/{name}", sha256="0" * 64)
+    assert not [path for path in tmp_path.rglob("outputs/*") if path.is_file()]
+    assert pretrained.load(f"{server.url}/own", sha256=digest.upper()).output_shape == (None, 8)
+    monkeypatch.setattr(pretrained, "DRIVE_URL", server.url + "/{id}")
+    drive = "1aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bC1dE"
+    server.files = {drive: b"ONNX, by its first bytes"}
+    digest_there = hashlib.sha256(server.files[drive]).hexdigest()
+    for name in (drive, f"https://drive.google.com/file/d/{drive}/view?usp=sharing"):
+        assert pretrained.locate(name, digest_there).name == f"{digest_there[:16]}.onnx"
+    server.files = {}
+    assert pretrained.load(f"{server.url}/own", sha256=digest).output_shape == (None, 8)  # from what is here
+    server.server_close()
+    with pytest.raises(WorkError, match="cannot be reached"):
+        pretrained.load(f"{server.url}/own", sha256="1" * 64)
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
@@ -250,7 +313,8 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
 def test_the_card_says_where_its_numbers_come_from():
     card = pretrained.card("campplus")
     assert card["licence"].startswith("Apache-2.0")
-    point = card["operating_point"]
+    point, *others = card["operating_points"]
+    assert point["name"] == "equal error" and [other["wanted"] for other in others] == [0.1, 0.05, 0.01]
     assert point["threshold_from"] == "dev voices of mini" and point["list"] == "mini" and point["n_speakers"] == 18
     assert point["n_target"] == point["n_nontarget"] == 1530
     for rate, low, high in (point["false_accept"], point["miss"]):

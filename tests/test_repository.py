@@ -22,11 +22,11 @@ from sv_utils import augment, encoder, params, paths, provenance
 LAYERS = [  # from the ground up; a module imports from its own row or from those before it
     ["errors", "paths", "params", "provenance", "progress"],
     ["corpora", "archives", "download", "audio", "preparation", "store", "batches", "forecast"],
-    ["encoder", "backbones", "losses", "features", "complexity", "augment", "pretrained"],
+    ["embedding", "encoder", "backbones", "losses", "features", "complexity", "augment", "pretrained"],
     ["scoring", "metrics", "trials", "breakdown"],
     ["training", "schedules", "checkpoints", "monitor", "distribution"],
     ["report", "plots", "published", "curves"],
-    ["run", "embed", "score", "verify", "card", "demo", "export", "bench"],
+    ["run", "embed", "score", "verify", "enrol", "identify", "card", "demo", "export", "bench"],
 ]
 ROW = {name: row for row, names in enumerate(LAYERS) for name in names}
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))

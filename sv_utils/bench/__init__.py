@@ -22,6 +22,7 @@ BENCHMARKS = {  # name to the module of its function
     "manifest": "preparing",
     "step": "training",
     "loading": "training",
+    "campplus": "encoders",
 }
 
 

