@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import logging
 import os
-import re
 import shutil
 import signal
 import sys
@@ -19,17 +18,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sv_utils import params, paths, provenance
+from sv_utils import pages, params, paths, provenance
 from sv_utils.errors import RequestError, WorkError, command
 from sv_utils.paths import replace_on_success
 
-CODE_SWITCH = """
-<style>
-.code-switch { display: block; padding: 1em; font-family: sans-serif; font-size: 80%; text-align: right }
-body:not(:has(.code-switch :checked)) .jp-CodeCell > .jp-Cell-inputWrapper { display: none }
-</style>
-<label class="code-switch"><input type="checkbox"> show the code</label>
-"""
 QUIET = {"TQDM_DISABLE": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}  # a report needs no progress bars and no start-up notices
 
 
@@ -70,6 +62,7 @@ def run_stage(stage: str, profile: str) -> bool:
         _execute(parameters)
         _render(folder / f"{stage}.ipynb")
         provenance.write_run(key, parameters, start, made_by)
+        pages.write_index(profile)
         print(f"{stage}: done in {(datetime.now(UTC) - start).total_seconds():.0f} s", flush=True)
         return True
 
@@ -188,16 +181,12 @@ def _set_environment() -> None:
 
 
 def _render(notebook: Path) -> None:
-    """Write the executed notebook as one page, its code hidden; only formulas need the network (MathJax)."""
-    from nbconvert import HTMLExporter
-
-    exporter = HTMLExporter(require_js_url="", embed_images=True, exclude_input_prompt=True, exclude_output_prompt=True)
-    page, _ = exporter.from_filename(str(notebook))
-    page = re.sub("(<body[^>]*>)", lambda body: body[1] + CODE_SWITCH, page, count=1)
-    targets = [notebook.with_suffix(".html")]
+    """Write the executed notebook as a page; that of the last stage also where a reader looks first."""
+    targets = {notebook.with_suffix(".html"): "../index.html"}
     if notebook.stem == params.LAST[-1]:
-        targets.append(notebook.parents[1] / "report.html")  # where a reader looks first
-    for target in targets:
+        targets[notebook.parents[1] / "report.html"] = "index.html"
+    for target, home in targets.items():
+        page = pages.report(notebook, home)
         with replace_on_success(target) as temporary:
             temporary.write_text(page, "utf-8")
 

@@ -25,7 +25,7 @@ LAYERS = [  # from the ground up; a module imports from its own row or from thos
     ["embedding", "encoder", "backbones", "losses", "features", "complexity", "augment", "pretrained"],
     ["scoring", "metrics", "trials", "breakdown"],
     ["training", "schedules", "checkpoints", "monitor", "distribution"],
-    ["report", "plots", "published", "curves"],
+    ["report", "plots", "pages", "published", "curves"],
     ["run", "embed", "score", "verify", "enrol", "identify", "card", "demo", "export", "bench"],
 ]
 ROW = {name: row for row, names in enumerate(LAYERS) for name in names}
