@@ -1,18 +1,25 @@
 """Figures of the notebooks and the report: one style, colour-blind safe, axes with units."""
 
 import contextlib
+import io
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from IPython import get_ipython
 from IPython.display import Audio
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter
+from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from . import breakdown, metrics
 
-TARGET, NONTARGET = sns.color_palette("colorblind")[2], sns.color_palette("colorblind")[3]
+if get_ipython():
+    set_matplotlib_formats("retina")  # twice the dots: sharp on today's screens, the same size on the page
+
+TARGET, NONTARGET = sns.color_palette("colorblind")[0], sns.color_palette("colorblind")[1]
 _DET_RANGE = (0.0008, 0.95)  # rates at the ends of the axes
 _STYLE = {
     "figure.dpi": 110,
@@ -33,6 +40,23 @@ def _axes(rows: int = 1, columns: int = 1, width: float = 8.0, height: float = 3
         figure, axes = plt.subplots(rows, columns, figsize=(width, height), **options)
         yield figure, axes
         plt.close(figure)  # the notebook shows the returned figure once, not twice
+
+
+def svg(figure: Figure) -> str:
+    """
+    Draw a figure as SVG to stand within a page, without a background: its text takes font and ink of the page.
+
+    Examples
+    --------
+    >>> svg(eer_curve(np.array([0.9, 0.8]), np.array([0.1, 0.2])))[:4]
+    '<svg'
+    """
+    buffer = io.StringIO()
+    with plt.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    drawn = buffer.getvalue()
+    drawn = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'fill="currentColor"', drawn[drawn.index("<svg") :], count=1)
+    return re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", drawn).replace("#000000", "currentColor")
 
 
 def utterance_statistics(table: pd.DataFrame, seconds_column: str = "seconds") -> Figure:
@@ -75,19 +99,21 @@ def voices(waveforms: list[np.ndarray], names: list[str], spectrograms: list[np.
         At 16 kHz, in [-1, 1).
     names : list of str
     spectrograms : list of np.ndarray [shape=(frames, bins)]
-        With a hop of 10 ms.
+        With a hop of 10 ms; bins from 0 to 8 kHz.
     """
-    with _axes(2, len(names), width=10, height=4, squeeze=False) as (figure, axes):
+    with _axes(2, len(names), width=min(10, 5 * len(names)), height=4, squeeze=False) as (figure, axes):
         for (top, bottom), waveform, name, spectrogram in zip(axes.T, waveforms, names, spectrograms):
             seconds = len(waveform) / 16_000
-            top.plot(np.linspace(0, seconds, len(waveform)), waveform, linewidth=0.4)
+            starts = np.arange(0, len(waveform), -(-len(waveform) // 1500))  # no figure shows more columns
+            ends = [extreme.reduceat(waveform, starts) for extreme in (np.minimum, np.maximum)]
+            top.fill_between(starts / 16_000, *ends, linewidth=0.4)
             top.set(title=name, ylim=(-1, 1), xlim=(0, seconds))
-            extent = (0, 0.01 * len(spectrogram), 0, spectrogram.shape[1])
+            extent = (0, 0.01 * len(spectrogram), 0, 8)
             bottom.imshow(spectrogram.T, origin="lower", aspect="auto", extent=extent, cmap="magma")
             bottom.set(xlabel="time [s]")
             bottom.grid(False)
         axes[0, 0].set_ylabel("amplitude")
-        axes[1, 0].set_ylabel("bin")
+        axes[1, 0].set_ylabel("frequency [kHz]")
     return figure
 
 
@@ -195,16 +221,40 @@ def similarity_matrix(similarities: np.ndarray, speakers_per_batch: int) -> Figu
     return figure
 
 
-def score_histogram(target: np.ndarray, nontarget: np.ndarray, threshold: float, title: str = "") -> Figure:
-    """Scores of target and non-target trials with the threshold at equal error."""
-    with _axes() as (figure, axis):
+def score_histogram(
+    target: np.ndarray,
+    nontarget: np.ndarray,
+    threshold: float,
+    title: str = "",
+    score: float | None = None,
+    names: tuple[str, str] = ("target", "non-target"),
+    width: float = 8.0,
+) -> Figure:
+    """
+    Scores of target and non-target trials with the threshold.
+
+    Parameters
+    ----------
+    target, nontarget : np.ndarray [shape=(n,)]
+    threshold : float
+        Drawn as a dashed line.
+    title : str
+    score : float, optional
+        One score to be seen among them, drawn as a solid line.
+    names : tuple of str
+        What to call the two.
+    width : float [inch]
+    """
+    with _axes(width=width) as (figure, axis):
         ends = min(target.min(), nontarget.min()), max(target.max(), nontarget.max())
         options = {"bins": 60, "binrange": ends, "stat": "density", "element": "step", "ax": axis}
-        sns.histplot(nontarget, color=NONTARGET, label=f"non-target ({len(nontarget):,})", **options)
-        sns.histplot(target, color=TARGET, label=f"target ({len(target):,})", **options)
+        sns.histplot(nontarget, color=NONTARGET, label=f"{names[1]} ({len(nontarget):,})", **options)
+        sns.histplot(target, color=TARGET, label=f"{names[0]} ({len(target):,})", **options)
         axis.axvline(threshold, color="black", linestyle="--", label=f"threshold {threshold:.3f}")
+        if score is not None:
+            axis.axvline(score, color="black", linewidth=3, label=f"these two {score:.3f}")
         axis.set(xlabel="score", ylabel="density", title=title)
-        axis.legend()
+        figure.legend(loc="outside lower center", ncols=2 if width < 6 else 4)
     return figure
 
 

@@ -11,7 +11,6 @@ with the curves into one HTML file that needs nothing else.
 
 import argparse
 import html
-import io
 import math
 import zipfile
 
@@ -306,11 +305,7 @@ def _page(report: dict, target: np.ndarray, nontarget: np.ndarray, name: str) ->
         plots.eer_curve(target, nontarget, title=name),
         plots.det_curves({name: (target, nontarget)}, title=name),
     ]
-    images = []
-    for figure in drawn:
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg")
-        images.append(buffer.getvalue()[buffer.getvalue().index("<svg") :])
+    images = map(plots.svg, drawn)
     style = "body {max-width: 50em; margin: 2em auto; font-family: sans-serif} svg {max-width: 100%; height: auto}"
     text = html.escape(_text(report))
     head = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(name)}</title>"

@@ -1,0 +1,327 @@
+"""
+A page to try with one's own voice: ``python -m sv_utils.demo`` (or ``make demo``).
+
+It listens on this machine alone unless ``--host`` (or ``GRADIO_SERVER_NAME``, as on a Hugging Face Space) says
+otherwise, and needs no network. Recordings lie in a temporary folder while their visitor is there; embeddings only in
+memory.
+"""
+
+import argparse
+import contextlib
+import functools
+import html
+import math
+import os
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from sv_utils import audio, corpora, download, features, paths, plots, report, verify
+from sv_utils.errors import RequestError, WorkError, command
+
+LONGEST = 300  # of a recording [s]
+LARGEST = "60mb"  # of a file
+DRAWN = 20  # of a recording in the figures [s]
+WAITING = 40  # visitors in the queue; one is served at a time, with all cores
+KEPT = 600  # a recording that nobody removed is removed after [s]
+EXAMPLES = {
+    "One voice, twice": ("wav/mv041/carlo/00013.wav", "wav/mv041/carlo/00014.wav"),
+    "Two voices": ("wav/mv041/carlo/00013.wav", "wav/mv058/tuxpaint-nl/00014.wav"),
+}
+HEADLINES = {"same speaker": "Same voice", "different speakers": "Different voices", "cannot tell": "Cannot tell"}
+SIGNS = {"same speaker": "✓", "different speakers": "✗", "cannot tell": "?"}
+STYLE = """
+.gradio-container { max-width: 66rem !important; margin: 0 auto !important }
+.gradio-container h1 { font-size: clamp(1.7rem, 6vw, 2.4rem); letter-spacing: -0.01em; margin: 0.6rem 0 0.2rem }
+.html-container { padding: 0 !important }
+.lead, figcaption { color: var(--body-text-color); opacity: 0.78 }
+.lead { max-width: 44rem; font-size: 1.05rem }
+.answer { border-left: 6px solid var(--tone); padding: 0.25rem 0 0.25rem 1.1rem; margin: 0.5rem 0 }
+.answer h2 { font-size: 1.7rem; margin: 0 0 0.3rem; color: var(--body-text-color) }
+.answer p, .words p { max-width: 44rem; font-size: 1.02rem; line-height: 1.55; margin: 0.35rem 0 }
+.answer .sign { display: inline-block; width: 1.5em; height: 1.5em; line-height: 1.5em; margin-right: 0.35em;
+  color: #fff; text-align: center; border-radius: 50%; background: var(--tone); font-size: 0.8em }
+.same { --tone: #0b6aa8 } .different { --tone: #b35900 } .unsure { --tone: #5a6776 } .wrong { --tone: #b3261e }
+.beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 1rem 2rem;
+  margin-top: 1rem; align-items: start }
+figure { margin: 0; min-width: 0 }
+figure svg { width: 100%; height: auto; max-width: 40rem; display: block }
+figure svg text { font-family: inherit }
+figcaption { font-size: 0.92rem; max-width: 40rem }
+.scroll { overflow-x: auto; contain: inline-size }
+.scroll table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.9rem; border: 0 !important }
+.scroll :is(th, td) { text-align: left; padding: 0.35rem 0.9rem 0.35rem 0 !important; white-space: nowrap;
+  border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important }
+.words details { margin-top: 0.8rem }
+.words summary { cursor: pointer }
+.words pre { white-space: pre-wrap; font-size: 0.85rem }
+:is(a, button, input, summary, [tabindex]):focus-visible { outline: 3px solid #2f8fd0 !important; outline-offset: 2px }
+"""
+ABOUT = """
+**What the answer is not.** It is no proof: error rates differ between kinds of recordings and between groups of people.
+Replayed, converted and synthetic speech is not noticed, nor is a second speaker in a recording.
+
+**What is kept.** Nothing. A recording is removed when you leave the page or ten minutes after it came; what you
+enrol stays in memory, for you alone, until you leave. A voice is biometric data: compare voices with the consent of
+those who speak.
+"""
+
+
+def plainly(answer: Callable[..., str]) -> Callable[..., str]:
+    """Turn what goes wrong in an answer into a sentence on the page; what nobody foresaw goes to the log."""
+
+    @functools.wraps(answer)
+    def wrapped(*arguments, **options):
+        try:
+            return answer(*arguments, **options)
+        except (RequestError, WorkError) as error:
+            return panel("wrong", "That did not work", [html.escape(str(error))])
+        except Exception as error:  # a visitor can do nothing with its text, which may name files of this machine
+            print(f"sv_utils.demo: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            said = "Something went wrong on this side; it is not your recording's fault. Please try again."
+            return panel("wrong", "That did not work", [said])
+
+    return wrapped
+
+
+@plainly
+def compare(first: str | None, second: str | None, model: str = "campplus") -> str:
+    """
+    Say in words and figures whether one voice speaks in two recordings.
+
+    Parameters
+    ----------
+    first, second : str or None
+        Files; None where there is none yet.
+    model : str
+        As of `verify.compare`.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+    names = {"first": first, "second": second}
+    waveforms = [listen(file, f"the {name} recording") for name, file in names.items()]
+    answer = verify.compare(first, second, model)
+    for name, file in names.items():
+        answer["warnings"] = [text.replace(f"{file}:", f"The {name} recording:") for text in answer["warnings"]]
+    kind = {"same speaker": "same", "different speakers": "different"}.get(answer["decision"], "unsure")
+    voices = drawn_voices(waveforms, ["first recording", "second recording"])
+    details = f"<details><summary>The exact figures</summary><pre>{html.escape(verify.text(answer))}</pre></details>"
+    title = f"<span class='sign' aria-hidden='true'>{SIGNS[answer['decision']]}</span>{HEADLINES[answer['decision']]}"
+    said = panel(kind, title, sentences(answer), answer["warnings"])
+    return beside(said, drawn_scores(answer, model)) + beside(*voices) + details
+
+
+def listen(file: str | None, name: str) -> np.ndarray:
+    """
+    Decode a visitor's recording.
+
+    Returns
+    -------
+    np.ndarray [shape=(samples,), dtype=float32]
+        At 16 kHz, in [-1, 1).
+
+    Raises
+    ------
+    RequestError
+        If there is none, or it cannot be heard.
+    """
+    if not file:
+        raise RequestError(f"{name[0].upper()}{name[1:]} is missing: record it with the microphone, or choose a file.")
+    try:
+        return audio.decode(file, max_seconds=LONGEST).samples / np.float32(32768)
+    except (OSError, audio.AudioError) as error:
+        reason = error if isinstance(error, audio.AudioError) else "it is no longer here, choose it anew"
+        if "longer than" in str(reason):
+            reason = f"it is longer than {LONGEST // 60} minutes; cut a piece out of it"
+        known = "wav, mp3, m4a, ogg, flac and webm can be read"
+        raise RequestError(f"{name[0].upper()}{name[1:]} cannot be used: {reason} ({known}).") from None
+
+
+def sentences(answer: dict) -> list[str]:
+    """Tell an answer of `verify.compare` to someone who has never heard of a likelihood ratio."""
+    point = answer["operating_point"]
+    if answer["cosine"] is None:
+        return [f"There is too little speech to compare: at least {verify.SHORTEST:g} s are needed in each recording."]
+    ratio, chance = answer["log_likelihood_ratio"], answer["probability"]
+    one, other = ("one person speaks in both", "two people do") if ratio > 0 else ("two people speak", "one does")
+    wrong, missed = (f"{rates[0]:.1%}" for rates in (point["false_accept"], point["miss"]))
+    times = f"{float(f'{math.exp(abs(ratio)):.2g}'):,.0f}"
+    sure = f"{min(max(chance, 0.001), 0.999):.1%}"
+    sure = f"{'less' if chance < 0.001 else 'more'} than {sure}" if not 0.001 <= chance <= 0.999 else sure
+    return [
+        f"What was heard is about {times} times likelier if {one} than if {other}. "
+        f"If both were as likely before, one voice now has a probability of {sure}.",
+        f"The score is {answer['cosine']:.2f}; from {point['threshold']:.2f} on we say <em>same voice</em>. "
+        f"Measured on {point['n_speakers']} voices that the system had not heard before (list {point['list']}): "
+        f"{wrong} of pairs of different voices were taken for one, {missed} of pairs of one voice were missed. "
+        "Between days, rooms and devices expect more errors.",
+    ]
+
+
+def panel(kind: str, title: str, paragraphs: list[str], warnings: list[str] = ()) -> str:
+    """A heading with sentences below; `title` and `paragraphs` are ours, `warnings` are text."""
+    said = "".join(f"<p>{text}</p>" for text in paragraphs)
+    said += "".join(f"<p>⚠ {html.escape(text)}</p>" for text in warnings)
+    return f"<div class='answer {kind}'><h2>{title}</h2>{said}</div>"
+
+
+def drawn_scores(answer: dict, model: str) -> str:
+    """The score among those of the list that the error rates come from."""
+    target, nontarget = verify.scores(model)
+    options = {"names": ("one voice", "two voices"), "width": 5.2, "score": answer["cosine"]}
+    figure = plots.score_histogram(target, nontarget, answer["operating_point"]["threshold"], **options)
+    return _figure(
+        figure,
+        "Where your score lies among those of pairs whose answer is known. Deep in one hill the answer is clear; "
+        "between the hills it is weak.",
+    )
+
+
+def drawn_voices(waveforms: list[np.ndarray], names: list[str]) -> list[str]:
+    """Waveform and spectrogram of each recording."""
+    figures = []
+    for waveform, name in zip(waveforms, names):
+        piece = waveform[: DRAWN * 16_000]
+        spectrogram = np.asarray(features.LogSpectrogram()(np.resize(piece, max(len(piece), 1600))[None]))[0]
+        said = f", first {DRAWN} s" if len(waveform) > len(piece) else ""
+        figures.append(_figure(plots.voices([piece], [f"{name}{said}"], [spectrogram]), ""))
+    return figures
+
+
+def beside(*parts: str) -> str:
+    """Side by side where there is room, else one below the other."""
+    return f"<div class='beside'>{''.join(f'<div>{part}</div>' for part in parts)}</div>"
+
+
+def _figure(figure, caption: str) -> str:
+    return f"<figure>{plots.svg(figure)}<figcaption>{caption}</figcaption></figure>"
+
+
+@plainly
+def last_results() -> str:
+    """Table and DET curves of the run whose results are the newest, as HTML."""
+    found = sorted(paths.outputs().glob("*/results.csv"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        return "<p>Nothing has been trained on this machine yet; <code>make reproduce</code> does it.</p>"
+    profile = found[-1].parent.name
+    results = report.read_results(profile)
+    table = report.summary(results).to_html(index=False, border=0)
+    parts = [f"<h2>{html.escape(profile)}</h2><p>{html.escape(report.session_note(profile))}</p>"]
+    parts += [f"<div class='scroll' tabindex='0'>{table}</div><div class='beside'>"]
+    for name, tables in report.read_scores(profile).items():
+        systems = {m: [t.loc[t["label"] == label, "score"].to_numpy() for label in (1, 0)] for m, t in tables.items()}
+        said = "How often different voices are accepted, against how often one voice is missed, at every threshold."
+        parts.append(_figure(plots.det_curves(systems, title=name), f"{said} Closer to the lower left is better."))
+    return "".join([*parts, "</div>"])
+
+
+@contextlib.contextmanager
+def example_files() -> Iterator[dict[str, tuple[str, str]]]:
+    """The recordings of the examples, out of the embedded corpus, as files that are there for the block."""
+    corpus = corpora.get("mini")
+    parts = [corpus.bundled / file for file, _ in corpus.remotes[1].parts]
+    with (
+        tempfile.TemporaryDirectory(prefix="sv_utils") as folder,
+        zipfile.ZipFile(download.open_parts(parts)) as archive,
+    ):
+        yield {title: tuple(archive.extract(name, folder) for name in pair) for title, pair in EXAMPLES.items()}
+
+
+def build(examples: dict[str, tuple[str, str]], model: str = "campplus"):
+    """
+    Build the page.
+
+    Parameters
+    ----------
+    examples : dict
+        Title to two files.
+    model : str
+        As of `verify.compare`.
+
+    Returns
+    -------
+    gradio.Blocks
+        Its queue set up, not yet launched.
+    """
+    import gradio
+
+    with gradio.Blocks(title="Same voice?", analytics_enabled=False, delete_cache=(30, KEPT)) as page:
+        gradio.HTML(
+            "<h1>Same voice?</h1><p class='lead'>Record or choose two recordings of speech, of a few seconds each. "
+            "The page says whether one person speaks in both, and how sure it can be.</p>"
+        )
+        with gradio.Tab("Two recordings"):
+            with gradio.Row():
+                sides = [_recorder(f"{name} recording") for name in ("First", "Second")]
+            with gradio.Row():
+                go = gradio.Button("Compare", variant="primary", elem_id="compare")
+                tries = {title: gradio.Button(f"Try: {title.lower()}") for title in examples}
+            answer = gradio.HTML("", elem_id="answer", elem_classes="words")
+            run = {"fn": functools.partial(compare, model=model), "inputs": sides, "outputs": answer}
+            go.click(**run, **_ours())
+            for title, button in tries.items():
+                button.click(lambda title=title: examples[title], None, sides, **_ours()).then(**run, **_ours())
+        with gradio.Tab("Results of the last run") as tab:
+            results = gradio.HTML("", elem_classes="words")
+            tab.select(last_results, None, results, **_ours())
+        gradio.Markdown(ABOUT)
+    return page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
+
+
+def _recorder(label: str):
+    import gradio
+
+    options = gradio.WaveformOptions(waveform_color="#8aa0b5", waveform_progress_color="#0b6aa8")
+    kind = {"sources": ["microphone", "upload"], "type": "filepath", "buttons": [], "editable": False}
+    return gradio.Audio(label=label, waveform_options=options, **kind)
+
+
+def _ours() -> dict:
+    """Of every event: one queue, and no address for programs."""
+    return {"api_visibility": "private", "concurrency_id": "encoder", "show_progress": "minimal"}
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    """Serve the page until it is stopped (Ctrl-C)."""
+    parser = argparse.ArgumentParser(prog="python -m sv_utils.demo", description=main.__doc__)
+    parser.add_argument(
+        "--model", default="campplus", help="campplus (default), or an evaluated training's .keras file"
+    )
+    parser.add_argument("--host", help="address to listen on (default: 127.0.0.1, this machine alone)")
+    parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
+    arguments = parser.parse_args(argv)
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    try:
+        import gradio
+    except ImportError:
+        raise RequestError(
+            "the page needs gradio; install it with: pip install 'sv_utils[demo]', or make setup"
+        ) from None
+    verify.known(arguments.model)  # a wrong model is told before anything is served
+    font = ["system-ui", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
+    theme = gradio.themes.Default(
+        primary_hue="blue", neutral_hue="slate", font=font, font_mono=["ui-monospace", "monospace"]
+    )
+    with tempfile.TemporaryDirectory(prefix="sv_utils") as folder, example_files() as examples:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # what is uploaded goes when the page does
+        build(examples, arguments.model).launch(
+            server_name=arguments.host,
+            server_port=arguments.port,
+            max_file_size=LARGEST,
+            footer_links=[],
+            ssr_mode=False,
+            quiet=True,
+            theme=theme,
+            css=STYLE,
+        )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
