@@ -53,6 +53,7 @@ figure svg text { font-family: inherit }
 figcaption { font-size: 0.92rem; max-width: 40rem }
 .scroll { overflow-x: auto; contain: inline-size }
 .scroll table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.9rem; border: 0 !important }
+.scroll :is(thead, tbody, tr) { border: 0 !important }
 .scroll :is(th, td) { text-align: left; padding: 0.35rem 0.9rem 0.35rem 0 !important; white-space: nowrap;
   border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important }
 .words details { margin-top: 0.8rem }
@@ -278,7 +279,7 @@ def _recorder(label: str):
     import gradio
 
     options = gradio.WaveformOptions(waveform_color="#8aa0b5", waveform_progress_color="#0b6aa8")
-    kind = {"sources": ["microphone", "upload"], "type": "filepath", "buttons": [], "editable": False}
+    kind = {"sources": ["upload", "microphone"], "type": "filepath", "buttons": [], "editable": False}
     return gradio.Audio(label=label, waveform_options=options, **kind)
 
 

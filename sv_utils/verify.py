@@ -7,6 +7,7 @@ The exit code is the answer: 0 the same speaker, 1 different speakers, 2 it cann
 import argparse
 import contextlib
 import csv
+import functools
 import json
 import math
 import os
@@ -249,10 +250,17 @@ def embeddings(model: str, waveforms: list[np.ndarray]) -> np.ndarray:
     np.ndarray [shape=(recordings, d)], float32
         Unit vectors.
     """
+    lengths = [len(samples) for samples in waveforms]
+    return embedding.embed(_network(model), lengths, waveforms.__getitem__, batch_size=1)
+
+
+@functools.lru_cache(maxsize=1)
+def _network(model: str):
+    """The encoder, kept for the next answer of this process."""
     source = pretrained.locate(model)
     network = pretrained.load(exported.fast_form(source) or source)
     network.run_eagerly = True  # of Keras: to compile the graph takes longer than to run it twice
-    return embedding.embed(network, [len(samples) for samples in waveforms], waveforms.__getitem__, batch_size=1)
+    return network
 
 
 def prepare(model: str) -> None:
