@@ -21,7 +21,7 @@ $(error SV_OUTPUTS may not hold spaces for make: $(OUTPUTS))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup forecast reproduce stages test test-long verify lab tensorboard bench check doctor clean lock git-setup
+.PHONY: help setup forecast reproduce stages test test-long verify demo lab tensorboard bench check pictures doctor clean lock git-setup
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -43,6 +43,9 @@ install:
 		{ echo "make setup: $(PYTHON) cannot make environments (Debian: package python3-venv)" >&2; exit 1; }
 	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --requirement $(LOCK)
 	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@mkdir -p $(VENV)/etc/ipython
+	@echo "c.IPKernelApp.capture_fd_output = False  # TensorFlow's notices go to the terminal, not into notebooks" \
+		> $(VENV)/etc/ipython/ipython_kernel_config.py
 	@cp $(LOCK) $(VENV)/installed.lock
 
 reproduce: setup  ## all stages of params/PROFILE.yaml (PROFILE=mini) that are not up to date, then the table of results
@@ -70,8 +73,11 @@ verify: setup  ## do two recordings hold one voice? REC1=a.wav REC2=b.m4a [MODEL
 		{ echo "make verify: name two recordings: make verify REC1=a.wav REC2=b.wav" >&2; exit 2; }
 	@$(PY) -m sv_utils.verify "$$REC1" "$$REC2" $${MODEL:+--model "$$MODEL"} || test $$? -eq 1  # 1: different speakers, an answer
 
+demo: setup  ## a page in the browser: compare two voices, with the microphone or with files
+	@$(PY) -m sv_utils.demo
+
 lab: setup  ## JupyterLab on the notebooks
-	@$(PY) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks
+	@JUPYTER_PREFER_ENV_PATH=1 $(PY) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 tensorboard: setup  ## training curves of the profile
 	@$(PY) -m tensorboard.main --logdir $(RESULTS)
@@ -84,6 +90,9 @@ check: setup  ## linters: code, notebooks, links of the README
 	@$(PY) -m ruff format --check
 	@$(PY) -m pytest --quiet tests/test_repository.py
 
+pictures: setup  ## maintenance: take the pictures of the README anew (needs Chromium and PROFILE's results)
+	@$(PY) tests/pictures.py "$(PROFILE)"
+
 doctor: setup  ## what this machine has and lacks
 	@$(PY) -m sv_utils.provenance
 
@@ -95,8 +104,8 @@ clean:  ## remove all outputs (asks first)
 
 LOCKING := uv pip compile --quiet --universal --generate-hashes --upgrade --no-header --no-annotate --no-emit-index-url
 lock:  ## maintenance: resolve both lock files anew (needs uv on the path)
-	@$(LOCKING) pyproject.toml --extra cpu --extra test --output-file requirements.lock
-	@$(LOCKING) pyproject.toml --extra gpu --extra test --constraint requirements.lock --output-file requirements-gpu.lock
+	@$(LOCKING) pyproject.toml --extra cpu --extra demo --extra test --output-file requirements.lock
+	@$(LOCKING) pyproject.toml --extra gpu --extra demo --extra test --constraint requirements.lock --output-file requirements-gpu.lock
 
 STRIP := -m nbstripout --keep-id --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution"
 COMPARE := -m nbdime.vcs.git.diffdriver diff --ignore-outputs --ignore-metadata --ignore-details
