@@ -50,7 +50,8 @@ install:
 
 reproduce: setup  ## all stages of params/PROFILE.yaml (PROFILE=mini) that are not up to date, then the table of results
 	@$(PY) -m sv_utils.run --keys "$(PROFILE)"
-	@test -f "$(RESULTS)/results.csv" -a -f "$(RESULTS)/report.html" || rm -f "$(RESULTS)/09_report/run.json"
+	@test -f "$(RESULTS)/results.csv" -a -f "$(RESULTS)/report.html" -a -f "$(RESULTS)/index.html" || \
+		rm -f "$(RESULTS)/09_report/run.json"
 	@$(MAKE) --no-print-directory stages
 	@$(PY) -m sv_utils.report "$(PROFILE)"
 

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -85,10 +86,17 @@ def test_a_redrawn_figure_re_runs_the_report_also_after_a_kill(house):
     assert started(again.stdout) == ["09_report"]
 
 
-def test_a_lost_report_is_made_again(house):
-    (house / "outputs/mini/report.html").unlink()
+def test_the_index_shows_every_stage_done(first):
+    page = (first[0] / "outputs/mini/index.html").read_text("utf-8")
+    assert sorted(re.findall(r"<g class='done'><a[^>]*><title>([^<]+)", page)) == ALL
+    assert all(record["key"][:12] in page for record in records(first[0]).values())
+
+
+@pytest.mark.parametrize("page", ["report.html", "index.html"])
+def test_a_lost_page_is_made_again(house, page):
+    (house / "outputs/mini" / page).unlink()
     assert started(make(house, "reproduce").stdout) == ["09_report"]
-    assert "<h1" in (house / "outputs/mini/report.html").read_text()
+    assert "<h1" in (house / "outputs/mini" / page).read_text()
 
 
 def test_a_lost_or_failed_stage_is_run_again_and_nothing_else(house):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from browser import DESK, PHONE, chromium, complaints, needs_chromium, sideways
 
 from sv_utils import curves, encoder, params, paths, report, run
 
@@ -102,10 +104,25 @@ def test_second_make_runs_nothing(made):
     assert again.returncode == 0 and "starts" not in again.stdout
 
 
-def test_report_page_stands_alone(made):
-    page = (made[0] / "report.html").read_text()
-    assert len(page) < 3_000_000
-    assert 'src="http' not in page.replace("https://cdnjs.cloudflare.com/ajax/libs/mathjax", "")
+def test_pages_are_small_and_ask_for_nothing(made):
+    found = sorted(made[0].rglob("*.html"))
+    assert len(found) == len(params.stages("tiny")) + 2
+    for page in found:
+        text = page.read_text("utf-8")
+        assert len(text) < 3_000_000, page.name
+        assert not re.search(r"""(src|srcset)=(?!["']?data:)|<script|@import|url\(""", text), page.name
+
+
+@needs_chromium
+def test_pages_in_a_browser(made):
+    with chromium() as browser:
+        for size in (PHONE, DESK):
+            page = browser.new_page(viewport=size)
+            for file in made[0].rglob("*.html"):
+                found = complaints(page, file.as_uri())
+                page.goto(file.as_uri())
+                assert (found, sideways(page)) == ([], 0), (file.name, size)
+                assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth)")
 
 
 def test_model_left_is_an_encoder(made):

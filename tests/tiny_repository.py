@@ -13,7 +13,7 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 REAL = Path(__file__).resolve().parents[1]
-MACHINERY = ("__init__", "errors", "params", "paths", "provenance", "run")
+MACHINERY = ("__init__", "errors", "pages", "params", "paths", "provenance", "run")
 PARAMS = """\
 common:
   seed: 7
@@ -29,7 +29,22 @@ train:
 """
 REPORT = """\
 import sys
+import pandas as pd
 from sv_utils import paths
+
+
+def read_results(profile):
+    return pd.read_csv(paths.profile_dir(profile) / "results.csv")
+
+
+def summary(results):
+    return results
+
+
+def session_note(profile):
+    return ""
+
+
 if __name__ == "__main__":
     print((paths.profile_dir(sys.argv[1]) / "results.csv").read_text())
 """
