@@ -44,6 +44,40 @@ class Voices:
     sums: dict[str, np.ndarray] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
 
+    def add(self, model: str, fingerprint: str, name: str, embeddings: np.ndarray) -> int:
+        """
+        Add recordings to a voice, new or known.
+
+        Parameters
+        ----------
+        model, fingerprint : str
+            See `Voices`.
+        name : str
+        embeddings : np.ndarray [shape=(recordings, d)]
+            Unit vectors.
+
+        Returns
+        -------
+        int
+            Recordings that the voice has now.
+
+        Raises
+        ------
+        RequestError
+            The name cannot be one, or the voices come from another model.
+        """
+        if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
+            raise RequestError(f"{name[:LONGEST_NAME]!r} is no name; give up to {LONGEST_NAME} printable characters")
+        if self.sums and self.fingerprint != fingerprint:
+            raise RequestError(
+                f"the enrolled voices are of the model {self.model}, which {model} cannot compare with its own; name "
+                "that model, or another file with --store"
+            )
+        self.model, self.fingerprint = model, fingerprint
+        self.sums[name] = self.sums.get(name, 0) + embeddings.sum(axis=0, dtype=np.float32)
+        self.counts[name] = self.counts.get(name, 0) + len(embeddings)
+        return self.counts[name]
+
 
 def default_store() -> Path:
     """Where voices are kept unless another file is named."""
@@ -75,40 +109,9 @@ def read(store: Path) -> Voices:
 
 
 def add(store: Path, model: str, fingerprint: str, name: str, embeddings: np.ndarray) -> int:
-    """
-    Add recordings to a voice, new or known.
-
-    Parameters
-    ----------
-    store : Path
-    model, fingerprint : str
-        See `Voices`.
-    name : str
-    embeddings : np.ndarray [shape=(recordings, d)]
-        Unit vectors.
-
-    Returns
-    -------
-    int
-        Recordings that the voice has now.
-
-    Raises
-    ------
-    RequestError
-        The name cannot be one, or the store's voices come from another model.
-    """
-    if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
-        raise RequestError(f"{name[:LONGEST_NAME]!r} is no name; give up to {LONGEST_NAME} printable characters")
+    """Add recordings to a voice of a file of voices; otherwise as `Voices.add`."""
     with _changed(store) as voices:
-        if voices.sums and voices.fingerprint != fingerprint:
-            raise RequestError(
-                f"{store} holds voices of the model {voices.model}, which {model} cannot compare with its own; name "
-                "that model, or another file with --store"
-            )
-        voices.model, voices.fingerprint = model, fingerprint
-        voices.sums[name] = voices.sums.get(name, 0) + embeddings.sum(axis=0, dtype=np.float32)
-        voices.counts[name] = voices.counts.get(name, 0) + len(embeddings)
-    return voices.counts[name]
+        return voices.add(model, fingerprint, name, embeddings)
 
 
 def delete(store: Path, name: str) -> None:
@@ -173,9 +176,24 @@ def enrol(
     Raises
     ------
     RequestError
-        A file cannot be decoded or has no speech, or as of `add`. Nothing is enrolled then.
+        A file cannot be decoded or has no speech, or as of `Voices.add`. Nothing is enrolled then.
     WorkError
         The published encoder cannot be fetched.
+    """
+    embeddings, warnings = heard(files, model)
+    model = os.path.abspath(model) if os.path.isfile(model) else model  # identify may be called from elsewhere
+    return add(store or default_store(), model, pretrained.fingerprint(model), name, embeddings), warnings
+
+
+def heard(files: Sequence[str | os.PathLike], model: str) -> tuple[np.ndarray, list[str]]:
+    """
+    Embed recordings that are to be enrolled; parameters and errors are those of `enrol`.
+
+    Returns
+    -------
+    embeddings : np.ndarray [shape=(recordings, d)], float32
+        Unit vectors.
+    warnings : list of str
     """
     sounds, warnings = [], []
     for file in files:
@@ -185,9 +203,7 @@ def enrol(
             raise RequestError(f"{os.fspath(file)}: {described['speech_seconds']:.2f} s of speech; leave it out")
         warnings += [f"{os.fspath(file)}: {text}" for text in described["warnings"]]
         sounds.append(sound.samples)
-    store = store or default_store()
-    model = os.path.abspath(model) if os.path.isfile(model) else model  # identify may be called from elsewhere
-    return add(store, model, pretrained.fingerprint(model), name, verify.embeddings(model, sounds)), warnings
+    return verify.embeddings(model, sounds), warnings
 
 
 @command

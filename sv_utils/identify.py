@@ -51,13 +51,20 @@ def identify(
         The file cannot be decoded, nobody is enrolled, or the model has changed since.
     """
     store = store or enrol.default_store()
-    sound = verify.decode(file)
     voices = enrol.read(store)
     if not voices.sums:
         raise RequestError(f"nobody is enrolled in {store}; python -m sv_utils.enrol NAME FILE ...")
-    calibration, point = verify.known(voices.model, false_accept)
     if pretrained.fingerprint(voices.model) != voices.fingerprint:
         raise RequestError(f"{voices.model} has changed since the voices of {store} were enrolled; enrol them anew")
+    return among(voices, file, closed, false_accept)
+
+
+def among(
+    voices: enrol.Voices, file: str | os.PathLike, closed: bool = False, false_accept: float | None = None
+) -> dict:
+    """Find whose of some voices, at least one, is heard in a recording; otherwise as `identify`."""
+    sound = verify.decode(file)
+    calibration, point = verify.known(voices.model, false_accept)
     recording = verify.describe(file, sound)
     answer = {"decision": "cannot tell", "name": None, "candidates": []}
     if recording["speech_seconds"] >= verify.SHORTEST:
