@@ -19,18 +19,20 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from sv_utils import audio, corpora, download, features, paths, plots, report, verify
+from sv_utils import audio, corpora, download, enrol, identify, paths, plots, pretrained, report, verify
 from sv_utils.errors import RequestError, WorkError, command
 
 LONGEST = 300  # of a recording [s]
 LARGEST = "60mb"  # of a file
 DRAWN = 20  # of a recording in the figures [s]
+MOST = 30  # voices that a visitor can enrol
 WAITING = 40  # visitors in the queue; one is served at a time, with all cores
 KEPT = 600  # a recording that nobody removed is removed after [s]
 EXAMPLES = {
     "One voice, twice": ("wav/mv041/carlo/00013.wav", "wav/mv041/carlo/00014.wav"),
     "Two voices": ("wav/mv041/carlo/00013.wav", "wav/mv058/tuxpaint-nl/00014.wav"),
 }
+PEOPLE = {"Carlo": "wav/mv041/carlo/00013.wav", "Tux": "wav/mv058/tuxpaint-nl/00014.wav"}
 HEADLINES = {"same speaker": "Same voice", "different speakers": "Different voices", "cannot tell": "Cannot tell"}
 SIGNS = {"same speaker": "✓", "different speakers": "✗", "cannot tell": "?"}
 STYLE = """
@@ -61,6 +63,8 @@ figcaption { font-size: 0.92rem; max-width: 40rem }
 .words pre { white-space: pre-wrap; font-size: 0.85rem }
 :is(a, button, input, summary, [tabindex]):focus-visible { outline: 3px solid #2f8fd0 !important; outline-offset: 2px }
 """
+WELCOME = """<h1>Same voice?</h1><p class='lead'>Record or choose recordings of speech, of a few seconds each. The page
+says whether one person speaks in them, and how sure it can be.</p>"""
 ABOUT = """
 **What the answer is not.** It is no proof: error rates differ between kinds of recordings and between groups of people.
 Replayed, converted and synthetic speech is not noticed, nor is a second speaker in a recording.
@@ -79,7 +83,10 @@ def plainly(answer: Callable[..., str]) -> Callable[..., str]:
         try:
             return answer(*arguments, **options)
         except (RequestError, WorkError) as error:
-            return panel("wrong", "That did not work", [html.escape(str(error))])
+            said = str(error)
+            for file in filter(os.path.isabs, (words for words in arguments if isinstance(words, str))):
+                said = said.replace(file, "the recording")  # its place is ours
+            return panel("wrong", "That did not work", [html.escape(said[0].upper() + said[1:])])
         except Exception as error:  # a visitor can do nothing with its text, which may name files of this machine
             print(f"sv_utils.demo: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
             said = "Something went wrong on this side; it is not your recording's fault. Please try again."
@@ -186,6 +193,8 @@ def drawn_scores(answer: dict, model: str) -> str:
 
 def drawn_voices(waveforms: list[np.ndarray], names: list[str]) -> list[str]:
     """Waveform and spectrogram of each recording."""
+    from sv_utils import features  # and with it Keras
+
     figures = []
     for waveform, name in zip(waveforms, names):
         piece = waveform[: DRAWN * 16_000]
@@ -202,6 +211,68 @@ def beside(*parts: str) -> str:
 
 def _figure(figure, caption: str) -> str:
     return f"<figure>{plots.svg(figure)}<figcaption>{caption}</figcaption></figure>"
+
+
+@plainly
+def remember(voices: enrol.Voices, name: str, file: str | None, model: str = "campplus") -> str:
+    """
+    Enrol a voice in memory and say how it went.
+
+    Parameters
+    ----------
+    voices : enrol.Voices
+        Of one visitor; changed in place.
+    name : str
+    file : str or None
+    model : str
+        As of `verify.compare`.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+    listen(file, "the recording")
+    if name not in voices.sums and len(voices.sums) >= MOST:
+        raise RequestError(f"there are {MOST} voices already, which is as many as this page keeps.")
+    if not name.strip():
+        raise RequestError("the name is missing: say whose voice it is.")
+    embeddings, warnings = enrol.heard([file], model)
+    count = voices.add(model, pretrained.fingerprint(model), name.strip(), embeddings)
+    said = [f"{count} recordings; three or more of different days are better than one."]
+    return panel("same", f"{html.escape(name)} is enrolled", said, [_unplaced(text, file) for text in warnings])
+
+
+def people(voices: enrol.Voices) -> str:
+    """Who is enrolled, as HTML."""
+    names = ", ".join(f"<b>{html.escape(name)}</b> ({count})" for name, count in voices.counts.items())
+    return f"<p>Enrolled, with the number of recordings: {names or 'nobody yet'}</p>"
+
+
+@plainly
+def who(voices: enrol.Voices, file: str | None) -> str:
+    """Say in words whose of the visitor's voices is heard in a recording, as HTML."""
+    if not voices.sums:
+        raise RequestError("nobody is enrolled yet: enrol one voice or more, then ask.")
+    listen(file, "the recording")
+    answer = identify.among(voices, file)
+    kind, title = {"known": ("same", html.escape(answer["name"] or "")), "unknown": ("different", "None of them")}.get(
+        answer["decision"], ("unsure", "Cannot tell")
+    )
+    point, rows = answer["operating_point"], answer["candidates"][:5]
+    said = [
+        f"From a score of {point['threshold']:.2f} on a voice counts as one of them. At most "
+        f"{answer['stranger_accepted']:.1%} of strangers would be taken for one of these {len(voices.sums)}, as "
+        f"measured on list {point['list']}."
+    ]
+    cells = "".join(f"<tr><td>{html.escape(row['name'])}</td><td>{row['cosine']:.2f}</td></tr>" for row in rows)
+    table = f"<table><tr><th>voice</th><th>score</th></tr>{cells}</table>" if rows else ""
+    warnings = [_unplaced(text, file) for text in answer["warnings"]]
+    return panel(kind, title, said, warnings) + f"<div class='scroll' tabindex='0'>{table}</div>"
+
+
+def _unplaced(text: str, file: str) -> str:
+    return text.removeprefix(f"{file}: ")
 
 
 @plainly
@@ -223,25 +294,26 @@ def last_results() -> str:
 
 
 @contextlib.contextmanager
-def example_files() -> Iterator[dict[str, tuple[str, str]]]:
-    """The recordings of the examples, out of the embedded corpus, as files that are there for the block."""
+def example_files() -> Iterator[dict[str, str]]:
+    """The examples' recordings, out of the embedded corpus: name to a file that is there for the block."""
     corpus = corpora.get("mini")
     parts = [corpus.bundled / file for file, _ in corpus.remotes[1].parts]
+    names = {name for pair in EXAMPLES.values() for name in pair} | set(PEOPLE.values())
     with (
         tempfile.TemporaryDirectory(prefix="sv_utils") as folder,
         zipfile.ZipFile(download.open_parts(parts)) as archive,
     ):
-        yield {title: tuple(archive.extract(name, folder) for name in pair) for title, pair in EXAMPLES.items()}
+        yield {name: archive.extract(name, folder) for name in sorted(names)}
 
 
-def build(examples: dict[str, tuple[str, str]], model: str = "campplus"):
+def build(files: dict[str, str], model: str = "campplus"):
     """
     Build the page.
 
     Parameters
     ----------
-    examples : dict
-        Title to two files.
+    files : dict
+        As of `example_files`.
     model : str
         As of `verify.compare`.
 
@@ -253,26 +325,61 @@ def build(examples: dict[str, tuple[str, str]], model: str = "campplus"):
     import gradio
 
     with gradio.Blocks(title="Same voice?", analytics_enabled=False, delete_cache=(30, KEPT)) as page:
-        gradio.HTML(
-            "<h1>Same voice?</h1><p class='lead'>Record or choose two recordings of speech, of a few seconds each. "
-            "The page says whether one person speaks in both, and how sure it can be.</p>"
-        )
+        gradio.HTML(WELCOME)
         with gradio.Tab("Two recordings"):
-            with gradio.Row():
-                sides = [_recorder(f"{name} recording") for name in ("First", "Second")]
-            with gradio.Row():
-                go = gradio.Button("Compare", variant="primary", elem_id="compare")
-                tries = {title: gradio.Button(f"Try: {title.lower()}") for title in examples}
-            answer = gradio.HTML("", elem_id="answer", elem_classes="words")
-            run = {"fn": functools.partial(compare, model=model), "inputs": sides, "outputs": answer}
-            go.click(**run, **_ours())
-            for title, button in tries.items():
-                button.click(lambda title=title: examples[title], None, sides, **_ours()).then(**run, **_ours())
+            _two_recordings(files, model)
+        with gradio.Tab("Who is this?"):
+            _enrolled(files, model)
         with gradio.Tab("Results of the last run") as tab:
             results = gradio.HTML("", elem_classes="words")
             tab.select(last_results, None, results, **_ours())
         gradio.Markdown(ABOUT)
     return page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
+
+
+def _two_recordings(files: dict[str, str], model: str) -> None:
+    import gradio
+
+    with gradio.Row():
+        sides = [_recorder(f"{name} recording") for name in ("First", "Second")]
+    with gradio.Row():
+        go = gradio.Button("Compare", variant="primary", min_width=120)
+        tries = {title: gradio.Button(f"Try: {title.lower()}", min_width=120) for title in EXAMPLES}
+    answer = gradio.HTML("", elem_id="answer", elem_classes="words")
+    run = {"fn": functools.partial(compare, model=model), "inputs": sides, "outputs": answer, **_ours()}
+    go.click(**run)
+    for title, button in tries.items():
+        chosen = [files[name] for name in EXAMPLES[title]]
+        button.click(lambda chosen=chosen: chosen, None, sides, **_ours()).then(**run)
+
+
+def _enrolled(files: dict[str, str], model: str) -> None:
+    import gradio
+
+    voices = gradio.State(enrol.Voices(), time_to_live=3600)
+
+    def remembered(voices, name, file):
+        return voices, remember(voices, name, file, model) + people(voices), None
+
+    def tried(voices):
+        said = "".join(remember(voices, name, files[file], model) for name, file in PEOPLE.items())
+        return voices, said + people(voices), files[EXAMPLES["One voice, twice"][1]]
+
+    with gradio.Row():
+        with gradio.Column(min_width=280):
+            name = gradio.Textbox(label="Name", placeholder="Whose voice is it?", max_length=enrol.LONGEST_NAME)
+            known = _recorder("Recording of this person")
+            with gradio.Row():
+                add = gradio.Button("Enrol", variant="primary", min_width=120)
+                example = gradio.Button("Try: two people", min_width=120)
+            enrolled = gradio.HTML(people(enrol.Voices()), elem_id="enrolled", elem_classes="words")
+        with gradio.Column(min_width=280):
+            asked = _recorder("Recording of someone")
+            ask = gradio.Button("Who is this?", variant="primary")
+            answer = gradio.HTML("", elem_id="who", elem_classes="words")
+    add.click(remembered, [voices, name, known], [voices, enrolled, known], **_ours())
+    ask.click(who, [voices, asked], answer, **_ours())
+    example.click(tried, voices, [voices, enrolled, asked], **_ours()).then(who, [voices, asked], answer, **_ours())
 
 
 def _recorder(label: str):
@@ -303,25 +410,21 @@ def main(argv: list[str] | None = None) -> None:
         import gradio
     except ImportError:
         raise RequestError(
-            "the page needs gradio; install it with: pip install 'sv_utils[demo]', or make setup"
+            "the page needs gradio; install it with: make setup, or pip install 'sv_utils[demo]'"
         ) from None
-    verify.known(arguments.model)  # a wrong model is told before anything is served
     font = ["system-ui", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
-    theme = gradio.themes.Default(
-        primary_hue="blue", neutral_hue="slate", font=font, font_mono=["ui-monospace", "monospace"]
-    )
-    with tempfile.TemporaryDirectory(prefix="sv_utils") as folder, example_files() as examples:
+    look = {"primary_hue": "blue", "neutral_hue": "slate", "font": font, "font_mono": ["ui-monospace", "monospace"]}
+    with tempfile.TemporaryDirectory(prefix="sv_utils") as folder, example_files() as files:
         os.environ["GRADIO_TEMP_DIR"] = folder  # what is uploaded goes when the page does
-        build(examples, arguments.model).launch(
-            server_name=arguments.host,
-            server_port=arguments.port,
-            max_file_size=LARGEST,
-            footer_links=[],
-            ssr_mode=False,
-            quiet=True,
-            theme=theme,
-            css=STYLE,
-        )
+        with verify.without_notices():  # the first visitor need not wait for the encoder, nor a wrong model be served
+            verify.compare(*[files[name] for name in EXAMPLES["Two voices"]], arguments.model)
+            drawn_voices([np.zeros(16_000, np.float32)], [""])
+        page = build(files, arguments.model)
+        options = {"max_file_size": LARGEST, "footer_links": [], "ssr_mode": False, "quiet": True, "css": STYLE}
+        options |= {"theme": gradio.themes.Default(**look), "prevent_thread_lock": True}
+        _, url, _ = page.launch(server_name=arguments.host, server_port=arguments.port, **options)
+        print(f"The page is at {url} (Ctrl-C stops it)", flush=True)
+        page.block_thread()
 
 
 if __name__ == "__main__":
