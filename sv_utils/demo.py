@@ -216,7 +216,7 @@ def _figure(figure, caption: str) -> str:
 @plainly
 def remember(voices: enrol.Voices, name: str, file: str | None, model: str = "campplus") -> str:
     """
-    Enrol a voice in memory and say how it went.
+    Enrol a voice in memory.
 
     Parameters
     ----------
@@ -230,7 +230,7 @@ def remember(voices: enrol.Voices, name: str, file: str | None, model: str = "ca
     Returns
     -------
     str
-        HTML.
+        What makes the recording weak, as HTML.
     """
     listen(file, "the recording")
     if name not in voices.sums and len(voices.sums) >= MOST:
@@ -238,15 +238,17 @@ def remember(voices: enrol.Voices, name: str, file: str | None, model: str = "ca
     if not name.strip():
         raise RequestError("the name is missing: say whose voice it is.")
     embeddings, warnings = enrol.heard([file], model)
-    count = voices.add(model, pretrained.fingerprint(model), name.strip(), embeddings)
-    said = [f"{count} recordings; three or more of different days are better than one."]
-    return panel("same", f"{html.escape(name)} is enrolled", said, [_unplaced(text, file) for text in warnings])
+    voices.add(model, pretrained.fingerprint(model), name.strip(), embeddings)
+    return "".join(f"<p>⚠ {html.escape(name)}: {html.escape(_unplaced(text, file))}</p>" for text in warnings)
 
 
 def people(voices: enrol.Voices) -> str:
     """Who is enrolled, as HTML."""
-    names = ", ".join(f"<b>{html.escape(name)}</b> ({count})" for name, count in voices.counts.items())
-    return f"<p>Enrolled, with the number of recordings: {names or 'nobody yet'}</p>"
+    if not voices.sums:
+        return "<p>Nobody is enrolled yet.</p>"
+    counts = {name: f"{count} recording{'s' * (count > 1)}" for name, count in voices.counts.items()}
+    names = ", ".join(f"<b>{html.escape(name)}</b> ({count})" for name, count in counts.items())
+    return f"<p>Enrolled: {names}. Three recordings or more, of different days, are better than one.</p>"
 
 
 @plainly
@@ -284,7 +286,7 @@ def last_results() -> str:
     profile = found[-1].parent.name
     results = report.read_results(profile)
     table = report.summary(results).to_html(index=False, border=0)
-    parts = [f"<h2>{html.escape(profile)}</h2><p>{html.escape(report.session_note(profile))}</p>"]
+    parts = [f"<h2>The last run: {html.escape(profile)}</h2><p>{html.escape(report.session_note(profile))}</p>"]
     parts += [f"<div class='scroll' tabindex='0'>{table}</div><div class='beside'>"]
     for name, tables in report.read_scores(profile).items():
         systems = {m: [t.loc[t["label"] == label, "score"].to_numpy() for label in (1, 0)] for m, t in tables.items()}
@@ -326,11 +328,11 @@ def build(files: dict[str, str], model: str = "campplus"):
 
     with gradio.Blocks(title="Same voice?", analytics_enabled=False, delete_cache=(30, KEPT)) as page:
         gradio.HTML(WELCOME)
-        with gradio.Tab("Two recordings"):
+        with gradio.Tab("Two voices"):
             _two_recordings(files, model)
         with gradio.Tab("Who is this?"):
             _enrolled(files, model)
-        with gradio.Tab("Results of the last run") as tab:
+        with gradio.Tab("Results") as tab:
             results = gradio.HTML("", elem_classes="words")
             tab.select(last_results, None, results, **_ours())
         gradio.Markdown(ABOUT)
