@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import functools
 import html
+import importlib.util
 import math
 import os
 import sys
@@ -69,8 +70,8 @@ ABOUT = """
 **What the answer is not.** It is no proof: error rates differ between kinds of recordings and between groups of people.
 Replayed, converted and synthetic speech is not noticed, nor is a second speaker in a recording.
 
-**What is kept.** Nothing. A recording is removed when you leave the page or ten minutes after it came; what you
-enrol stays in memory, for you alone, until you leave. A voice is biometric data: compare voices with the consent of
+**What is kept.** Nothing. A recording is removed ten minutes after it came, or when the page is stopped; what
+you enrol stays in memory, for you alone, for an hour. A voice is biometric data: compare voices with the consent of
 those who speak.
 """
 
@@ -397,6 +398,18 @@ def _ours() -> dict:
     return {"api_visibility": "private", "concurrency_id": "encoder", "show_progress": "minimal"}
 
 
+def launch(page, host: str | None = None, port: int | None = None) -> str:
+    """Serve the page of `build` in the background, and give its address."""
+    import gradio
+
+    font = ["system-ui", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]  # of the visitor's machine
+    look = {"primary_hue": "blue", "neutral_hue": "slate", "font": font, "font_mono": ["ui-monospace", "monospace"]}
+    options = {"max_file_size": LARGEST, "footer_links": [], "ssr_mode": False, "quiet": True, "css": STYLE}
+    options |= {"theme": gradio.themes.Default(**look), "prevent_thread_lock": True}
+    _, address, _ = page.launch(server_name=host, server_port=port, **options)
+    return address
+
+
 @command
 def main(argv: list[str] | None = None) -> None:
     """Serve the page until it is stopped (Ctrl-C)."""
@@ -408,24 +421,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
     arguments = parser.parse_args(argv)
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    try:
-        import gradio
-    except ImportError:
+    if importlib.util.find_spec("gradio") is None:
         raise RequestError(
             "the page needs gradio; install it with: make setup, or pip install 'sv_utils[demo]'"
         ) from None
-    font = ["system-ui", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
-    look = {"primary_hue": "blue", "neutral_hue": "slate", "font": font, "font_mono": ["ui-monospace", "monospace"]}
     with tempfile.TemporaryDirectory(prefix="sv_utils") as folder, example_files() as files:
         os.environ["GRADIO_TEMP_DIR"] = folder  # what is uploaded goes when the page does
         with verify.without_notices():  # the first visitor need not wait for the encoder, nor a wrong model be served
             verify.compare(*[files[name] for name in EXAMPLES["Two voices"]], arguments.model)
             drawn_voices([np.zeros(16_000, np.float32)], [""])
         page = build(files, arguments.model)
-        options = {"max_file_size": LARGEST, "footer_links": [], "ssr_mode": False, "quiet": True, "css": STYLE}
-        options |= {"theme": gradio.themes.Default(**look), "prevent_thread_lock": True}
-        _, url, _ = page.launch(server_name=arguments.host, server_port=arguments.port, **options)
-        print(f"The page is at {url} (Ctrl-C stops it)", flush=True)
+        print(f"The page is at {launch(page, arguments.host, arguments.port)} (Ctrl-C stops it)", flush=True)
         page.block_thread()
 
 

@@ -26,13 +26,19 @@ def chromium(*arguments: str) -> Iterator:
             browser.close()
 
 
-def complaints(page, *home: str) -> list[str]:
-    """A list that fills with what the browser complains of, and with every address beyond `home` that it asks for."""
+def strangers(page, *home: str) -> list[str]:
+    """A list that fills with every address beyond `home` that a page asks for."""
     found: list[str] = []
+    page.on("request", lambda request: request.url.startswith(("data:", "blob:", *home)) or found.append(request.url))
+    return found
+
+
+def complaints(page, *home: str) -> list[str]:
+    """The same, and whatever else the browser complains of."""
+    found = strangers(page, *home)
     page.on("console", lambda message: message.type in ("error", "warning") and found.append(message.text))
     page.on("pageerror", lambda error: found.append(str(error)))
     page.on("requestfailed", lambda request: found.append(f"failed: {request.url[:120]}"))
-    page.on("request", lambda request: request.url.startswith(("data:", "blob:", *home)) or found.append(request.url))
     return found
 
 
