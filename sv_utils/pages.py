@@ -21,7 +21,7 @@ STYLE = """
     --late: #f0a94e } }
 * { box-sizing: border-box }
 html { -webkit-text-size-adjust: 100% }
-body { margin: 0 auto; max-width: 64rem; padding: 1.25rem clamp(1rem, 4vw, 2.5rem) 4rem; color: var(--ink);
+body { margin: 0 auto; max-width: 70rem; padding: 1.25rem clamp(1rem, 4vw, 2.5rem) 4rem; color: var(--ink);
   background: var(--paper); font: 1rem/1.6 system-ui, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", sans-serif }
 h1 { font-size: clamp(1.6rem, 5vw, 2.25rem); line-height: 1.2; margin: 1.5rem 0 1rem; letter-spacing: -0.01em }
 h2 { font-size: 1.35rem; line-height: 1.3; margin: 2.75rem 0 0.5rem }
@@ -32,11 +32,11 @@ a:focus-visible, summary:focus-visible, .scroll:focus-visible { outline: 3px sol
 :is(h1, h2, h3):hover .anchor-link { visibility: visible }
 nav { display: flex; justify-content: space-between; gap: 1rem; font-size: 0.9rem; color: var(--dim) }
 .scroll { overflow-x: auto; margin: 1rem 0; max-width: 100% }
-table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; border: 0 !important }
-th, td { padding: 0.4rem 0.8rem 0.4rem 0; text-align: left !important; vertical-align: top !important; border: 0;
+table { border-collapse: collapse; font-size: 0.88rem; font-variant-numeric: tabular-nums; border: 0 !important }
+th, td { padding: 0.4rem 0.7rem 0.4rem 0; text-align: left !important; vertical-align: top !important; border: 0;
   border-bottom: 1px solid var(--line) }
 th { font-weight: 600; color: var(--dim) }
-th, :is(th, td):first-child, td code { white-space: nowrap }
+:is(th, td):first-child, td code { white-space: nowrap }
 caption { text-align: left; color: var(--dim) }
 td audio { height: 2.2rem; width: 13rem }
 audio { max-width: 100%; vertical-align: middle }
@@ -93,7 +93,7 @@ def report(notebook: Path, home: str) -> str:
     content = nbformat.read(notebook, as_version=4)
     _name_figures(content)
     body, _ = _exporter().from_notebook_node(content)
-    body = re.sub("<table", '<div class="scroll" tabindex="0"><table', body).replace("</table>", "</table></div>")
+    body = _boxed(body)
     title = re.search(r"(?m)^# (.+)$", content.cells[0].source)
     style = HtmlFormatter(style="default").get_style_defs(".highlight")
     return _page(title[1] if title else notebook.stem, body, f'<a href="{home}">All reports of this run</a>', style)
@@ -186,12 +186,12 @@ def _results(profile: str, states: dict[str, str]) -> list[str]:
         return ["<h2>Results</h2>", "<p>They come when every model has been judged.</p>"]
     from sv_utils import report as reading
 
-    table = reading.summary(reading.read_results(profile)).to_html(index=False, border=0)
+    table = _boxed(reading.summary(reading.read_results(profile)).to_html(index=False, border=0))
     notes = [f"<p>{html.escape(reading.session_note(profile))}</p>"]
     if states[params.LAST[-1]] == "outdated":
         notes.append("<p>These are of the run before: something that they come from has changed since.</p>")
     links = '<p>More in the <a href="report.html">report</a>; as numbers in <a href="results.csv">results.csv</a>.</p>'
-    return ["<h2>Results</h2>", *notes, _scroll(table), links]
+    return ["<h2>Results</h2>", *notes, table, links]
 
 
 def _stages(runs: dict[str, dict | None], states: dict[str, str]) -> str:
@@ -282,6 +282,12 @@ def _duration(seconds: float) -> str:
 
 def _scroll(content: str) -> str:
     return f'<div class="scroll" tabindex="0">{content}</div>'
+
+
+def _boxed(content: str) -> str:
+    """Let each table scroll within a box of its own, and keep intervals on one line."""
+    content = content.replace("<table", '<div class="scroll" tabindex="0"><table').replace("</table>", "</table></div>")
+    return re.sub(r"(>[-+]?[\d.]+) (\[[-+]?[\d.]+,) ([-+]?[\d.]+\]<)", r"\1&nbsp;\2&nbsp;\3", content)
 
 
 def _folded(title: str, text: str) -> str:

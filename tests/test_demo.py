@@ -106,8 +106,10 @@ def test_a_visitor_records_with_the_microphone(browser, address, files):
     page.get_by_label("Record audio").first.click()
     page.get_by_role("button", name="Record", exact=True).click()
     page.wait_for_timeout(3500)
-    page.get_by_role("button", name="Stop").click()
+    with page.expect_response(lambda response: "/upload" in response.url):
+        page.get_by_role("button", name="Stop").click()
     page.get_by_label("Play").nth(1).wait_for()
+    page.wait_for_timeout(500)  # the answer of the upload has come; the page takes it in
     page.get_by_role("button", name="Compare").click()
     assert "Same voice" in answer(page)
     assert found == []
