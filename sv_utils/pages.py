@@ -38,7 +38,7 @@ th, td { padding: 0.4rem 0.7rem 0.4rem 0; text-align: left !important; vertical-
 th { font-weight: 600; color: var(--dim) }
 :is(th, td):first-child, td code { white-space: nowrap }
 caption { text-align: left; color: var(--dim) }
-td audio { height: 2.2rem; width: 13rem }
+td audio { height: 2.2rem; width: 13rem; max-width: none }
 audio { max-width: 100%; vertical-align: middle }
 img { max-width: 100%; height: auto; margin: 0.75rem 0; padding: 0.5rem; border-radius: 0.5rem; background: #fff }
 pre, code { font-family: ui-monospace, "SF Mono", "DejaVu Sans Mono", Consolas, monospace; font-size: 0.86em }
