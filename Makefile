@@ -105,8 +105,8 @@ clean:  ## remove all outputs (asks first)
 
 LOCKING := uv pip compile --quiet --universal --generate-hashes --upgrade --no-header --no-annotate --no-emit-index-url
 lock:  ## maintenance: resolve both lock files anew (needs uv on the path)
-	@$(LOCKING) pyproject.toml --extra cpu --extra demo --extra test --output-file requirements.lock
-	@$(LOCKING) pyproject.toml --extra gpu --extra demo --extra test --constraint requirements.lock --output-file requirements-gpu.lock
+	@$(LOCKING) pyproject.toml --extra cpu --extra demo --extra export --extra test --output-file requirements.lock
+	@$(LOCKING) pyproject.toml --extra gpu --extra demo --extra export --extra test --constraint requirements.lock --output-file requirements-gpu.lock
 
 STRIP := -m nbstripout --keep-id --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution"
 COMPARE := -m nbdime.vcs.git.diffdriver diff --ignore-outputs --ignore-metadata --ignore-details
