@@ -266,7 +266,7 @@ def test_frozen_normalisations_stay_as_they_were_and_the_moving_average_is_what_
     same = [all(map(np.array_equal, old, layer.get_weights())) for old, layer in zip(before, layers)]
     assert same == [True] * (len(layers) - 1) + [False]
     average = seen[0]
-    for weights in seen[1:]:
+    for weights in seen[1:3]:  # the fourth look is that at the end of the stage
         average = 0.5 * average + 0.5 * weights
     np.testing.assert_allclose(model.head.weight, average, rtol=1e-5)
     assert np.abs(average - seen[-1]).max() > 1e-4
