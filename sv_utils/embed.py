@@ -73,7 +73,7 @@ def _embed_block(model, root: Path, names: list[str]) -> np.ndarray:
 def main(argv: list[str] | None = None) -> None:
     """Write the embeddings of the listed audio files: arrays `paths` (str) and `embeddings` (float32, n x d)."""
     parser = argparse.ArgumentParser(prog="python -m sv_utils.embed", description=main.__doc__)
-    parser.add_argument("--model", required=True, help="encoder: campplus, or a .keras file of a training stage")
+    parser.add_argument("--model", required=True, help="encoder: campplus, ge2e, or a .keras, .onnx or .tflite file")
     parser.add_argument("--root", required=True, help="folder that the listed names start from")
     parser.add_argument("--list", required=True, help="text file, one audio file name a line")
     parser.add_argument("--out", required=True, help=".npz file to write")
