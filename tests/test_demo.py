@@ -79,7 +79,7 @@ def choose(page, number, file):
 
 def answer(page, words=""):
     headline = page.locator("#answer h2", has_text=words)
-    headline.wait_for(timeout=90_000)
+    headline.wait_for(timeout=300_000)
     return headline.inner_text()
 
 
@@ -122,13 +122,13 @@ def test_an_example_is_one_click_and_people_are_enrolled_for_their_visitor_alone
     assert "Same voice" in answer(page)
     page.get_by_role("tab", name="Who is this?").click()
     page.get_by_role("button", name="Try: two people").click()
-    page.locator("#who h2", has_text="Carlo").wait_for(timeout=60_000)
+    page.locator("#who h2", has_text="Carlo").wait_for(timeout=300_000)
     assert "Tux (1 recording)" in page.locator("#enrolled").inner_text()
     assert (found, sideways(page)) == ([], 0)
     other, _ = open_page(browser, address, DESK)
     other.get_by_role("tab", name="Who is this?").click()
     other.get_by_role("button", name="Who is this?").click()
-    other.locator("#who", has_text="Nobody is enrolled yet").wait_for(timeout=60_000)
+    other.locator("#who", has_text="Nobody is enrolled yet").wait_for(timeout=300_000)
 
 
 @needs_chromium
