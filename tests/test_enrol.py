@@ -86,7 +86,7 @@ def test_models_are_not_mixed(store, recording, monkeypatch, capsys):
     assert enrol.main(line) == 0
     before = store.read_bytes()
     assert enrol.main([*line, "--model", "other"]) == 2
-    assert "holds voices of the model campplus, which other cannot compare" in capsys.readouterr().err
+    assert "the enrolled voices are of the model campplus, which other cannot compare" in capsys.readouterr().err
     assert store.read_bytes() == before
     monkeypatch.setattr(pretrained, "fingerprint", lambda model: "print of a later training")
     with pytest.raises(RequestError, match="campplus has changed since"):
