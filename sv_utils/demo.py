@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from sv_utils import audio, corpora, download, enrol, identify, paths, plots, pretrained, report, verify
+from sv_utils import archives, audio, corpora, enrol, identify, paths, plots, pretrained, report, verify
 from sv_utils.errors import RequestError, WorkError, command
 
 LONGEST = 300  # of a recording [s]
@@ -304,7 +304,7 @@ def example_files() -> Iterator[dict[str, str]]:
     names = {name for pair in EXAMPLES.values() for name in pair} | set(PEOPLE.values())
     with (
         tempfile.TemporaryDirectory(prefix="sv_utils") as folder,
-        zipfile.ZipFile(download.open_parts(parts)) as archive,
+        zipfile.ZipFile(archives.open_parts(parts)) as archive,
     ):
         yield {name: archive.extract(name, folder) for name in sorted(names)}
 
