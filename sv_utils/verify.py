@@ -250,15 +250,15 @@ def embeddings(model: str, waveforms: list[np.ndarray]) -> np.ndarray:
     np.ndarray [shape=(recordings, d)], float32
         Unit vectors.
     """
-    lengths = [len(samples) for samples in waveforms]
-    return embedding.embed(_network(model), lengths, waveforms.__getitem__, batch_size=1)
+    source = pretrained.locate(model)
+    network, lengths = _network(exported.fast_form(source) or source), [len(samples) for samples in waveforms]
+    return embedding.embed(network, lengths, waveforms.__getitem__, batch_size=1)
 
 
 @functools.lru_cache(maxsize=1)
-def _network(model: str):
-    """The encoder, kept for the next answer of this process."""
-    source = pretrained.locate(model)
-    network = pretrained.load(exported.fast_form(source) or source)
+def _network(file: Path):
+    """The encoder of a file, kept for the next answer of this process."""
+    network = pretrained.load(file)
     network.run_eagerly = True  # of Keras: to compile the graph takes longer than to run it twice
     return network
 
