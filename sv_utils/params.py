@@ -132,12 +132,19 @@ def encoders(profile: str) -> dict[str, str]:
             raise RequestError(f"{where}: {model!r} is no name of a model; use small letters, digits and _")
         if not isinstance(source, str) or not source:
             raise RequestError(f"{where}.{model} must be the name of an encoder or a file, not {source!r}")
-        if "/" in source or "." in source:  # a file; published encoders have plain names
-            source = str(paths.REPO / source)
-            if not Path(source).is_file():
-                raise RequestError(f"{where}.{model}: there is no file {source}; correct the path")
+        source = _file_of_weights(source, f"{where}.{model}")
         found[model] = source
     return found
+
+
+def _file_of_weights(source: str, where: str) -> str:
+    """Make the path of a file absolute (it may be relative to the repository); names and addresses stay as they are."""
+    if "://" in source or not ("/" in source or "." in source):  # published encoders have plain names
+        return source
+    file = paths.REPO / source
+    if not file.is_file():
+        raise RequestError(f"{where}: there is no file {file}; correct the path")
+    return str(file)
 
 
 def stages(profile: str) -> list[Stage]:
@@ -203,6 +210,8 @@ def resolve_all(profile: str) -> dict[str, dict]:
         resolved[stage.name] = values | {"profile": profile, "stage": stage.name}
         if (model := stage.name.partition("@")[2]) in elsewhere and stage.notebook == LAST[0]:
             resolved[stage.name]["encoder"] = elsewhere[model]
+        if initial := values.get("initial_model"):
+            resolved[stage.name]["initial_model"] = _file_of_weights(initial, f"{file}: {own}.initial_model")
     for section, names in declared.items():
         for key in sections.get(section, {}):
             if key not in names:

@@ -26,6 +26,8 @@ from sv_utils.paths import replace_on_success
 # How a run is told, placed and recorded changes no number.
 MACHINERY = {"sv_utils.errors", "sv_utils.params", "sv_utils.paths", "sv_utils.progress"}
 MACHINERY |= {"sv_utils.provenance", "sv_utils.run"}
+# Parameters that say how the work is done, and change nothing of what comes out.
+WAYS = {"workers", "scheduler", "connections", "remove_archives"}
 # A redrawn figure must not cost days of training: only the report is made again.
 READING = {"sv_utils.plots", "sv_utils.report", "sv_utils.curves"}
 
@@ -37,26 +39,30 @@ def stage_keys(profile: str) -> dict[str, str]:
     Returns
     -------
     dict
-        Stage name to the sha256 [hex] over the notebook's code cells, the resolved parameters, the source of the
-        modules that it uses, the keys of the stages before it, and the content of a file of weights that it judges.
+        Stage name to the sha256 [hex] over the notebook's code cells, the resolved parameters (not those of `WAYS`), the
+        source of the modules that it uses, the keys of the stages before it, and the content of a file of weights that
+        it judges or starts from.
         Times, outputs, and text cells do not count.
     """
     resolved, keys = params.resolve_all(profile), {}
     for stage in params.stages(profile):
         cells = code_cells(paths.NOTEBOOKS / f"{stage.notebook}.ipynb")
-        upstream = [keys[name] for name in stage.upstream] + _digests(resolved[stage.name].get("encoder", ""))
+        counted = {name: value for name, value in resolved[stage.name].items() if name not in WAYS}
+        files = [counted[name] for name in ("encoder", "initial_model") if name in counted]
+        upstream = [keys[name] for name in stage.upstream] + _digests(files)
         left_out = MACHINERY if stage.notebook == params.LAST[-1] else MACHINERY | READING
         modules = used_modules(cells, resolved[stage.name].get("corpora", ()), left_out)
-        keys[stage.name] = content_key(cells, resolved[stage.name], modules, upstream)
+        keys[stage.name] = content_key(cells, counted, modules, upstream)
     return keys
 
 
-def _digests(file: str) -> list[str]:
-    """Checksum of a file's content [hex], if it is a file."""
-    if not os.path.isfile(file):
-        return []
-    with open(file, "rb") as content:
-        return [hashlib.file_digest(content, "sha256").hexdigest()]
+def _digests(files: Iterable[str]) -> list[str]:
+    """Checksums of the contents [hex] of those names that are files."""
+    found = []
+    for file in filter(os.path.isfile, files):
+        with open(file, "rb") as content:
+            found.append(hashlib.file_digest(content, "sha256").hexdigest())
+    return found
 
 
 def content_key(cells: list[str], parameters: dict, modules: dict[str, str], upstream: Iterable[str]) -> str:

@@ -255,6 +255,16 @@ def test_encoders_trained_elsewhere_are_judged_after_the_preparation_alone(house
     assert "encoder" not in params.resolve("08_evaluate@softmax", "mine")
 
 
+def test_a_model_to_start_from_is_found_before_anything_runs(house, tmp_path):
+    tiny_repository.write_notebook(tmp_path / "03_train_softmax.ipynb", "initial_model = ''\n", "")
+    (tmp_path / "mine.keras").touch()
+    for named, found in (("", ""), ("campplus", "campplus"), (str(tmp_path / "mine.keras"),) * 2):
+        house(**{"03_train_softmax": {"initial_model": named}})
+        assert params.resolve("03_train_softmax", "mine")["initial_model"] == found
+    house(**{"03_train_softmax": {"initial_model": "no/such.keras"}})
+    refused(r"03_train_softmax\.initial_model: there is no file .*no/such\.keras")
+
+
 def test_a_profile_may_train_nothing_and_judge_an_encoder(house, tmp_path):
     (tmp_path / "mine.yaml").write_text(
         "encoders: {known: campplus}\n01_download:\n02_prep:\n08_evaluate:\n09_report:\n"

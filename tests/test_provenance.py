@@ -32,6 +32,18 @@ def changed_by(edit) -> list[str]:
     return [stage for stage in after if before.get(stage) != after[stage]]
 
 
+def test_a_file_of_weights_counts_by_its_content(house):
+    (house / "a.keras").write_text("weights")
+    tiny_repository.replace(house / "notebooks/03_train_softmax.ipynb", "seed = 1", "initial_model = ''\\nseed = 1")
+    softmax = "03_train_softmax: {initial_model: a.keras}"
+    tiny_repository.replace(
+        house / "params/mini.yaml", "03_train_softmax: {}", f"encoders: {{known: a.keras}}\n{softmax}"
+    )
+    changed = changed_by(lambda: (house / "a.keras").write_text("other weights"))
+    assert changed == ["03_train_softmax", "08_evaluate@softmax", "08_evaluate@known", "09_report"]
+    assert changed_by(lambda: (house / "a.keras").touch()) == []
+
+
 SOFTMAX = ["03_train_softmax", "08_evaluate@softmax", "09_report"]
 CONTRASTIVE = ["04_train_contrastive", "08_evaluate@contrastive", "09_report"]
 ALL = ["01_download", "02_prep", "03_train_softmax", "04_train_contrastive", "08_evaluate@softmax"]
@@ -45,6 +57,7 @@ ALL += ["08_evaluate@contrastive", "09_report"]
         ("params/mini.yaml", "03_train_softmax: {}", "03_train_softmax: {learning_rate: 0.2}", SOFTMAX),
         ("params/mini.yaml", "03_train_softmax: {}", "03_train_softmax: {learning_rate: 0.1}", []),
         ("params/mini.yaml", "common:", "# a comment\ncommon:", []),
+        ("params/mini.yaml", "02_prep: {}", "02_prep: {workers: 8}", []),  # how, and not what
         ("params/mini.yaml", "seed: 7", "seed: 8", ALL[1:]),
         ("sv_utils/losses/softmax.py", "0.1", "0.3", SOFTMAX),
         ("sv_utils/losses/contrastive.py", "0.2", "0.3", CONTRASTIVE),
