@@ -39,10 +39,9 @@ def stage_keys(profile: str) -> dict[str, str]:
     Returns
     -------
     dict
-        Stage name to the sha256 [hex] over the notebook's code cells, the resolved parameters (not those of `WAYS`), the
-        source of the modules that it uses, the keys of the stages before it, and the content of a file of weights that
-        it judges or starts from.
-        Times, outputs, and text cells do not count.
+        Stage name to the sha256 [hex] over the notebook's code cells, the resolved parameters (not those of `WAYS`),
+        the source of the modules that it uses, the keys of the stages before it, and the content of a file of weights
+        that it judges or starts from. Times, outputs, and text cells do not count.
     """
     resolved, keys = params.resolve_all(profile), {}
     for stage in params.stages(profile):
