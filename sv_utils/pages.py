@@ -224,7 +224,7 @@ def _made_by(runs: list[dict]) -> list[str]:
     return ["<h2>What made these numbers</h2>", text, _scroll(f"<table>{rows}</table>"), _folded("packages", packages)]
 
 
-BOX, GAP, HEIGHT, STEP = 164, 36, 46, 62  # of the picture's boxes [px]
+BOX, GAP, HEIGHT, STEP = 176, 26, 46, 62  # of the picture's boxes [px]
 
 
 def _pipeline(profile: str, runs: dict[str, dict | None], states: dict[str, str]) -> str:
