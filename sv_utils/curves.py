@@ -40,14 +40,16 @@ def collect(profile: str) -> pd.DataFrame:
     Raises
     ------
     RequestError
-        If a training has not been run.
+        If a training has not been run, or the profile has none.
     """
     tables = []
-    for stage in params.models(profile).values():
+    for stage in filter(None, params.models(profile).values()):
         path = paths.stage_dir(profile, stage) / "log.csv"
         if not path.exists():
             raise RequestError(f"{path} is missing; make it with: make reproduce PROFILE={profile}")
         tables.append(pd.read_csv(path).assign(stage=stage).reindex(columns=COLUMNS))
+    if not tables:
+        raise RequestError(f"profile {profile} trains nothing, so that it has no curves")
     return pd.concat(tables)
 
 
