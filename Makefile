@@ -63,8 +63,8 @@ ifeq ($(MAKECMDGOALS),stages)
 include $(RESULTS)/.keys/stages.mk
 endif
 
-test: setup  ## the test suite
-	@$(PY) -m pytest
+test: setup  ## the test suite, two files at a time
+	@$(PY) -m pytest --numprocesses 2 --dist loadfile
 
 test-long: setup  ## the tests that take long: hundreds of kills, thousands of damaged files
 	@$(PY) -m pytest -m long
