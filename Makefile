@@ -64,7 +64,7 @@ include $(RESULTS)/.keys/stages.mk
 endif
 
 test: setup  ## the test suite, two files at a time
-	@$(PY) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/test_notebooks.py tests  # the longest first
+	@$(PY) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-long: setup  ## the tests that take long: hundreds of kills, thousands of damaged files
 	@$(PY) -m pytest -m long
