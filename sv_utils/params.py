@@ -23,7 +23,7 @@ from sv_utils.errors import RequestError, nearest
 
 FIRST = ("01_download", "02_prep")
 LAST = ("08_evaluate", "09_report")
-EXTRA = ("10_verify",)  # runs in the profiles that have its section
+EXTRA = ("10_verify", "11_selection")  # runs in the profiles that have its section
 ENCODERS = "encoders"
 INJECTED = ("profile", "stage", "encoder")  # set by the run, not by a params file
 TRAINING = re.compile(r"\d\d_train_(?P<model>[a-z0-9_]+(@[A-Za-z0-9_.-]+)?)")
@@ -204,9 +204,9 @@ def resolve_all(profile: str) -> dict[str, dict]:
         for section in shared:
             declared[section] |= defaults.keys()
             content = {key: value for key, value in sections.get(section, {}).items() if key in defaults}
-            values = _overlay(defaults, values, content, f"{file}: {section}")
+            values = overlay(defaults, values, content, f"{file}: {section}")
         own = stage.name if _is_training(stage.name) else stage.notebook
-        values = _overlay(defaults, values, sections[own], f"{file}: {own}")
+        values = overlay(defaults, values, sections[own], f"{file}: {own}")
         resolved[stage.name] = values | {"profile": profile, "stage": stage.name}
         if (model := stage.name.partition("@")[2]) in elsewhere and stage.notebook == LAST[0]:
             resolved[stage.name]["encoder"] = elsewhere[model]
@@ -262,8 +262,15 @@ def _literals(source: str, where: str) -> dict:
     return found
 
 
-def _overlay(defaults: dict, values: dict, content: dict, where: str) -> dict:
-    """Lay `content` over `values`, both with the keys and types of `defaults`."""
+def overlay(defaults: dict, values: dict, content: dict, where: str) -> dict:
+    """
+    Lay `content` over `values`, both with the keys and types of `defaults`.
+
+    Raises
+    ------
+    RequestError
+        For a key or a type that `defaults` does not have, beginning with `where`.
+    """
     values = dict(values)
     for key, value in content.items():
         if key not in defaults or key in INJECTED:

@@ -369,6 +369,25 @@ def compare_models(results: pd.DataFrame) -> Figure:
     return figure
 
 
+def recipes(log: pd.DataFrame) -> Figure:
+    """EER [%] of each recipe of `selection.log`, and the difference to the one that it comes after; with intervals."""
+    places = np.arange(len(log))[::-1]
+    with _axes(1, 2, width=8, height=1.4 + 0.32 * len(log), sharey=True) as (figure, axes):
+        columns = {"eer": ("low", "high"), "difference": ("difference_low", "difference_high")}
+        for axis, (middle, ends) in zip(axes, columns.items()):
+            for kept, fill in ((True, "full"), (False, "none")):
+                chosen = (log["kept"] == kept).to_numpy() & log[middle].notna().to_numpy()
+                rows = 100 * log.loc[chosen, [middle, *ends]].astype(float)
+                errors = np.maximum([rows[middle] - rows[ends[0]], rows[ends[1]] - rows[middle]], 0)
+                style = {"fmt": "o", "fillstyle": fill, "capsize": 3, "markersize": 5}
+                axis.errorbar(rows[middle], places[chosen], xerr=errors, label="kept" if kept else "not kept", **style)
+        axes[0].set(xlabel="validation EER [%]", yticks=places, yticklabels=log["recipe"], xlim=(0, None))
+        axes[1].set(xlabel="difference to the recipe before [points]")
+        axes[1].axvline(0, color="0.5", linewidth=0.8)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
 def validation_curves(histories: dict[str, pd.DataFrame]) -> Figure:
     """Validation EER [%] of all trainings over the time spent training [s]."""
     with _axes() as (figure, axis):

@@ -69,6 +69,11 @@ def make_encoder(initial_model: str, architecture: dict) -> keras.Model:
     return pretrained.load(initial_model) if initial_model else encoders.build(**architecture)
 
 
+def steps_per_epoch(crops: Crops, stage: dict) -> int:
+    """Steps of an epoch of a stage: as many as it says, or one pass over the utterances."""
+    return stage["steps_per_epoch"] or max(1, len(crops.labels) // crops.batch_size)
+
+
 class SpeakerModel(keras.Model):
     """
     What is trained: the encoder with a speaker head on top, which is dropped afterwards.
@@ -133,12 +138,27 @@ class Data:
     responses: Speech | None = None
 
     @classmethod
-    def read(cls, prep: Path) -> "Data":
-        """Read what stage ``02_prep`` left in its folder `prep`."""
+    def read(cls, prep: Path, fold: int = 0, folds: int = 0) -> "Data":
+        """
+        Read what stage ``02_prep`` left in its folder `prep`.
+
+        Parameters
+        ----------
+        prep : Path
+        fold, folds : int
+            For cross-validation: of all dev speakers, cut into `folds` parts, number `fold` (from 1) is validated on
+            and the others train. 0: as ``02_prep`` has split them.
+        """
         table = store.read_utterances(prep / "utterances.csv")
         train, validation = (table[table["split"] == split] for split in ("train", "validation"))
-        speakers, labels = np.unique(train["speaker"].to_numpy(str), return_inverse=True)
         pairs = trials.read(prep / "validation_trials.txt")
+        if folds:
+            dev = table[table["split"] != "test"]
+            place = np.random.default_rng(0).permutation(dev["speaker"].nunique())
+            part = place[np.unique(dev["speaker"], return_inverse=True)[1]] % folds == fold - 1
+            train, validation = dev[~part], dev[part]
+            pairs = trials.make(validation["id"], *np.bincount(1 - pairs.labels), seed=fold)
+        speakers, labels = np.unique(train["speaker"].to_numpy(str), return_inverse=True)
         sides = trials.rows(pairs, validation["id"])
         path = prep / "augmentation.csv"
         others = store.read_utterances(path) if path.exists() else table[:0]
@@ -283,8 +303,7 @@ class Training:
 
     @property
     def _steps_per_epoch(self) -> int:
-        crops = self.crops[self._progress.stage]
-        return self._stage["steps_per_epoch"] or max(1, len(crops.labels) // crops.batch_size)
+        return steps_per_epoch(self.crops[self._progress.stage], self._stage)
 
     def _judge_untrained(self) -> None:
         checkpoints.save(self.encoder, self.directory / "initial.keras")
