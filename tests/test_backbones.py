@@ -3,9 +3,10 @@
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from sv_utils import complexity, encoder
-from sv_utils.backbones import redimnet
+from sv_utils.backbones import normalization, redimnet
 from sv_utils.backbones.ecapa import ecapa_tdnn
 from sv_utils.backbones.resnet import SimAM
 from sv_utils.errors import RequestError
@@ -147,3 +148,26 @@ def test_ecapa_hears_two_frames_per_step_of_dilation_and_part():
     differs = np.abs(np.asarray(model(x)) - np.asarray(model(changed)))[0, :, 0].max(axis=1) > 0
     first, last = np.flatnonzero(differs)[[0, -1]]
     assert 35 <= first < 45 and 155 < last <= 165, "at the ends a path may be shut by its ReLU"
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_normalization_is_kerass_own_but_faster(training):
+    maps = np.random.default_rng(0).normal(2, 3, (4, 5, 6, 7)).astype(np.float32)
+    weights = np.abs(np.random.default_rng(1).normal(size=(4, 7))).astype(np.float32)
+    ours, keras_own = normalization.BatchNormalization(momentum=0.9), keras.layers.BatchNormalization(momentum=0.9)
+    for layer in (ours, keras_own):
+        layer.build(maps.shape)
+        layer.set_weights(list(weights))
+    results = []
+    for layer in (ours, keras_own):  # one step of plain gradient descent shows the gradients
+        model = keras.Sequential([keras.Input(maps.shape[1:]), layer])
+        model.compile(keras.optimizers.SGD(0.1), loss=lambda _, y: ops.mean(y**3))
+        if training:
+            model.train_on_batch(maps, maps)
+        results.append([model.predict_on_batch(maps), *layer.get_weights()])
+    for one, other in zip(*results):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    assert training != np.allclose(results[0][3], weights[2])
+    np.testing.assert_allclose(  # by hand: the mean of the batch counts for a tenth
+        results[0][3], weights[2] * 0.9 + maps.mean(axis=(0, 1, 2)) * 0.1 if training else weights[2], rtol=1e-5
+    )

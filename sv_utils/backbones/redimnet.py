@@ -5,6 +5,8 @@ import math
 import keras
 from keras import layers, ops
 
+from .normalization import BatchNormalization
+
 SIZES = {
     # Channels of the stem; channels of the last layer (0: none); and for each stage: bins and frames that become one,
     # blocks, expansion within the blocks, and what part of all features the time context works with.
@@ -70,7 +72,7 @@ def redimnet2(x, size: str):
         for _ in range(blocks):
             x = _block(x)
         if expansion != 1:
-            x = layers.BatchNormalization(momentum=0.9, epsilon=1e-6)(layers.Conv2D(channels, 1)(x))
+            x = BatchNormalization(momentum=0.9, epsilon=1e-6)(layers.Conv2D(channels, 1)(x))
         x = _time_context(_flat(x), bins * width // part)
         x = layers.UpSampling1D(frame_stride)(x) if frame_stride > 1 else x
         outputs.append(_normalised(x, width))
@@ -100,7 +102,7 @@ def _block(x):
     for activated in (True, False):
         out = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(out)
         out = layers.Conv2D(channels, 1, activation="relu" if activated else None)(out)
-        out = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(out)
+        out = BatchNormalization(momentum=0.9, epsilon=1e-5)(out)
     return layers.ReLU()(layers.Add()([x, out]))
 
 
@@ -109,7 +111,7 @@ def _time_context(x, inner):
     out = layers.LayerNormalization(epsilon=1e-6)(layers.Dense(inner)(x))
     for span in SPANS:
         hidden = layers.DepthwiseConv1D(span, padding="same")(out)
-        hidden = layers.Activation("gelu")(layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(hidden))
+        hidden = layers.Activation("gelu")(BatchNormalization(momentum=0.9, epsilon=1e-5)(hidden))
         out = layers.Add()([out, layers.Dense(inner)(hidden)])
     out = layers.LayerNormalization(epsilon=1e-6)(layers.Add()([out, SelfAttention(HEADS)(out)]))
     hidden = layers.Dense(inner)(layers.Activation(_gelu)(layers.Dense(inner)(out)))

@@ -5,6 +5,8 @@ import dataclasses
 import keras
 from keras import layers, ops
 
+from .normalization import BatchNormalization
+
 # Blocks in each of the four stages, and whether they are bottlenecks (He et al. 2015, table 1).
 DEPTHS = {18: ((2, 2, 2, 2), False), 34: ((3, 4, 6, 3), False), 50: ((3, 4, 6, 3), True)}
 
@@ -85,7 +87,7 @@ def convolution(x, channels: int, size: int, stride: int = 1):
     padded = layers.ZeroPadding2D(size // 2)(x) if stride > 1 else x
     padding = "same" if stride == 1 else "valid"
     x = layers.Conv2D(channels, size, stride, padding, use_bias=False, kernel_initializer="he_normal")(padded)
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+    return BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
 
 
 def squeeze_excitation(x, reduction: int = 8):
