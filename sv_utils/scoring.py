@@ -11,7 +11,7 @@ import numpy as np
 from sv_utils.errors import RequestError, WorkError
 from sv_utils.paths import replace_on_success
 
-TRIALS_PER_BLOCK = 2048  # of cosine: two blocks of 512-d float32 stay in the cache
+TRIALS_PER_BLOCK = 512  # of cosine: two blocks of 512-d float32 stay in the cache
 SCORES_PER_BLOCK = 16_000_000  # of scores against a cohort: 64 MB
 LONGEST_DURATION = 20.0  # [s] from here on more speech says no more about a score's worth
 
@@ -110,12 +110,17 @@ def cosine(embeddings: np.ndarray, enrol_rows: np.ndarray, test_rows: np.ndarray
         If an embedding is zero or not finite.
     """
     lengths = _lengths(embeddings)
-    scores = np.empty(len(enrol_rows), dtype=lengths.dtype)
+    products = lengths[enrol_rows] * lengths[test_rows]
+    scores = np.empty_like(products)
+    order = np.argsort(enrol_rows, kind="stable")  # an enrolled utterance is fetched once for all of its trials
+    pair = np.empty((2, TRIALS_PER_BLOCK, embeddings.shape[1]), embeddings.dtype)
     for start in range(0, len(scores), TRIALS_PER_BLOCK):
-        block = slice(start, start + TRIALS_PER_BLOCK)
-        enrol, test = enrol_rows[block], test_rows[block]
-        np.einsum("ij,ij->i", embeddings[enrol], embeddings[test], out=scores[block])
-        scores[block] /= lengths[enrol] * lengths[test]
+        block = order[start : start + TRIALS_PER_BLOCK]
+        enrol, test = pair[:, : len(block)]
+        # mode "clip" writes straight into the block; rows out of range have been refused above
+        np.take(embeddings, enrol_rows[block], axis=0, out=enrol, mode="clip")
+        np.take(embeddings, test_rows[block], axis=0, out=test, mode="clip")
+        scores[block] = np.einsum("ij,ij->i", enrol, test) / products[block]
     return scores
 
 
