@@ -137,6 +137,39 @@ def test_training_notebooks_of_the_modern_recipe_ran_both_stages(made):
     assert steps["margin"].tolist() == pytest.approx([0] * 4)  # all before margin_start_epoch
 
 
+def said(notebook):
+    """What the cells of an executed notebook put out, but for times, dates and pictures of times."""
+    lines = []
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            text = output.get("text") or data.get("text/html") or data.get("text/markdown") or data.get("text/plain")
+            lines.append(f"{sorted(data)} {text}")
+    text = re.sub(r"T_[0-9a-f]{5}", "T", "\n".join(lines))  # the ids of styled tables are drawn
+    text = re.sub(r"[\d,]+(\.\d+)? ?(s|x|MB/s|GB)\b", "some", text)
+    return re.sub(r"<td>\d+</td>(?=\s*<td>[0-9a-f]{12}</td>)", "", text)  # seconds of the stages, before their keys
+
+
+@pytest.mark.long
+def test_jupyterlab_gives_what_make_gives(made, tmp_path, monkeypatch):
+    """Each notebook with the same parameters in its cell, run from top to bottom as JupyterLab runs it."""
+    import nbclient
+
+    monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / "outputs"))
+    for stage in params.stages("tiny"):
+        notebook = nbformat.read(paths.NOTEBOOKS / f"{stage.notebook}.ipynb", 4)
+        cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+        cell.source = "\n".join(f"{name} = {value!r}" for name, value in params.resolve(stage.name, "tiny").items())
+        folder = {"metadata": {"path": str(paths.NOTEBOOKS)}}
+        nbclient.NotebookClient(notebook, kernel_name="python3", resources=folder).execute()
+        by_make = nbformat.read(made[0] / stage.name / f"{stage.name}.ipynb", 4)
+        by_make.cells = [cell for cell in by_make.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+        assert said(notebook) == said(by_make), stage.name
+    results = [pd.read_csv(folder / "results.csv") for folder in (made[0], tmp_path / "outputs" / "tiny")]
+    timed = ["seconds", "training_seconds", "realtime"]
+    pd.testing.assert_frame_equal(*(table.drop(columns=timed, errors="ignore") for table in results))
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("stage", ["07_train_sphereface2", "07_train_ge2e", "07_train_angular_prototypical"])
 def test_notebooks_of_further_losses_run(made, tmp_path, monkeypatch, stage):
