@@ -404,7 +404,14 @@ def launch(page, host: str | None = None, port: int | None = None) -> str:
 
     font = ["system-ui", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]  # of the visitor's machine
     look = {"primary_hue": "blue", "neutral_hue": "slate", "font": font, "font_mono": ["ui-monospace", "monospace"]}
-    options = {"max_file_size": LARGEST, "footer_links": [], "ssr_mode": False, "quiet": True, "css": STYLE}
+    options = {
+        "max_file_size": LARGEST,
+        "footer_links": [],
+        "ssr_mode": False,
+        "quiet": True,
+        "css": STYLE,
+        "show_error": True,
+    }
     options |= {"theme": gradio.themes.Default(**look), "prevent_thread_lock": True}
     _, address, _ = page.launch(server_name=host, server_port=port, **options)
     return address

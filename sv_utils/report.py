@@ -11,6 +11,7 @@ from . import breakdown, metrics, params, paths, published, trials
 from .errors import RequestError, command
 from .paths import replace_on_success
 
+SEED = r"@seed\d+\b"  # in the name of a model that was trained several times
 COLUMNS = ["profile", "model", "loss", "list", "n_target", "n_nontarget", "n_speakers", "eer", "eer_low", "eer_high"]
 COLUMNS += ["threshold", "min_dcf_001", "min_dcf_005", "cllr", "cllr_min", "seconds", "key"]
 
@@ -116,6 +117,36 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
             "Cllr_min": trained["cllr_min"].map(_number("{:.3f}")),
         }
     ).reset_index(drop=True)
+
+
+def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
+    """
+    What repeated trainings have in common: models that differ in the ``@seed1``, ``@seed2`` of their names alone.
+
+    Parameters
+    ----------
+    results : pd.DataFrame
+        As of `collect`.
+
+    Returns
+    -------
+    pd.DataFrame
+        A row per model that was trained twice or more, and list, all text: the mean of the EERs, the least and the
+        greatest, and the mean ends of their intervals over speakers.
+    """
+    trained = results[results["loss"] != "none"].assign(model=results["model"].str.replace(SEED, "", regex=True))
+    rows = []
+    for (model, name), runs in trained.groupby(["model", "list"], sort=False):
+        if len(runs) > 1:
+            row = {"model": model, "list": name, "seeds": str(len(runs))}
+            row["speakers"] = f"{runs['n_speakers'].iloc[0]:,.0f}"
+            row["trials"] = f"{(runs['n_target'] + runs['n_nontarget']).iloc[0]:,}"
+            row["EER %, mean [least, greatest]"] = _with_interval(
+                runs["eer"].mean(), runs["eer"].min(), runs["eer"].max()
+            )
+            row["95 % interval"] = f"[{100 * runs['eer_low'].mean():.2f}, {100 * runs['eer_high'].mean():.2f}]"
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def _number(pattern: str):
@@ -353,7 +384,10 @@ def write_readme(profile: str) -> None:
     head, rest = text.split(begin, 1)
     tail = rest.split(end, 1)[1]
     with replace_on_success(path) as temporary:
-        temporary.write_text(head + begin + markdown(summary(read_results(profile))) + end + tail)
+        results = read_results(profile)
+        repeated = over_seeds(results)
+        table = summary(results) if repeated.empty else repeated
+        temporary.write_text(head + begin + markdown(table) + end + tail)
 
 
 @command
@@ -365,7 +399,10 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if arguments.readme:
         return write_readme(arguments.profile)
-    print(markdown(summary(read_results(arguments.profile))))
+    results = read_results(arguments.profile)
+    for table in (summary(results), over_seeds(results)):
+        if not table.empty:
+            print(markdown(table), end="\n\n")
     print(session_note(arguments.profile))
 
 

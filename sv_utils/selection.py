@@ -1,14 +1,14 @@
 """
 Which recipe is best, by cross-validation over dev speakers: every recipe that was tried leaves a row in a log.
 
-``python -m sv_utils.selection NAME`` reads ``params/selection/NAME.yaml``, trains each recipe on the dev speakers of a
-prepared profile without one fold of them, judges it on the trials between the speakers of that fold, and writes
-``params/selection/NAME.csv``. No evaluation list is read. What is finished already is not run again.
+``python -m sv_utils.selection NAME`` reads ``params/selection/NAME.yaml``, trains each recipe (parameters of
+``07_train_aam``) on the dev speakers of a prepared profile without one fold of them, judges it on the trials between
+the speakers of that fold, and writes ``params/selection/NAME.csv``. No evaluation list is read. What is finished
+already is not run again.
 
 ::
 
     profile: ocean          # whose 02_prep is read: all its dev speakers, those of its validation included
-    notebook: 07_train_aam  # whose parameters the recipes change, and whose training is run
     folds: 4                # the dev speakers are cut into so many parts
     used: 2                 # of which so many serve as validation speakers, in turn
     recipes:
@@ -40,7 +40,8 @@ from . import metrics, params, paths
 from .errors import RequestError, WorkError, command, nearest
 from .paths import replace_on_success
 
-KEYS = {"profile": str, "notebook": str, "folds": int, "used": int, "recipes": dict}
+NOTEBOOK = "07_train_aam"  # whose parameters a recipe changes
+KEYS = {"profile": str, "folds": int, "used": int, "recipes": dict}
 OF_A_RECIPE = ("after", "why", "change", "kept")
 REPLICATES = 1000
 
@@ -66,7 +67,7 @@ def read(name: str) -> dict:
             raise RequestError(f"{file}: {key} is missing or not of type {kind.__name__}")
     if content["folds"] < 2 or not 1 <= content["used"] <= content["folds"]:
         raise RequestError(f"{file}: folds must be 2 or more, and used from 1 to folds")
-    defaults = params.declared_parameters(content["notebook"])
+    defaults = params.declared_parameters(NOTEBOOK)
     raw: dict[str, dict] = {}
     for recipe, said in content["recipes"].items():
         where = f"{file}: recipes.{recipe}"

@@ -1,6 +1,7 @@
 """The page for visitors, driven in a real browser; every request of these tests stays on this machine."""
 
 import re
+import threading
 import time
 
 import numpy as np
@@ -156,6 +157,42 @@ def visit_at_once(browser, address, visitors):
 @needs_chromium
 def test_visitors_at_once_get_their_own_answers(browser, address):
     visit_at_once(browser, address, 3)
+
+
+@needs_chromium
+def test_a_file_that_is_too_large_is_refused(browser, address, tmp_path):
+    with open(tmp_path / "large.wav", "wb") as file:
+        file.truncate(61 * 10**6 + 5 * 2**20)
+    page, _ = open_page(browser, address, DESK)
+    choose(page, 0, tmp_path / "large.wav")
+    page.get_by_text("exceed the maximum allowed size of 60.0 Mb").first.wait_for(timeout=60_000)
+
+
+@needs_chromium
+def test_a_visitor_who_finds_the_queue_full_is_told(browser, files, monkeypatch):
+    served, go = threading.Event(), threading.Event()
+
+    def slowly(*_):
+        served.set()
+        go.wait(60)
+        raise RequestError("the recording is at its end")
+
+    monkeypatch.setattr(verify, "compare", slowly)
+    monkeypatch.setattr(demo, "WAITING", 1)
+    served_page = demo.build(files)
+    place = demo.launch(served_page)
+    try:
+        pages = [open_page(browser, place, DESK)[0] for _ in range(3)]
+        for number, page in enumerate(pages):
+            page.get_by_role("button", name="Try: two voices").click()
+            if number == 0:
+                assert served.wait(60)
+        pages[2].get_by_text("currently busy. Please try again").first.wait_for(timeout=60_000)
+        go.set()
+        assert "That did not work" in answer(pages[1])
+    finally:
+        go.set()
+        served_page.close()
 
 
 @needs_chromium

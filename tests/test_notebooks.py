@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +36,10 @@ train:
     - {epochs: 1, steps_per_epoch: 2, crop_seconds: 2.0, margin: 0.5}
 08_evaluate:
   replicates: 20
+  cuts: [2]
+  telephone: true
 09_report: {}
+11_selection: {}
 encoders:
   elsewhere: ELSEWHERE
 """
@@ -50,7 +54,7 @@ def make(*arguments):
 def made(tmp_path_factory):
     """The outputs of `make reproduce PROFILE=tiny`, and what it printed."""
     root = tmp_path_factory.mktemp("reproduce")
-    (root / "params").mkdir()
+    shutil.copytree(paths.REPO / "params" / "selection", root / "params" / "selection")
     encoder.build(backbone="resnet18", width=4, stem="imagenet", n_mels=20).save(root / "elsewhere.keras")
     (root / "params" / "tiny.yaml").write_text(TINY.replace("ELSEWHERE", str(root / "elsewhere.keras")))
     with pytest.MonkeyPatch.context() as patch:
@@ -91,6 +95,14 @@ def test_results_hold_a_row_for_each_loss_and_its_untrained_encoder(made):
     assert elsewhere == ["elsewhere", "elsewhere + AS-norm", "elsewhere + AS-norm + QMF"]
     # The untrained encoders are one and the same: same architecture, same seed.
     assert plain.loc[plain["loss"] == "none", "eer"].nunique() == 1
+
+
+def test_error_rates_stand_for_short_and_for_telephone_speech(made):
+    rows = json.loads((made[0] / "08_evaluate@aam" / "metrics.json").read_text())
+    by_duration = next(row["by_duration"] for row in rows if row["model"] == "aam")
+    assert [row["cut"] for row in by_duration] == ["2 s", "full", "telephone, 2 s", "telephone"]
+    assert by_duration[0]["mean_seconds"] == by_duration[2]["mean_seconds"] <= 2 < by_duration[1]["mean_seconds"]
+    assert all(0 <= row["eer"] <= 1 for row in by_duration) and by_duration[1]["eer"] != by_duration[3]["eer"]
 
 
 def test_table_is_printed_with_what_the_corpus_is_not(made):

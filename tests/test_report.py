@@ -301,3 +301,16 @@ def test_an_encoder_trained_elsewhere_has_a_row_without_training_and_a_note(prof
     assert report.provenance_note(results).endswith("does not know (loss *pretrained*): campplus.")
     assert "AS-norm, QMF" in [container.get_label() for container in plots.compare_models(results).axes[0].containers]
     assert "lowest EER is that of **campplus**: 2.00" in report.findings(results, report.paired_differences({}))
+
+
+def test_repeated_trainings_are_summed_up_by_mean_and_range():
+    eers = {"aam@seed1": 0.05, "aam@seed2": 0.04, "aam@seed1 + AS-norm": 0.03, "aam@seed2 + AS-norm": 0.02, "once": 0.1}
+    rows = [{"model": model, "loss": "aam", "list": "ocean", "eer": eer} for model, eer in eers.items()]
+    rows.append({"model": "aam@seed1 (untrained)", "loss": "none", "list": "ocean", "eer": 0.5})
+    table = pd.DataFrame(rows).assign(n_speakers=26, n_target=1000, n_nontarget=2000)
+    table = report.over_seeds(table.assign(eer_low=table["eer"] - 0.01, eer_high=table["eer"] + 0.02))
+    assert table.to_numpy().tolist() == [
+        ["aam", "ocean", "2", "26", "3,000", "4.50 [4.00, 5.00]", "[3.50, 6.50]"],
+        ["aam + AS-norm", "ocean", "2", "26", "3,000", "2.50 [2.00, 3.00]", "[1.50, 4.50]"],
+    ]
+    assert report.over_seeds(pd.DataFrame(rows[4:5]).assign(n_speakers=2, n_target=1, n_nontarget=1)).empty

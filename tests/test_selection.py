@@ -10,7 +10,6 @@ from sv_utils.errors import RequestError
 
 RECIPES = """
 profile: tones
-notebook: 07_train_aam
 folds: 3
 used: 2
 recipes:
@@ -84,7 +83,6 @@ def test_recipes_are_trained_once_judged_and_logged(tones, capsys):
         ("why:", "becaus:", "becaus"),
         ("speeds: [1.0, 0.9]", "speds: [1.0]", "speds"),
         ("width: 4", "width: four", "width"),
-        ("07_train_aam", "07_train_am", "07_train_am"),
         ("recipes:\n", "recipes: [\n", "YAML"),
     ],
 )
