@@ -378,7 +378,7 @@ def write_readme(profile: str) -> None:
     """Put the results table of a profile between its two marks in the README."""
     path = paths.REPO / "README.md"
     text = path.read_text()
-    begin, end = f"<!-- results {profile} -->\n", f"\n<!-- end results {profile} -->"
+    begin, end = f"<!-- results {profile} -->\n", f"<!-- end results {profile} -->"
     if begin not in text or end not in text:
         raise RequestError(f"{path.name} lacks the marks '{begin.strip()}' and '{end.strip()}'; add them")
     head, rest = text.split(begin, 1)
@@ -387,7 +387,7 @@ def write_readme(profile: str) -> None:
         results = read_results(profile)
         repeated = over_seeds(results)
         table = summary(results) if repeated.empty else repeated
-        temporary.write_text(head + begin + markdown(table) + end + tail)
+        temporary.write_text(head + begin + markdown(table) + "\n" + end + tail)
 
 
 @command

@@ -197,8 +197,7 @@ def log(name: str) -> pd.DataFrame:
 
 def text(rows: pd.DataFrame) -> pd.DataFrame:
     """The log as people read it: percent and percentage points, all text."""
-    said = rows[["recipe", "after", "why", "change"]].copy()
-    said["change"] = [f"`{change}`" for change in said["change"]]
+    said = rows[["recipe", "after", "why"]].copy()
     said["crops"] = [f"{count:,}" for count in rows["crops"]]
     said["parameters"] = [f"{count:,}" for count in rows["parameters"]]
     said["core minutes"] = ["" if np.isnan(seconds) else f"{seconds / 60:.1f}" for seconds in rows["core_seconds"]]
