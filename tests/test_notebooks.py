@@ -151,13 +151,13 @@ def test_training_notebooks_of_the_modern_recipe_ran_both_stages(made):
 
 def said(notebook):
     """What the cells of an executed notebook put out, but for times, dates and pictures of times."""
-    lines = []
+    parts = []
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
-            text = output.get("text") or data.get("text/html") or data.get("text/markdown") or data.get("text/plain")
-            lines.append(f"{sorted(data)} {text}")
-    text = re.sub(r"T_[0-9a-f]{5}", "T", "\n".join(lines))  # the ids of styled tables are drawn
+            text = data.get("text/html") or data.get("text/markdown") or data.get("text/plain")
+            parts.append(output.get("text") or f"\n{sorted(data)} {text}\n")
+    text = re.sub(r"T_[0-9a-f]{5}", "T", "".join(parts))  # the ids of styled tables are drawn
     text = re.sub(r"[\d,]+(\.\d+)? ?(s|x|MB/s|GB)\b", "some", text)
     return re.sub(r"<td>\d+</td>(?=\s*<td>[0-9a-f]{12}</td>)", "", text)  # seconds of the stages, before their keys
 
