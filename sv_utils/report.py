@@ -400,9 +400,7 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.readme:
         return write_readme(arguments.profile)
     results = read_results(arguments.profile)
-    for table in (summary(results), over_seeds(results)):
-        if not table.empty:
-            print(markdown(table), end="\n\n")
+    print(*(markdown(table) for table in (summary(results), over_seeds(results)) if not table.empty), sep="\n\n")
     print(session_note(arguments.profile))
 
 
