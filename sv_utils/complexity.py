@@ -8,9 +8,9 @@ import numpy as np
 
 def multiply_accumulates(model: keras.Model, samples: int) -> float:
     """
-    Multiplications with weights that a waveform costs: those of convolutions and dense layers.
+    Multiplications with weights that a waveform costs: those of convolutions, dense and recurrent layers.
 
-    Each element of a layer's kernel is used once at each place of its output. What has no weights, the front end above
+    Each element of a layer's kernel is used once at each place of its output, of a recurrent one at each of its input. What has no weights, the front end above
     all, is left out, as it is in published figures.
 
     Parameters
@@ -32,22 +32,29 @@ def multiply_accumulates(model: keras.Model, samples: int) -> float:
     """
     if not isinstance(model, keras.Model):
         return math.nan
-    layers = [layer for layer in model._flatten_layers() if getattr(layer, "kernel", None) is not None]
+    found = list(model._flatten_layers())
+    recurrent = [layer for layer in found if isinstance(layer, keras.layers.RNN)]
+    cells = [layer.cell for layer in recurrent]  # called by their layer, in a loop that may be traced only once
+    layers = [layer for layer in found if layer not in cells and getattr(layer, "kernel", None) is not None]
     counts = []
     for layer in layers:
         layer.call = _counting(layer.call, math.prod(layer.kernel.shape), counts)
+    for layer, cell in zip(recurrent, cells):
+        size = math.prod(cell.kernel.shape) + math.prod(cell.recurrent_kernel.shape)
+        layer.call = _counting(layer.call, size, counts, of_input=True)
     try:
         model(np.zeros((1, samples), "float32"))
     finally:
-        for layer in layers:
+        for layer in (*layers, *recurrent):
             del layer.call  # the class's own comes back
     return sum(counts)
 
 
-def _counting(call, kernel_size: int, counts: list[int]):
+def _counting(call, kernel_size: int, counts: list[int], of_input: bool = False):
     def counted(*inputs, **options):
         outputs = call(*inputs, **options)
-        counts.append(kernel_size * math.prod(outputs.shape[1:-1]))  # all axes but the batch and the channels
+        places = inputs[0].shape if of_input else outputs.shape
+        counts.append(kernel_size * math.prod(places[:-1]))  # all axes but the channels; the batch is one waveform
         return outputs
 
     return counted

@@ -25,3 +25,11 @@ def test_thin_resnet_34_costs_what_is_published_of_it_and_is_left_as_it_was():
     assert complexity.multiply_accumulates(model, 32_000) == pytest.approx(4.55e9, rel=0.02)
     np.testing.assert_array_equal(np.asarray(model(waveform)), before)
     assert not any("call" in vars(layer) for layer in model._flatten_layers())
+
+
+def test_recurrent_layers_count_at_each_frame_of_each_piece():
+    waveform = keras.Input((None,))
+    x = keras.layers.LSTM(6)(keras.layers.Reshape((-1, 2))(waveform))
+    model = keras.Model(waveform, keras.layers.Dense(3)(x))
+    assert complexity.multiply_accumulates(model, 10) == 5 * 4 * 6 * (2 + 6) + 6 * 3
+    assert complexity.multiply_accumulates(model, 10) == 5 * 4 * 6 * (2 + 6) + 6 * 3  # and is left as it was
