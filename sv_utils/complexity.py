@@ -10,8 +10,8 @@ def multiply_accumulates(model: keras.Model, samples: int) -> float:
     """
     Multiplications with weights that a waveform costs: those of convolutions, dense and recurrent layers.
 
-    Each element of a layer's kernel is used once at each place of its output, of a recurrent one at each of its input. What has no weights, the front end above
-    all, is left out, as it is in published figures.
+    Each element of a layer's kernel is used once at each place of its output, that of a recurrent layer at each place
+    of its input. What has no weights, the front end above all, is left out, as it is in published figures.
 
     Parameters
     ----------
