@@ -251,7 +251,8 @@ def _pipeline(profile: str, runs: dict[str, dict | None], states: dict[str, str]
 
 def _place(stage: params.Stage, profile: str, models: list[str]) -> tuple[float, float]:
     """Left edge and middle of a stage's box."""
-    order = [*params.FIRST, "training", *params.LAST, *params.EXTRA]
+    extra = [name for name in params.EXTRA if name in params.load(profile)]
+    order = [*params.FIRST, "training", *params.LAST, *extra]
     training = params.TRAINING.fullmatch(stage.name)
     column = order.index("training" if training else stage.notebook)
     model = training["model"] if training else stage.name.partition("@")[2]
