@@ -117,9 +117,9 @@ def cosine(embeddings: np.ndarray, enrol_rows: np.ndarray, test_rows: np.ndarray
     for start in range(0, len(scores), TRIALS_PER_BLOCK):
         block = order[start : start + TRIALS_PER_BLOCK]
         enrol, test = pair[:, : len(block)]
-        # mode "clip" writes straight into the block; rows out of range have been refused above
-        np.take(embeddings, enrol_rows[block], axis=0, out=enrol, mode="clip")
-        np.take(embeddings, test_rows[block], axis=0, out=test, mode="clip")
+        # mode "wrap" writes straight into the block; rows out of range have been refused above
+        np.take(embeddings, enrol_rows[block], axis=0, out=enrol, mode="wrap")
+        np.take(embeddings, test_rows[block], axis=0, out=test, mode="wrap")
         scores[block] = np.einsum("ij,ij->i", enrol, test) / products[block]
     return scores
 
