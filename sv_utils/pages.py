@@ -186,12 +186,16 @@ def _results(profile: str, states: dict[str, str]) -> list[str]:
         return ["<h2>Results</h2>", "<p>They come when every model has been judged.</p>"]
     from sv_utils import report as reading
 
-    table = _boxed(reading.summary(reading.read_results(profile)).to_html(index=False, border=0))
+    results = reading.read_results(profile)
+    repeated = reading.over_seeds(results)
+    tables = [
+        _boxed(table.to_html(index=False, border=0)) for table in (repeated, reading.summary(results)) if len(table)
+    ]
     notes = [f"<p>{html.escape(reading.session_note(profile))}</p>"]
     if states[params.LAST[-1]] == "outdated":
         notes.append("<p>These are of the run before: something that they come from has changed since.</p>")
     links = '<p>More in the <a href="report.html">report</a>; as numbers in <a href="results.csv">results.csv</a>.</p>'
-    return ["<h2>Results</h2>", *notes, table, links]
+    return ["<h2>Results</h2>", *notes, *tables, links]
 
 
 def _stages(runs: dict[str, dict | None], states: dict[str, str]) -> str:

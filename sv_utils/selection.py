@@ -2,9 +2,9 @@
 Which recipe is best, by cross-validation over dev speakers: every recipe that was tried leaves a row in a log.
 
 ``python -m sv_utils.selection NAME`` reads ``params/selection/NAME.yaml``, trains each recipe (parameters of
-``07_train_aam``) on the dev speakers of a prepared profile without one fold of them, judges it on the trials between
-the speakers of that fold, and writes ``params/selection/NAME.csv``. No evaluation list is read. What is finished
-already is not run again.
+``07_train_aam``, and a loss) on the dev speakers of a prepared profile without one fold of them, judges it on the
+trials between the speakers of that fold, and writes ``params/selection/NAME.csv``. No evaluation list is read. What is
+finished already is not run again.
 
 ::
 
@@ -20,6 +20,10 @@ already is not run again.
         why: more channels
         change: {architecture: {width: 48}}
         kept: true
+      adacos:
+        after: base
+        why: a scale that sets itself
+        change: {loss: adacos}  # aam, cosface, adacos, softmax; without a margin it needs no margin's schedule
 """
 
 import argparse
@@ -43,6 +47,7 @@ from .paths import replace_on_success
 NOTEBOOK = "07_train_aam"  # whose parameters a recipe changes
 KEYS = {"profile": str, "folds": int, "used": int, "recipes": dict}
 OF_A_RECIPE = ("after", "why", "change", "kept")
+LOSSES = ("aam", "cosface", "adacos", "softmax")
 REPLICATES = 1000
 
 
@@ -67,7 +72,7 @@ def read(name: str) -> dict:
             raise RequestError(f"{file}: {key} is missing or not of type {kind.__name__}")
     if content["folds"] < 2 or not 1 <= content["used"] <= content["folds"]:
         raise RequestError(f"{file}: folds must be 2 or more, and used from 1 to folds")
-    defaults = params.declared_parameters(NOTEBOOK)
+    defaults = params.declared_parameters(NOTEBOOK) | {"loss": "aam"}
     raw: dict[str, dict] = {}
     for recipe, said in content["recipes"].items():
         where = f"{file}: recipes.{recipe}"
@@ -80,6 +85,8 @@ def read(name: str) -> dict:
             raise RequestError(f"{where}.after: there is no recipe {after!r} above it{nearest(after, raw)}")
         raw[recipe] = _laid_over(raw.get(after, {}), said.get("change", {}))
         said["parameters"] = params.overlay(defaults, defaults, raw[recipe], where)
+        if (loss := said["parameters"]["loss"]) not in LOSSES:
+            raise RequestError(f"{where}: change.loss: there is no {loss!r}{nearest(loss, LOSSES)}")
     return content
 
 
@@ -102,7 +109,6 @@ def train(name: str, recipe: str, fold: int) -> None:
     import keras
 
     from . import training
-    from .losses import aam
 
     selection = read(name)
     chosen = selection["recipes"][recipe]["parameters"]
@@ -111,15 +117,13 @@ def train(name: str, recipe: str, fold: int) -> None:
     data = training.Data.read(paths.stage_dir(selection["profile"], "02_prep"), fold, selection["folds"])
     crops = data.crops(chosen["stages"], chosen["batch_size"], chosen["seed"])
     encoder = training.make_encoder(chosen["initial_model"], chosen["architecture"])
-    head = aam.AamHead(
-        max(batches.n_classes for batches in crops),
-        scale=chosen["scale"],
-        centres=chosen["centres"],
-        hard_margin=chosen["hard_margin"],
-    )
+    head = _head(max(batches.n_classes for batches in crops), chosen)
+    stages = chosen["stages"]
+    if not hasattr(head, "margin"):
+        stages = [{key: value for key, value in stage.items() if not key.startswith("margin")} for stage in stages]
     accuracy, before = keras.metrics.sparse_categorical_accuracy, time.process_time()
     trained, _, _ = training.Training(
-        encoder, head, crops, data.validation, out, chosen["stages"], accuracy, devices, chosen["engine"]
+        encoder, head, crops, data.validation, out, stages, accuracy, devices, chosen["engine"]
     ).run()
     target, nontarget = data.validation.scores(trained.encoder)
     scores = np.empty(len(data.validation.labels))
@@ -139,6 +143,19 @@ def train(name: str, recipe: str, fold: int) -> None:
                 for batches, stage in zip(crops, chosen["stages"])
             ),
         )
+
+
+def _head(n_classes: int, chosen: dict):
+    """Give the head of the recipe's loss; what the recipe does not say is as the loss's own notebook has it."""
+    from .losses import aam, adacos, cosface, softmax
+
+    if chosen["loss"] == "adacos":
+        return adacos.AdaCosHead(n_classes)
+    if chosen["loss"] == "softmax":
+        return softmax.SoftmaxHead(n_classes)
+    if chosen["loss"] == "cosface":
+        return cosface.CosFaceHead(n_classes, scale=chosen["scale"])
+    return aam.AamHead(n_classes, scale=chosen["scale"], centres=chosen["centres"], hard_margin=chosen["hard_margin"])
 
 
 def table(name: str) -> pd.DataFrame:

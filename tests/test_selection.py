@@ -18,7 +18,7 @@ recipes:
     kept: true
     change:
       architecture: {width: 4, n_mels: 20, embedding_dim: 8}
-      stages: [{epochs: 1, steps_per_epoch: 2, crop_seconds: 0.5, speeds: [1.0]}]
+      stages: [{epochs: 1, steps_per_epoch: 2, crop_seconds: 0.5, speeds: [1.0], margin_start_epoch: 0.0, margin_end_epoch: 0.0}]
   two speeds:
     after: base
     change: {stages: [{speeds: [1.0, 0.9]}]}
@@ -74,6 +74,19 @@ def test_recipes_are_trained_once_judged_and_logged(tones, capsys):
     pd.testing.assert_frame_equal(selection.log("tried"), log)
 
 
+def test_a_recipe_may_have_another_loss_and_recipes_after_it_keep_it(tones):
+    recipes = RECIPES.replace("used: 2", "used: 1") + "".join(
+        f"  {loss}:\n    after: two speeds\n    change: {{loss: {loss}}}\n" for loss in selection.LOSSES[1:]
+    )
+    (tones / "tried.yaml").write_text(recipes + "  other seed:\n    after: softmax\n    change: {seed: 2}\n")
+    assert selection.read("tried")["recipes"]["other seed"]["parameters"]["loss"] == "softmax"
+    scores = {}
+    for recipe in ("two speeds", *selection.LOSSES[1:]):
+        selection.train("tried", recipe, 1)
+        scores[recipe] = np.load(selection._run("tried", recipe, 1) / "scores.npz")["scores"].round(4)
+    assert len({values.tobytes() for values in scores.values()}) == len(selection.LOSSES), scores
+
+
 @pytest.mark.parametrize(
     ("old", "new", "culprit"),
     [
@@ -83,6 +96,7 @@ def test_recipes_are_trained_once_judged_and_logged(tones, capsys):
         ("why:", "becaus:", "becaus"),
         ("speeds: [1.0, 0.9]", "speds: [1.0]", "speds"),
         ("width: 4", "width: four", "width"),
+        ("stages: [{speeds", "loss: adacoz, stages: [{speeds", "did you mean 'adacos'"),
         ("recipes:\n", "recipes: [\n", "YAML"),
     ],
 )
