@@ -11,7 +11,7 @@ import seaborn as sns
 from IPython import get_ipython
 from IPython.display import Audio
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, StrMethodFormatter
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from . import breakdown, metrics
@@ -381,8 +381,15 @@ def recipes(log: pd.DataFrame) -> Figure:
                 errors = np.maximum([rows[middle] - rows[ends[0]], rows[ends[1]] - rows[middle]], 0)
                 style = {"fmt": "o", "fillstyle": fill, "capsize": 3, "markersize": 5}
                 axis.errorbar(rows[middle], places[chosen], xerr=errors, label="kept" if kept else "not kept", **style)
-        axes[0].set(xlabel="validation EER [%]", yticks=places, yticklabels=log["recipe"], xlim=(0, None))
+        axes[0].set(xlabel="validation EER [%]", yticks=places, yticklabels=log["recipe"], ylim=(-0.5, len(log) - 0.5))
         axes[1].set(xlabel="difference to the recipe before [points]")
+        for axis in axes:  # one recipe that fails shall not hide what the others do
+            axis.set_xscale("symlog", linthresh=1)
+            low, high = axis.get_xlim()
+            ticks = [-30, -10, -5, -2, -1, -0.5, 0, 0.5, 1, 2, 5, 10, 20, 40]
+            axis.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
+            axis.xaxis.set_minor_locator(NullLocator())
+            axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes[1].axvline(0, color="0.5", linewidth=0.8)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure

@@ -18,7 +18,13 @@ recipes:
     kept: true
     change:
       architecture: {width: 4, n_mels: 20, embedding_dim: 8}
-      stages: [{epochs: 1, steps_per_epoch: 2, crop_seconds: 0.5, speeds: [1.0], margin_start_epoch: 0.0, margin_end_epoch: 0.0}]
+      stages:
+        - epochs: 1
+          steps_per_epoch: 2
+          crop_seconds: 0.5
+          speeds: [1.0]
+          margin_start_epoch: 0.0
+          margin_end_epoch: 0.0
   two speeds:
     after: base
     change: {stages: [{speeds: [1.0, 0.9]}]}
