@@ -174,7 +174,8 @@ def table(name: str) -> pd.DataFrame:
         folds = [dict(np.load(run)) for run in runs]
         eer, resampled = judged[recipe] = np.mean([_judge(fold, seed) for seed, fold in enumerate(folds)], axis=0)
         row = {"recipe": recipe, "after": said.get("after", ""), "why": said.get("why", "")}
-        row["change"] = yaml.safe_dump(said.get("change", {}), default_flow_style=True, width=10**6).strip()
+        change = json.loads(json.dumps(said.get("change", {})))  # a copy in which no part stands twice: no &id001
+        row["change"] = yaml.safe_dump(change, default_flow_style=True, width=10**6).strip()
         row |= {"kept": bool(said.get("kept")), "parameters": int(folds[0]["parameters"])}
         row["crops"] = int(folds[0]["crops"])
         row["core_seconds"] = float(np.mean([fold.get("core_seconds", np.nan) for fold in folds]))

@@ -65,8 +65,10 @@ def test_change_is_laid_over_the_recipe_before_and_the_notebooks_own(tones):
 
 
 def test_recipes_are_trained_once_judged_and_logged(tones, capsys):
-    assert selection.main(["tried"]) == 0
-    log = selection.log("tried")
+    twice = RECIPES.replace("speeds: [1.0, 0.9]", "speeds: &pair [0.9, 1.0], augmentation: {gain: *pair}")
+    (tones / "twice.yaml").write_text(twice)
+    assert selection.main(["twice"]) == 0
+    log = selection.log("twice")
     assert log["recipe"].tolist() == ["base", "two speeds"] and log["kept"].tolist() == [True, False]
     assert (log["crops"] == 64).all() and (log["speakers"] == 4).all()
     assert (log["low"] <= log["eer"]).all() and (log["eer"] <= log["high"]).all()
@@ -75,9 +77,10 @@ def test_recipes_are_trained_once_judged_and_logged(tones, capsys):
     text = selection.text(log)
     assert text["difference [points]"][0] == "" and text["difference [points]"][1][0] in "+-"
     assert len(plots.recipes(log).axes) == 2
+    assert log["change"][1] == "{stages: [{augmentation: {gain: [0.9, 1.0]}, speeds: [0.9, 1.0]}]}"
     capsys.readouterr()
-    assert selection.main(["tried"]) == 0 and "fold" not in capsys.readouterr().out  # nothing runs again
-    pd.testing.assert_frame_equal(selection.log("tried"), log)
+    assert selection.main(["twice"]) == 0 and "fold" not in capsys.readouterr().out  # nothing runs again
+    pd.testing.assert_frame_equal(selection.log("twice"), log)
 
 
 def test_a_recipe_may_have_another_loss_and_recipes_after_it_keep_it(tones):
