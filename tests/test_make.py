@@ -90,6 +90,7 @@ def test_the_index_shows_every_stage_done(first):
     page = (first[0] / "outputs/mini/index.html").read_text("utf-8")
     assert sorted(re.findall(r"<g class='done'><a[^>]*><title>([^<]+)", page)) == ALL
     assert all(record["key"][:12] in page for record in records(first[0]).values())
+    assert page.index("mean over seeds") < page.index("<h2>Stages</h2>")
 
 
 @pytest.mark.parametrize("page", ["report.html", "index.html"])

@@ -42,7 +42,7 @@ def summary(results):
 
 
 def over_seeds(results):
-    return results.iloc[:0]
+    return pd.DataFrame({"model": ["mean over seeds"]})
 
 
 def session_note(profile):
