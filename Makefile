@@ -92,10 +92,10 @@ check: setup  ## linters: code, notebooks, links of the README
 	@$(PY) -m pytest --quiet tests/test_repository.py
 
 pictures: setup  ## maintenance: take the pictures of the README anew (needs Chromium and PROFILE's results)
-	@$(PY) tests/pictures.py "$(PROFILE)"
+	@$(PY) tests/helpers/pictures.py "$(PROFILE)"
 
 doctor: setup  ## what this machine has and lacks
-	@$(PY) -m sv_utils.provenance
+	@$(PY) -m sv_utils.doctor
 
 clean:  ## remove all outputs (asks first)
 	@test -d "$(OUTPUTS)" || { echo "make clean: there is no $(OUTPUTS)"; exit 0; }; \

@@ -20,8 +20,15 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from sv_utils import archives, audio, corpora, enrol, identify, paths, plots, pretrained, report, verify
-from sv_utils.errors import RequestError, WorkError, command
+from sv_utils import corpora
+from sv_utils.base import paths, terminal
+from sv_utils.base.errors import RequestError, WorkError, command
+from sv_utils.models import pretrained
+from sv_utils.reports import figures, tables
+from sv_utils.speech import archives, audio
+from sv_utils.voices import compare as comparison
+from sv_utils.voices import enrolment, identify, measured, recordings
+from sv_utils.voices.enrolment import Voices
 
 LONGEST = 300  # of a recording [s]
 LARGEST = "60mb"  # of a file
@@ -106,7 +113,7 @@ def compare(first: str | None, second: str | None, model: str = "campplus") -> s
     first, second : str or None
         Files; None where there is none yet.
     model : str
-        As of `verify.compare`.
+        As of `compare.compare`.
 
     Returns
     -------
@@ -115,12 +122,14 @@ def compare(first: str | None, second: str | None, model: str = "campplus") -> s
     """
     names = {"first": first, "second": second}
     waveforms = [listen(file, f"the {name} recording") for name, file in names.items()]
-    answer = verify.compare(first, second, model)
+    answer = comparison.compare(first, second, model)
     for name, file in names.items():
         answer["warnings"] = [text.replace(f"{file}:", f"The {name} recording:") for text in answer["warnings"]]
     kind = {"same speaker": "same", "different speakers": "different"}.get(answer["decision"], "unsure")
     voices = drawn_voices(waveforms, ["first recording", "second recording"])
-    details = f"<details><summary>The exact figures</summary><pre>{html.escape(verify.text(answer))}</pre></details>"
+    details = (
+        f"<details><summary>The exact figures</summary><pre>{html.escape(comparison.text(answer))}</pre></details>"
+    )
     title = f"<span class='sign' aria-hidden='true'>{SIGNS[answer['decision']]}</span>{HEADLINES[answer['decision']]}"
     said = panel(kind, title, sentences(answer), answer["warnings"])
     return beside(said, drawn_scores(answer, model)) + beside(*voices) + details
@@ -153,10 +162,12 @@ def listen(file: str | None, name: str) -> np.ndarray:
 
 
 def sentences(answer: dict) -> list[str]:
-    """Tell an answer of `verify.compare` to someone who has never heard of a likelihood ratio."""
+    """Tell an answer of `compare.compare` to someone who has never heard of a likelihood ratio."""
     point = answer["operating_point"]
     if answer["cosine"] is None:
-        return [f"There is too little speech to compare: at least {verify.SHORTEST:g} s are needed in each recording."]
+        return [
+            f"There is too little speech to compare: at least {recordings.SHORTEST:g} s are needed in each recording."
+        ]
     ratio, chance = answer["log_likelihood_ratio"], answer["probability"]
     one, other = ("one person speaks in both", "two people do") if ratio > 0 else ("two people speak", "one does")
     wrong, missed = (f"{rates[0]:.1%}" for rates in (point["false_accept"], point["miss"]))
@@ -182,9 +193,9 @@ def panel(kind: str, title: str, paragraphs: list[str], warnings: list[str] = ()
 
 def drawn_scores(answer: dict, model: str) -> str:
     """The score among those of the list that the error rates come from."""
-    target, nontarget = verify.scores(model)
+    target, nontarget = measured.scores(model)
     options = {"names": ("one voice", "two voices"), "width": 5.2, "score": answer["cosine"]}
-    figure = plots.score_histogram(target, nontarget, answer["operating_point"]["threshold"], **options)
+    figure = figures.score_histogram(target, nontarget, answer["operating_point"]["threshold"], **options)
     return _figure(
         figure,
         "Where your score lies among those of pairs whose answer is known. Deep in one hill the answer is clear; "
@@ -194,15 +205,15 @@ def drawn_scores(answer: dict, model: str) -> str:
 
 def drawn_voices(waveforms: list[np.ndarray], names: list[str]) -> list[str]:
     """Waveform and spectrogram of each recording."""
-    from sv_utils import features  # and with it Keras
+    from sv_utils.models import features  # and with it Keras
 
-    figures = []
+    shown = []
     for waveform, name in zip(waveforms, names):
         piece = waveform[: DRAWN * 16_000]
         spectrogram = np.asarray(features.LogSpectrogram()(np.resize(piece, max(len(piece), 1600))[None]))[0]
         said = f", first {DRAWN} s" if len(waveform) > len(piece) else ""
-        figures.append(_figure(plots.voices([piece], [f"{name}{said}"], [spectrogram]), ""))
-    return figures
+        shown.append(_figure(figures.voices([piece], [f"{name}{said}"], [spectrogram]), ""))
+    return shown
 
 
 def beside(*parts: str) -> str:
@@ -211,11 +222,11 @@ def beside(*parts: str) -> str:
 
 
 def _figure(figure, caption: str) -> str:
-    return f"<figure>{plots.svg(figure)}<figcaption>{caption}</figcaption></figure>"
+    return f"<figure>{figures.svg(figure)}<figcaption>{caption}</figcaption></figure>"
 
 
 @plainly
-def remember(voices: enrol.Voices, name: str, file: str | None, model: str = "campplus") -> str:
+def remember(voices: Voices, name: str, file: str | None, model: str = "campplus") -> str:
     """
     Enrol a voice in memory.
 
@@ -226,7 +237,7 @@ def remember(voices: enrol.Voices, name: str, file: str | None, model: str = "ca
     name : str
     file : str or None
     model : str
-        As of `verify.compare`.
+        As of `compare.compare`.
 
     Returns
     -------
@@ -238,12 +249,12 @@ def remember(voices: enrol.Voices, name: str, file: str | None, model: str = "ca
         raise RequestError(f"there are {MOST} voices already, which is as many as this page keeps.")
     if not name.strip():
         raise RequestError("the name is missing: say whose voice it is.")
-    embeddings, warnings = enrol.heard([file], model)
+    embeddings, warnings = enrolment.heard([file], model)
     voices.add(model, pretrained.fingerprint(model), name.strip(), embeddings)
     return "".join(f"<p>⚠ {html.escape(name)}: {html.escape(_unplaced(text, file))}</p>" for text in warnings)
 
 
-def people(voices: enrol.Voices) -> str:
+def people(voices: Voices) -> str:
     """Who is enrolled, as HTML."""
     if not voices.sums:
         return "<p>Nobody is enrolled yet.</p>"
@@ -253,7 +264,7 @@ def people(voices: enrol.Voices) -> str:
 
 
 @plainly
-def who(voices: enrol.Voices, file: str | None) -> str:
+def who(voices: Voices, file: str | None) -> str:
     """Say in words whose of the visitor's voices is heard in a recording, as HTML."""
     if not voices.sums:
         raise RequestError("nobody is enrolled yet: enrol one voice or more, then ask.")
@@ -285,14 +296,14 @@ def last_results() -> str:
     if not found:
         return "<p>Nothing has been trained on this machine yet; <code>make reproduce</code> does it.</p>"
     profile = found[-1].parent.name
-    results = report.read_results(profile)
-    table = report.summary(results).to_html(index=False, border=0)
-    parts = [f"<h2>The last run: {html.escape(profile)}</h2><p>{html.escape(report.session_note(profile))}</p>"]
+    results = tables.read_results(profile)
+    table = tables.summary(results).to_html(index=False, border=0)
+    parts = [f"<h2>The last run: {html.escape(profile)}</h2><p>{html.escape(tables.session_note(profile))}</p>"]
     parts += [f"<div class='scroll' tabindex='0'>{table}</div><div class='beside'>"]
-    for name, tables in report.read_scores(profile).items():
-        systems = {m: [t.loc[t["label"] == label, "score"].to_numpy() for label in (1, 0)] for m, t in tables.items()}
+    for name, rows in tables.read_scores(profile).items():
+        systems = {m: [t.loc[t["label"] == label, "score"].to_numpy() for label in (1, 0)] for m, t in rows.items()}
         said = "How often different voices are accepted, against how often one voice is missed, at every threshold."
-        parts.append(_figure(plots.det_curves(systems, title=name), f"{said} Closer to the lower left is better."))
+        parts.append(_figure(figures.det_curves(systems, title=name), f"{said} Closer to the lower left is better."))
     return "".join([*parts, "</div>"])
 
 
@@ -318,7 +329,7 @@ def build(files: dict[str, str], model: str = "campplus"):
     files : dict
         As of `example_files`.
     model : str
-        As of `verify.compare`.
+        As of `compare.compare`.
 
     Returns
     -------
@@ -359,7 +370,7 @@ def _two_recordings(files: dict[str, str], model: str) -> None:
 def _enrolled(files: dict[str, str], model: str) -> None:
     import gradio
 
-    voices = gradio.State(enrol.Voices(), time_to_live=3600)
+    voices = gradio.State(Voices(), time_to_live=3600)
 
     def remembered(voices, name, file):
         return voices, remember(voices, name, file, model) + people(voices), None
@@ -370,19 +381,19 @@ def _enrolled(files: dict[str, str], model: str) -> None:
 
     with gradio.Row():
         with gradio.Column(min_width=280):
-            name = gradio.Textbox(label="Name", placeholder="Whose voice is it?", max_length=enrol.LONGEST_NAME)
+            name = gradio.Textbox(label="Name", placeholder="Whose voice is it?", max_length=enrolment.LONGEST_NAME)
             known = _recorder("Recording of this person")
             with gradio.Row():
                 add = gradio.Button("Enrol", variant="primary", min_width=120)
                 example = gradio.Button("Try: two people", min_width=120)
-            enrolled = gradio.HTML(people(enrol.Voices()), elem_id="enrolled", elem_classes="words")
+            voices_here = gradio.HTML(people(Voices()), elem_id="enrolled", elem_classes="words")
         with gradio.Column(min_width=280):
             asked = _recorder("Recording of someone")
             ask = gradio.Button("Who is this?", variant="primary")
             answer = gradio.HTML("", elem_id="who", elem_classes="words")
-    add.click(remembered, [voices, name, known], [voices, enrolled, known], **_ours())
+    add.click(remembered, [voices, name, known], [voices, voices_here, known], **_ours())
     ask.click(who, [voices, asked], answer, **_ours())
-    example.click(tried, voices, [voices, enrolled, asked], **_ours()).then(who, [voices, asked], answer, **_ours())
+    example.click(tried, voices, [voices, voices_here, asked], **_ours()).then(who, [voices, asked], answer, **_ours())
 
 
 def _recorder(label: str):
@@ -434,8 +445,8 @@ def main(argv: list[str] | None = None) -> None:
         ) from None
     with tempfile.TemporaryDirectory(prefix="sv_utils") as folder, example_files() as files:
         os.environ["GRADIO_TEMP_DIR"] = folder  # what is uploaded goes when the page does
-        with verify.without_notices():  # the first visitor need not wait for the encoder, nor a wrong model be served
-            verify.compare(*[files[name] for name in EXAMPLES["Two voices"]], arguments.model)
+        with terminal.without_notices():  # the first visitor need not wait for the encoder, nor a wrong model be served
+            comparison.compare(*[files[name] for name in EXAMPLES["Two voices"]], arguments.model)
             drawn_voices([np.zeros(16_000, np.float32)], [""])
         page = build(files, arguments.model)
         print(f"The page is at {launch(page, arguments.host, arguments.port)} (Ctrl-C stops it)", flush=True)

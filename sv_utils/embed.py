@@ -5,11 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from . import audio, embedding, pretrained
-from .errors import RequestError, command
-from .paths import replace_on_success
-
-BLOCK = 512  # files decoded at once: bounds the memory, and lets equal lengths share a batch
+from sv_utils.base.errors import RequestError, command
+from sv_utils.base.paths import replace_on_success
+from sv_utils.models import embedding, pretrained
 
 
 def read_list(path: str | Path) -> list[str]:
@@ -33,42 +31,6 @@ def read_list(path: str | Path) -> list[str]:
     return names
 
 
-def embed_files(model, root: str | Path, names: list[str]) -> np.ndarray:
-    """
-    Embed audio files of any format.
-
-    Parameters
-    ----------
-    model : keras.Model
-        Encoder of `pretrained.load`.
-    root : path
-        Folder that the names start from.
-    names : list of str
-
-    Returns
-    -------
-    np.ndarray [shape=(files, dimension)], float32
-        Unit vectors in the order of `names`.
-
-    Raises
-    ------
-    RequestError
-        When a file is missing or cannot be decoded; it is named.
-    """
-    blocks = (names[i : i + BLOCK] for i in range(0, len(names), BLOCK))
-    return np.concatenate([_embed_block(model, Path(root), block) for block in blocks])
-
-
-def _embed_block(model, root: Path, names: list[str]) -> np.ndarray:
-    waveforms = []
-    for name in names:
-        try:
-            waveforms.append(audio.decode(root / name).samples)
-        except (OSError, audio.AudioError) as error:
-            raise RequestError(f"{root / name}: {error}; mend the file or take it off the list") from None
-    return embedding.embed(model, [len(w) for w in waveforms], waveforms.__getitem__)
-
-
 @command
 def main(argv: list[str] | None = None) -> None:
     """Write the embeddings of the listed audio files: arrays `paths` (str) and `embeddings` (float32, n x d)."""
@@ -79,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", required=True, help=".npz file to write")
     arguments = parser.parse_args(argv)
     names = read_list(arguments.list)
-    embeddings = embed_files(pretrained.load(arguments.model), arguments.root, names)
+    embeddings = embedding.embed_files(pretrained.load(arguments.model), arguments.root, names)
     out = Path(arguments.out).with_suffix(".npz")
     with replace_on_success(out) as temporary:
         np.savez(temporary, paths=np.array(names), embeddings=embeddings)

@@ -8,178 +8,40 @@ found.
 
 import argparse
 import contextlib
-import importlib.util
-import json
+import functools
 import os
 import tempfile
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from unittest import mock
+from typing import Any
 
-import numpy as np
-
-from . import archives, audio, corpora, embed, embedding, metrics, pretrained, scoring, trials
-from .errors import RequestError, WorkError, command
-from .paths import replace_on_success
-from .pretrained import exported
-
-SUFFIXES = {"onnx": ".onnx", "litert": ".tflite"}
-NEEDS = {"onnx": ("onnx", "onnxruntime", "tf2onnx"), "litert": ("ai_edge_litert",)}
-LEAST_COSINE = 0.9999  # between the embeddings of a float file and those of the model
-MOST_EER = 0.005  # that int8 may add to the equal error rate
-LENGTHS = (8_000, 16_001, 48_123, 160_000)  # of the speech that a float file is checked on [samples]
+from sv_utils import corpora
+from sv_utils.base.errors import RequestError, command
+from sv_utils.evaluation import intervals, metrics, scoring, trials
+from sv_utils.models import embedding, exports
 
 
-def export(
-    model: str | os.PathLike,
-    to: str,
-    out: str | os.PathLike | None = None,
-    int8: bool = False,
-    trial_list: str | os.PathLike | None = None,
-    root: str | os.PathLike | None = None,
-) -> tuple[Path, dict]:
+def compared(written: Any, encoder: Any, trial_list: str | None = None, root: str | None = None) -> dict:
     """
-    Write an encoder as ONNX or LiteRT file.
+    Compare the equal error rates of two encoders on one list.
 
     Parameters
     ----------
-    model : str or path
-        Published encoder or ``.keras`` file.
-    to : str
-        ``"onnx"`` or ``"litert"``.
-    out : path, optional
-        File to write; by default beside the model, with the format's suffix.
-    int8 : bool
-        Round the weights of the network, not of the front end, to 8 bits (dynamic quantisation).
+    written, encoder
+        As of `pretrained.load`.
     trial_list, root : path, optional
-        Trials, and the folder of their recordings, on which int8 is judged; by default those of the corpus ``mini``.
+        Trials, and the folder of their recordings; by default those of the corpus ``mini``.
 
     Returns
     -------
-    file : Path
-    found : dict
-        ``source, sha256`` (of the Keras file), ``format, int8, megabytes``, and what the check found: ``cosine`` (the
-        least of the checked recordings) and for int8 ``list, n_speakers, n_trials, eer`` of both, and ``eer_change``
-        as [change, low, high] of its 95 % interval over speakers.
+    dict
+        ``list, n_speakers, n_trials, eer`` of both, and ``eer_change`` as [change, low, high] of its 95 % interval over
+        speakers.
 
     Raises
     ------
     RequestError
-        An unknown format, no such model, or a package that writes or runs the format is not installed.
-    WorkError
-        The file fails its check; it is not left behind.
+        The list has no labels or no speakers.
     """
-    if to not in SUFFIXES:
-        raise RequestError(f"there is no format {to!r}; give onnx or litert")
-    missing = [name for name in NEEDS[to] if importlib.util.find_spec(name) is None]
-    if missing:
-        packages = " ".join(missing).replace("_", "-")
-        raise RequestError(f"{to} needs packages that are not installed; python -m pip install {packages}")
-    source = pretrained.locate(model)
-    encoder = pretrained.load(source)
-    if source.suffix in pretrained.RUNTIMES:
-        raise RequestError(f"{source} is an export itself; name the .keras file")
-    out = Path(out) if out else source.with_suffix((".int8" if int8 else "") + SUFFIXES[to])
-    if out.suffix != SUFFIXES[to]:
-        raise RequestError(f"{out}: a file of {to} ends in {SUFFIXES[to]}; name it so")
-    with replace_on_success(out) as temporary:
-        try:
-            (_write_onnx if to == "onnx" else _write_litert)(encoder, temporary, int8)
-        except Exception as error:  # the converters raise many kinds
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise WorkError(f"{source} cannot be converted to {to} ({reason}); try the other format") from error
-        written = pretrained.load(temporary)
-        found = {"source": os.fspath(model), "sha256": exported.sha256(source), "format": to, "int8": int8}
-        found["megabytes"] = round(temporary.stat().st_size / 1e6, 2)
-        found["cosine"] = _least_cosine(encoder, written)
-        if int8:
-            found |= _compared(encoder, written, trial_list, root)
-        _refuse(out, found)
-        with replace_on_success(exported.record(out)) as record:
-            record.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-    return out, found
-
-
-def _signature():
-    import keras
-
-    return [keras.InputSpec("float32", shape=(None, None), name="waveform")]
-
-
-def _write_onnx(encoder, out: Path, int8: bool) -> None:
-    with tempfile.TemporaryDirectory(prefix="sv_utils") as folder:
-        plain = Path(folder) / "float.onnx" if int8 else out
-        with _matrix_spectrum():
-            encoder.export(plain, format="onnx", verbose=False, input_signature=_signature(), opset_version=17)
-        if int8:
-            from onnxruntime.quantization import QuantType, quantize_dynamic
-
-            quantize_dynamic(plain, out, weight_type=QuantType.QUInt8)
-
-
-def _write_litert(encoder, out: Path, int8: bool) -> None:
-    import tensorflow
-
-    options = {"optimizations": [tensorflow.lite.Optimize.DEFAULT]} if int8 else {}
-    with _exact_front_end() if int8 else contextlib.nullcontext():
-        encoder.export(out, format="litert", verbose=False, input_signature=_signature(), **options)
-
-
-@contextlib.contextmanager
-def _matrix_spectrum() -> Iterator[None]:
-    """Compute the spectrum by a matrix of sines and cosines: the converter to ONNX knows no Fourier transform."""
-    from keras import ops
-
-    def rfft(frames, fft_length):
-        angles = np.outer(np.arange(frames.shape[-1]), np.arange(fft_length // 2 + 1)) * (2 * np.pi / fft_length)
-        return [ops.matmul(frames, wave.astype("float32")) for wave in (np.cos(angles), -np.sin(angles))]
-
-    def stft(waveform, sequence_length, hop, fft_length, window, center):
-        around = (fft_length - sequence_length) // 2
-        window = np.pad(window, (around, fft_length - sequence_length - around))
-        return rfft(ops.extract_sequences(waveform, fft_length, hop) * window, fft_length)
-
-    with mock.patch.object(ops, "rfft", rfft), mock.patch.object(ops, "stft", stft), _exact_front_end():
-        yield
-
-
-@contextlib.contextmanager
-def _exact_front_end() -> Iterator[None]:
-    """
-    Keep the front end's matrices from being rounded to 8 bits, of which quiet bands would hear nothing.
-
-    Only constants are rounded: 0 in a form that no compiler sees through makes a matrix none.
-    """
-    from keras import ops
-
-    plain = ops.matmul
-
-    def matmul(values, matrix):
-        if isinstance(matrix, np.ndarray):  # the network's own matrices are variables
-            matrix = matrix + ops.minimum(ops.min(ops.square(values)), 0)
-        return plain(values, matrix)
-
-    with mock.patch.object(ops, "matmul", matmul):
-        yield
-
-
-def _speech() -> list[np.ndarray]:
-    """Real speech of the embedded corpus: twelve voices, a piece of each of `LENGTHS` of each."""
-    with _test_voices() as archive:
-        names = sorted(name for name in archive.namelist() if name.endswith(".wav"))
-        voices = [audio.decode(archive.read(name)).samples for name in names[:: len(names) // 12][:12]]
-    return [np.resize(voice, length) for voice in voices for length in LENGTHS]
-
-
-def _least_cosine(encoder, written) -> float:
-    sounds = _speech()
-    pair = (embedding.embed(model, [len(s) for s in sounds], sounds.__getitem__) for model in (encoder, written))
-    return float(np.min(np.sum(np.multiply(*pair), axis=1)))
-
-
-def _compared(encoder, written, trial_list, root) -> dict:
-    """EER of both on a list, and how much they differ."""
     with contextlib.ExitStack() as stack:
         if trial_list is None:
             trial_list = corpora.get("mini").list_path("mini")
@@ -191,9 +53,10 @@ def _compared(encoder, written, trial_list, root) -> dict:
             raise RequestError(f"{trial_list}: labels, and ids that begin with the speaker, are needed to judge int8")
         names = sorted({*pairs.enrol.tolist(), *pairs.test.tolist()})
         rows = trials.rows(pairs, names)
-        scores = [scoring.cosine(embed.embed_files(model, root or ".", names), *rows) for model in (written, encoder)]
+        vectors = [embedding.embed_files(model, root or ".", names) for model in (written, encoder)]
+    scores = [scoring.cosine(embedded, *rows) for embedded in vectors]
     same = pairs.labels == 1
-    change = metrics.compare(*scores, pairs.labels, *sides)
+    change = intervals.compare(*scores, pairs.labels, *sides)
     return {
         "list": os.fspath(Path(trial_list).name),
         "n_speakers": len(set(sides[0]) | set(sides[1])),
@@ -203,32 +66,13 @@ def _compared(encoder, written, trial_list, root) -> dict:
     }
 
 
-def _test_voices() -> zipfile.ZipFile:
-    corpus = corpora.get("mini")
-    return zipfile.ZipFile(archives.open_parts([corpus.bundled / file for file, _ in corpus.remotes[1].parts]))
-
-
 def _unpack_test_voices(root: Path) -> None:
     """Lay the recordings out by the names that the trial list has: without the archive's first folder."""
-    with _test_voices() as archive:
+    with exports.test_voices() as archive:
         for member in archive.infolist():
             target = root / member.filename.partition("/")[2]
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(archive.read(member))
-
-
-def _refuse(out: Path, found: dict) -> None:
-    if found["int8"]:
-        if found["eer_change"][0] > MOST_EER:
-            raise WorkError(
-                f"{out} is not written: int8 raises the equal error rate from {found['eer'][1]:.2%} to "
-                f"{found['eer'][0]:.2%} on {found['list']}, more than {MOST_EER:.1%}; export without --int8"
-            )
-    elif not found["cosine"] >= LEAST_COSINE:
-        raise WorkError(
-            f"{out} is not written: its embeddings have a cosine of {found['cosine']:.6f} with the model's, less than "
-            f"{LEAST_COSINE}; the converter is at fault"
-        )
 
 
 def text(out: Path, found: dict) -> str:
@@ -250,13 +94,14 @@ def main(argv: list[str] | None = None) -> None:
     """Write an encoder as ONNX or LiteRT file, and check it against the Keras model."""
     parser = argparse.ArgumentParser(prog="python -m sv_utils.export", description=main.__doc__)
     parser.add_argument("model", help="campplus, or a .keras file")
-    parser.add_argument("--to", required=True, choices=SUFFIXES, help="format")
+    parser.add_argument("--to", required=True, choices=exports.SUFFIXES, help="format")
     parser.add_argument("--out", help="file to write (default: beside the model)")
     parser.add_argument("--int8", action="store_true", help="8-bit weights: a quarter of the size")
     parser.add_argument("--list", help="trials that int8 is judged on (default: those of the corpus mini)")
     parser.add_argument("--root", help="folder that the list's names start from")
     arguments = parser.parse_args(argv)
-    out, found = export(arguments.model, arguments.to, arguments.out, arguments.int8, arguments.list, arguments.root)
+    judge = functools.partial(compared, trial_list=arguments.list, root=arguments.root)
+    out, found = exports.export(arguments.model, arguments.to, arguments.out, arguments.int8, judge)
     print(text(out, found))
 
 

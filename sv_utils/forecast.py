@@ -19,9 +19,12 @@ import numpy as np
 import pandas as pd
 import requests
 
-from sv_utils import archives, audio, corpora, download, params, paths, store
+from sv_utils import corpora
+from sv_utils.base import paths
+from sv_utils.base.errors import RequestError, command
 from sv_utils.corpora import Archive, Corpus
-from sv_utils.errors import RequestError, command
+from sv_utils.pipeline import params
+from sv_utils.speech import acquisition, archives, audio, manifest, reader
 
 SAMPLE = 60  # files that are decoded to measure
 FETCHED = 8 << 20  # bytes that are downloaded to measure
@@ -78,15 +81,15 @@ def measure(chosen: list[Corpus], encoding: str) -> dict:
     """
     verified = next((known for corpus in chosen if (known := _readable(corpus))), None)
     with contextlib.redirect_stdout(io.StringIO()):
-        source = verified or download.fetch(corpora.get("mini"))
+        source = verified or acquisition.fetch(corpora.get("mini"))
     archive = source[0]
     files = tuple((file["path"], file["mtime_ns"]) for file in archive.files)
-    encode, speech, size, started = store.ENCODINGS[encoding][0], 0.0, 0, time.perf_counter()
+    encode, speech, size, started = manifest.ENCODINGS[encoding][0], 0.0, 0, time.perf_counter()
     for member in itertools.islice(archives.members(archive), SAMPLE):
         with contextlib.suppress(audio.AudioError):
             samples = audio.decode(archives.read(files, member)).samples
             audio.measure(samples)
-            speech += len(samples) / store.SAMPLE_RATE
+            speech += len(samples) / reader.SAMPLE_RATE
             size += len(encode(samples))
     seconds = time.perf_counter() - started
     if not speech:
@@ -103,7 +106,7 @@ def measure(chosen: list[Corpus], encoding: str) -> dict:
 def _readable(corpus: Corpus) -> list[archives.VerifiedArchive]:
     """Archives of a corpus that are recorded and still here."""
     with contextlib.suppress(RequestError):
-        return [archive for archive in download.verified(corpus) if not archive.removed]
+        return [archive for archive in acquisition.verified(corpus) if not archive.removed]
     return []
 
 
@@ -115,7 +118,7 @@ def _archives(corpus: Corpus, source: str | None) -> list[dict]:
         # Compressed speech takes some 8 kB a second, samples four times that: there are at most so many hours.
         size = _tree_size(folder)
         return [_row(corpus, corpus.name, size, "own files", size / 8000 / 3600)]
-    known = {archive.name: archive for archive in download.recorded(corpus)}
+    known = {archive.name: archive for archive in acquisition.recorded(corpus)}
     return [_archive_row(corpus, archive, known, folder) for archive in _form(corpus, folder)]
 
 

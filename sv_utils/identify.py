@@ -6,86 +6,14 @@ The exit code is the answer: 0 one of them, 1 none of them, 2 it cannot be told,
 
 import argparse
 import json
-import os
 from pathlib import Path
 
-import numpy as np
-
-from . import enrol, pretrained, scoring, verify
-from .errors import RequestError, WorkError, command
+from sv_utils.base import terminal
+from sv_utils.base.errors import RequestError, WorkError, command
+from sv_utils.voices import enrolment
+from sv_utils.voices.identify import identify
 
 EXIT = {"known": 0, "unknown": 1, "cannot tell": 2}
-
-
-def identify(
-    file: str | os.PathLike,
-    closed: bool = False,
-    false_accept: float | None = None,
-    store: Path | None = None,
-) -> dict:
-    """
-    Find whose voice is heard in a recording.
-
-    Parameters
-    ----------
-    file : path
-        Audio file of any format.
-    closed : bool
-        It is known to be one of the enrolled voices: the nearest is the answer, however far it is.
-    false_accept : float, optional
-        As of `verify.compare`.
-    store : Path, optional
-        File of voices, by default `enrol.default_store`.
-
-    Returns
-    -------
-    dict
-        ``decision`` ('known', 'unknown', 'cannot tell'), ``name`` (None unless known), ``candidates`` (list of
-        ``name, cosine, log_likelihood_ratio``, the nearest first), ``operating_point`` (of one comparison, see
-        `verify.compare`), ``stranger_accepted`` (bound of the share of strangers who are taken for any of the enrolled:
-        the rate of one comparison times their number), ``recording``, ``warnings``.
-
-    Raises
-    ------
-    RequestError
-        The file cannot be decoded, nobody is enrolled, or the model has changed since.
-    """
-    store = store or enrol.default_store()
-    voices = enrol.read(store)
-    if not voices.sums:
-        raise RequestError(f"nobody is enrolled in {store}; python -m sv_utils.enrol NAME FILE ...")
-    if pretrained.fingerprint(voices.model) != voices.fingerprint:
-        raise RequestError(f"{voices.model} has changed since the voices of {store} were enrolled; enrol them anew")
-    return among(voices, file, closed, false_accept)
-
-
-def among(
-    voices: enrol.Voices, file: str | os.PathLike, closed: bool = False, false_accept: float | None = None
-) -> dict:
-    """Find whose of some voices, at least one, is heard in a recording; otherwise as `identify`."""
-    sound = verify.decode(file)
-    calibration, point = verify.known(voices.model, false_accept)
-    recording = verify.describe(file, sound)
-    answer = {"decision": "cannot tell", "name": None, "candidates": []}
-    if recording["speech_seconds"] >= verify.SHORTEST:
-        (heard,) = verify.embeddings(voices.model, [sound.samples])
-        cosines = scoring.normalise(np.array(list(voices.sums.values()))) @ heard
-        ratios = [verify.limited(float(ratio), calibration) for ratio in calibration(cosines)]
-        table = zip(voices.sums, np.clip(cosines, -1, 1).tolist(), ratios)
-        candidates = [{"name": name, "cosine": cosine, "log_likelihood_ratio": llr} for name, cosine, llr in table]
-        candidates.sort(key=lambda candidate: -candidate["cosine"])
-        found = closed or candidates[0]["cosine"] >= point["threshold"]
-        answer = {"decision": "known" if found else "unknown", "name": candidates[0]["name"] if found else None}
-        answer["candidates"] = candidates
-    bound = None if closed else min(1.0, len(voices.sums) * point["false_accept"][0])
-    warnings = recording.pop("warnings")
-    return {
-        **answer,
-        "operating_point": point,
-        "stranger_accepted": bound,
-        "recording": recording,
-        "warnings": warnings,
-    }
 
 
 def text(answer: dict) -> str:
@@ -112,11 +40,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--false-accept", type=float, help="wanted share of strangers accepted by one voice (default: equal error)"
     )
-    parser.add_argument("--store", type=Path, default=enrol.default_store(), help="file of voices (%(default)s)")
+    parser.add_argument("--store", type=Path, default=enrolment.default_store(), help="file of voices (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     arguments = parser.parse_args(argv)
     try:
-        with verify.without_notices():
+        with terminal.without_notices():
             answer = identify(arguments.file, arguments.closed, arguments.false_accept, arguments.store)
     except (WorkError, OSError) as error:  # 1 would mean "none of them"
         raise RequestError(str(error)) from error

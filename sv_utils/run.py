@@ -18,9 +18,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sv_utils import pages, params, paths, provenance
-from sv_utils.errors import RequestError, WorkError, command
-from sv_utils.paths import replace_on_success
+from sv_utils.base import paths
+from sv_utils.base.errors import RequestError, WorkError, command
+from sv_utils.base.paths import replace_on_success
+from sv_utils.pipeline import keys, params, records, stages
+from sv_utils.reports import pages
 
 QUIET = {"TQDM_DISABLE": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}  # a report needs no progress bars and no start-up notices
 
@@ -54,21 +56,21 @@ def run_stage(stage: str, profile: str) -> bool:
     with _turn(stage, profile):
         if _is_up_to_date(stage, profile):  # another run may have made it meanwhile
             return False
-        parameters, key = params.resolve(stage, profile), provenance.stage_keys(profile)[stage]
+        parameters, key = params.resolve(stage, profile), keys.stage_keys(profile)[stage]
         folder = paths.stage_dir(profile, stage)
         _make_room(folder, key)
-        start, made_by = datetime.now(UTC), provenance.facts()
+        start, made_by = datetime.now(UTC), records.facts()
         print(f"{stage}: starts ({profile})", flush=True)
         _execute(parameters)
         _render(folder / f"{stage}.ipynb")
-        provenance.write_run(key, parameters, start, made_by)
+        records.write_run(key, parameters, start, made_by)
         pages.write_index(profile)
         print(f"{stage}: done in {(datetime.now(UTC) - start).total_seconds():.0f} s", flush=True)
         return True
 
 
 def _is_up_to_date(stage: str, profile: str) -> bool:
-    if provenance.read_key(profile, stage) != provenance.stage_keys(profile)[stage]:
+    if records.read_key(profile, stage) != keys.stage_keys(profile)[stage]:
         return False
     os.utime(paths.stage_dir(profile, stage) / "run.json")  # make compares its time with that of the key
     return True
@@ -82,7 +84,7 @@ def _turn(stage: str, profile: str) -> Iterator[None]:
     Trainings and evaluations form one queue, for several would fight for the GPU's memory, or the cores. Any other
     stage has its own, since downloads and stores are shared between profiles.
     """
-    alone = stage in (*params.FIRST, params.LAST[-1])
+    alone = stage in (*stages.FIRST, stages.LAST[-1])
     lock = paths.outputs() / f".{stage if alone else 'training'}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a+", encoding="utf-8") as file:  # the system frees the lock also when its holder is killed
@@ -183,7 +185,7 @@ def _set_environment() -> None:
 def _render(notebook: Path) -> None:
     """Write the executed notebook as a page; that of the last stage also where a reader looks first."""
     targets = {notebook.with_suffix(".html"): "../index.html"}
-    if notebook.stem == params.LAST[-1]:
+    if notebook.stem == stages.LAST[-1]:
         targets[notebook.parents[1] / "report.html"] = "index.html"
     for target, home in targets.items():
         page = pages.report(notebook, home)
@@ -199,8 +201,8 @@ def write_keys(profile: str) -> None:
     ``stages.mk`` with one rule per stage.
     """
     folder = paths.profile_dir(profile) / ".keys"
-    keys = provenance.stage_keys(profile)
-    texts = {folder / f"{stage}.key": key for stage, key in keys.items()}
+    current = keys.stage_keys(profile)
+    texts = {folder / f"{stage}.key": key for stage, key in current.items()}
     texts[folder / "stages.mk"] = _rules(profile)
     for file, text in texts.items():
         if not file.exists() or file.read_text("utf-8") != text:
@@ -210,11 +212,11 @@ def write_keys(profile: str) -> None:
 
 def _rules(profile: str) -> str:
     lines = []
-    for stage in params.stages(profile):
+    for stage in stages.stages(profile):
         upstream = " ".join(f"$(RESULTS)/{name}/run.json" for name in stage.upstream)
         lines.append(f"$(RESULTS)/{stage.name}/run.json: $(RESULTS)/.keys/{stage.name}.key | {upstream}".rstrip(" |"))
         lines.append(f"\t@$(PY) -m sv_utils.run {stage.name} --profile {profile}")
-    targets = " ".join(f"$(RESULTS)/{stage.name}/run.json" for stage in params.stages(profile))
+    targets = " ".join(f"$(RESULTS)/{stage.name}/run.json" for stage in stages.stages(profile))
     return "\n".join([f"stages: {targets}", "\t@:", *lines, ""])
 
 
@@ -236,7 +238,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.keys:
         write_keys(arguments.keys)
     elif arguments.list:
-        print(*(f"{stage.name:32} {' '.join(stage.upstream)}" for stage in params.stages(arguments.list)), sep="\n")
+        print(*(f"{stage.name:32} {' '.join(stage.upstream)}" for stage in stages.stages(arguments.list)), sep="\n")
     elif arguments.stage is None:
         raise RequestError("a stage is missing; python -m sv_utils.run --list PROFILE names them")
     else:

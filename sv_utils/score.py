@@ -12,13 +12,14 @@ with the curves into one HTML file that needs nothing else.
 import argparse
 import html
 import math
-import zipfile
 
 import numpy as np
 
-from sv_utils import breakdown, metrics, scoring, trials
-from sv_utils.errors import RequestError, command
-from sv_utils.paths import replace_on_success
+from sv_utils.base.errors import RequestError, command
+from sv_utils.base.paths import replace_on_success
+from sv_utils.evaluation import intervals, judging, metrics, scoring, trials
+from sv_utils.evaluation.calibration import Calibration
+from sv_utils.evaluation.score_files import match, read_embeddings, read_scores
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,126 +48,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of the resamples (default: 0)")
     parser.add_argument("--json", action="store_true", help="print JSON; what is not known is null")
     return parser
-
-
-def read_embeddings(path: str) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Read embeddings with the ids of their utterances.
-
-    Returns
-    -------
-    paths : np.ndarray of str [shape=(n,)]
-    embeddings : np.ndarray [shape=(n, d)]
-
-    Raises
-    ------
-    RequestError
-        If the file is absent or holds no such arrays.
-    """
-    try:
-        with np.load(path) as file:
-            paths, embeddings = file["paths"], file["embeddings"]
-    except FileNotFoundError:
-        raise RequestError(f"{path} does not exist; make it with python -m sv_utils.embed.") from None
-    except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
-        raise RequestError(
-            f"{path} holds no arrays `paths` (str) and `embeddings`; see python -m sv_utils.embed."
-        ) from None
-    kinds = paths.dtype.kind + embeddings.dtype.kind
-    if embeddings.ndim != 2 or paths.shape != embeddings.shape[:1] or kinds != "Uf":
-        raise RequestError(
-            f"{path}: embeddings {embeddings.shape} of {embeddings.dtype} for paths {paths.shape} of {paths.dtype}; "
-            "one row of real numbers a path is needed."
-        )
-    return paths, embeddings
-
-
-def read_scores(path: str) -> tuple[trials.Trials, np.ndarray]:
-    """
-    Read a score file, in any of the forms that the module names.
-
-    Returns
-    -------
-    trials : Trials
-        Labels are None where the file has none.
-    scores : np.ndarray [shape=(n,)]
-
-    Raises
-    ------
-    RequestError
-        If the file has another form, or a score is no finite number.
-    """
-    table = trials.columns(path)
-    first = [column[0] for column in table]
-    if len(table) == 3:
-        form = "score enrol test" if _is_number(first[0]) or not _is_number(first[2]) else "enrol test score"
-    elif len(table) == 4:
-        form = "label enrol test score" if first[0] in trials.LABELS else "enrol test score label"
-    else:
-        raise RequestError(
-            f"{path} has {len(table)} columns; a score file has three (score enrol test) or four with labels."
-        )
-    column = dict(zip(form.split(), table))
-    labels = trials.parse_labels(column["label"], path) if "label" in column else None
-    given = trials.Trials(labels, np.array(column["enrol"]), np.array(column["test"]), path)
-    return given, _finite(column["score"], path)
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
-
-
-def _finite(words: list[str], path: str) -> np.ndarray:
-    """Turn words into scores, or name the line that holds none."""
-    for line, word in enumerate(words, 1):
-        if not (_is_number(word) and math.isfinite(float(word))):
-            raise RequestError(f"{path} line {line} has the score {word!r}; a score is a finite number.")
-    return np.array(words, dtype=np.float64)
-
-
-def match(listed: trials.Trials, given: trials.Trials, scores: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """
-    Bring the scores of a file into the order of a trial list.
-
-    Returns
-    -------
-    scores : np.ndarray [shape=(n,)]
-    notes : list of str
-        What a reader of the figures has to know.
-
-    Raises
-    ------
-    RequestError
-        If the file lacks a trial of the list, scores one in two ways, or its labels contradict the list's.
-    """
-    pairs = list(zip(given.enrol.tolist(), given.test.tolist()))
-    score_of = dict(zip(pairs, scores.tolist()))
-    for line, (pair, score) in enumerate(zip(pairs, scores.tolist()), 1):
-        if score_of[pair] != score:
-            raise RequestError(
-                f"{given.source} scores {' and '.join(pair)} twice, once as {score} in line {line}; keep one."
-            )
-    wanted = list(zip(listed.enrol.tolist(), listed.test.tolist()))
-    missing = [line for line, pair in enumerate(wanted, 1) if pair not in score_of]
-    if missing:
-        raise RequestError(
-            f"{given.source} has no score for {len(missing)} of the {len(wanted)} trials of {listed.source}, first "
-            f"{' and '.join(wanted[missing[0] - 1])} of line {missing[0]}; score those trials too."
-        )
-    if given.labels is not None:
-        label_of = dict(zip(wanted, listed.labels.tolist()))
-        for line, (pair, label) in enumerate(zip(pairs, given.labels.tolist()), 1):
-            if label_of.get(pair, label) != label:
-                raise RequestError(
-                    f"{given.source} line {line} has the label {label}, {listed.source} another; correct one."
-                )
-    unused = len(score_of.keys() - set(wanted))
-    notes = [f"{unused} scores of {given.source} belong to no trial of {listed.source}."] if unused else []
-    return np.array([score_of[pair] for pair in wanted]), notes
 
 
 def _labelled(path: str) -> trials.Trials:
@@ -210,7 +91,7 @@ def _log_likelihood_ratios(arguments: argparse.Namespace, scores: np.ndarray, ki
         return scores
     if arguments.calibration is None:
         return None
-    calibration = scoring.Calibration.load(arguments.calibration)
+    calibration = Calibration.load(arguments.calibration)
     if len(calibration.features) != 1 or (kind == "cosine" and calibration.features != ("cosine",)):
         raise RequestError(
             f"{arguments.calibration} is for {', '.join(calibration.features)}, and these scores are a {kind}."
@@ -246,7 +127,7 @@ def judge(arguments: argparse.Namespace) -> tuple[dict, np.ndarray, np.ndarray]:
             f"no Cllr: a {kind} is not taken for a log-likelihood ratio; give --calibration FILE, or --llr if it is."
         )
     resampling = {"seed": arguments.seed, "replicates": arguments.replicates}
-    figures = metrics.evaluate(scores, listed.labels, *(sides or ()), log_likelihood_ratios=ratios, **resampling)
+    figures = judging.evaluate(scores, listed.labels, *(sides or ()), log_likelihood_ratios=ratios, **resampling)
     if figures["eer_low"] == figures["eer_high"]:
         notes.append("the interval says nothing: whatever speakers are drawn, the EER is the same.")
     target, nontarget = scores[listed.labels == 1], scores[listed.labels == 0]
@@ -266,7 +147,7 @@ def _beside(listed: trials.Trials, scores: np.ndarray, sides, path: str, resampl
             "write them as speaker/session/file."
         )
     other = _scores_of(listed, path)[0]
-    compared = metrics.compare(scores, other, listed.labels, *sides, **resampling)
+    compared = intervals.compare(scores, other, listed.labels, *sides, **resampling)
     rate = metrics.eer(other[listed.labels == 1], other[listed.labels == 0])[0]
     return {"file": path, "eer": rate, **compared}
 
@@ -298,14 +179,14 @@ def _text(report: dict) -> str:
 
 def _page(report: dict, target: np.ndarray, nontarget: np.ndarray, name: str) -> str:
     """The report and its curves as one page, the curves drawn into it."""
-    from sv_utils import plots  # figures take a second to load, which figures alone should cost
+    from sv_utils.reports import figures  # figures take a second to load, which figures alone should cost
 
     drawn = [
-        plots.score_histogram(target, nontarget, report["threshold"], title=name),
-        plots.eer_curve(target, nontarget, title=name),
-        plots.det_curves({name: (target, nontarget)}, title=name),
+        figures.score_histogram(target, nontarget, report["threshold"], title=name),
+        figures.eer_curve(target, nontarget, title=name),
+        figures.det_curves({name: (target, nontarget)}, title=name),
     ]
-    images = map(plots.svg, drawn)
+    images = map(figures.svg, drawn)
     style = "body {max-width: 50em; margin: 2em auto; font-family: sans-serif} svg {max-width: 100%; height: auto}"
     text = html.escape(_text(report))
     head = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(name)}</title>"
@@ -322,7 +203,7 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.page:
         with replace_on_success(arguments.page) as temporary:
             temporary.write_text(_page(report, target, nontarget, arguments.scores), "utf-8")
-    print(breakdown.to_json(report) if arguments.json else _text(report))
+    print(judging.to_json(report) if arguments.json else _text(report))
 
 
 if __name__ == "__main__":

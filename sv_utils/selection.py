@@ -40,9 +40,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from . import metrics, params, paths
-from .errors import RequestError, WorkError, command, nearest
-from .paths import replace_on_success
+from sv_utils.base import paths
+from sv_utils.base.errors import RequestError, WorkError, command, nearest
+from sv_utils.base.paths import replace_on_success
+from sv_utils.evaluation import intervals, metrics
+from sv_utils.pipeline import params
 
 NOTEBOOK = "07_train_aam"  # whose parameters a recipe changes
 KEYS = {"profile": str, "folds": int, "used": int, "recipes": dict}
@@ -108,21 +110,22 @@ def train(name: str, recipe: str, fold: int) -> None:
     """
     import keras
 
-    from . import training
+    from sv_utils.training import loop
+    from sv_utils.training.data import Data
 
     selection = read(name)
     chosen = selection["recipes"][recipe]["parameters"]
     out = _run(name, recipe, fold)
-    devices = training.start(chosen["seed"], chosen["engine"])
-    data = training.Data.read(paths.stage_dir(selection["profile"], "02_prep"), fold, selection["folds"])
+    devices = loop.start(chosen["seed"], chosen["engine"])
+    data = Data.read(paths.stage_dir(selection["profile"], "02_prep"), fold, selection["folds"])
     crops = data.crops(chosen["stages"], chosen["batch_size"], chosen["seed"])
-    encoder = training.make_encoder(chosen["initial_model"], chosen["architecture"])
+    encoder = loop.make_encoder(chosen["initial_model"], chosen["architecture"])
     head = _head(max(batches.n_classes for batches in crops), chosen)
     stages = chosen["stages"]
     if not hasattr(head, "margin"):
         stages = [{key: value for key, value in stage.items() if not key.startswith("margin")} for stage in stages]
     accuracy, before = keras.metrics.sparse_categorical_accuracy, time.process_time()
-    trained, _, _ = training.Training(
+    trained, _, _ = loop.Training(
         encoder, head, crops, data.validation, out, stages, accuracy, devices, chosen["engine"]
     ).run()
     target, nontarget = data.validation.scores(trained.encoder)
@@ -139,7 +142,7 @@ def train(name: str, recipe: str, fold: int) -> None:
             core_seconds=time.process_time() - before,
             parameters=trained.encoder.count_params(),
             crops=sum(
-                chosen["batch_size"] * stage["epochs"] * training.steps_per_epoch(batches, stage)
+                chosen["batch_size"] * stage["epochs"] * loop.steps_per_epoch(batches, stage)
                 for batches, stage in zip(crops, chosen["stages"])
             ),
         )
@@ -147,7 +150,7 @@ def train(name: str, recipe: str, fold: int) -> None:
 
 def _head(n_classes: int, chosen: dict):
     """Give the head of the recipe's loss; what the recipe does not say is as the loss's own notebook has it."""
-    from .losses import aam, adacos, cosface, softmax
+    from sv_utils.losses import aam, adacos, cosface, softmax
 
     if chosen["loss"] == "adacos":
         return adacos.AdaCosHead(n_classes)
@@ -193,7 +196,7 @@ def table(name: str) -> pd.DataFrame:
 def _judge(fold: dict, seed: int) -> np.ndarray:
     """EER of a fold (repeated), and that of its resamples [shape=(2, REPLICATES)]; a seed draws the same speakers."""
     scores, labels = fold["scores"], fold["labels"]
-    resampled = metrics.speaker_bootstrap(scores, labels, fold["enrol"], fold["test"], REPLICATES, seed)
+    resampled = intervals.speaker_bootstrap(scores, labels, fold["enrol"], fold["test"], REPLICATES, seed)
     return np.stack([np.full(REPLICATES, metrics.eer(scores[labels == 1], scores[labels == 0])[0]), resampled])
 
 

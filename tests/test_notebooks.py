@@ -13,7 +13,11 @@ import pandas as pd
 import pytest
 from browser import DESK, PHONE, chromium, complaints, needs_chromium, sideways
 
-from sv_utils import curves, encoder, params, paths, report, run
+from sv_utils import curves, run
+from sv_utils.base import paths
+from sv_utils.models import encoders
+from sv_utils.pipeline import params, stages
+from sv_utils.reports import expected, tables
 
 TINY = """
 common:
@@ -55,7 +59,7 @@ def made(tmp_path_factory):
     """The outputs of `make reproduce PROFILE=tiny`, and what it printed."""
     root = tmp_path_factory.mktemp("reproduce")
     shutil.copytree(paths.REPO / "params" / "selection", root / "params" / "selection")
-    encoder.build(backbone="resnet18", width=4, stem="imagenet", n_mels=20).save(root / "elsewhere.keras")
+    encoders.build(backbone="resnet18", width=4, stem="imagenet", n_mels=20).save(root / "elsewhere.keras")
     (root / "params" / "tiny.yaml").write_text(TINY.replace("ELSEWHERE", str(root / "elsewhere.keras")))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SV_OUTPUTS", str(root / "outputs"))
@@ -67,7 +71,7 @@ def made(tmp_path_factory):
 
 def test_each_stage_leaves_its_notebook_its_page_and_its_birth_certificate(made):
     folder, printed = made
-    for stage in params.stages("tiny"):
+    for stage in stages.stages("tiny"):
         left = {path.name for path in (folder / stage.name).iterdir()}
         assert {f"{stage.name}.ipynb", f"{stage.name}.html", "run.json"} <= left
         assert f"{stage.name}: done" in printed
@@ -76,7 +80,7 @@ def test_each_stage_leaves_its_notebook_its_page_and_its_birth_certificate(made)
 
 
 def test_no_notebook_wrote_to_stderr_or_showed_an_empty_figure(made):
-    for stage in params.stages("tiny"):
+    for stage in stages.stages("tiny"):
         notebook = nbformat.read(made[0] / stage.name / f"{stage.name}.ipynb", 4)
         outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
         assert [output.text for output in outputs if output.get("name") == "stderr"] == [], stage.name
@@ -85,7 +89,7 @@ def test_no_notebook_wrote_to_stderr_or_showed_an_empty_figure(made):
 
 def test_results_hold_a_row_for_each_loss_and_its_untrained_encoder(made):
     results = pd.read_csv(made[0] / "results.csv", keep_default_na=False)
-    assert list(results.columns) == report.COLUMNS
+    assert list(results.columns) == tables.COLUMNS
     losses = ["aam", "adacos", "contrastive", "cosface", "softmax"]
     plain = results[results["model"].isin([*losses, *(f"{loss} (untrained)" for loss in losses)])]
     assert sorted(set(plain["loss"])) == [*losses[:4], "none", "softmax"]
@@ -118,7 +122,7 @@ def test_second_make_runs_nothing(made):
 
 def test_pages_are_small_and_ask_for_nothing(made):
     found = sorted(made[0].rglob("*.html"))
-    assert len(found) == len(params.stages("tiny")) + 2
+    assert len(found) == len(stages.stages("tiny")) + 2
     for page in found:
         text = page.read_text("utf-8")
         assert len(text) < 3_000_000, page.name
@@ -138,7 +142,7 @@ def test_pages_in_a_browser(made):
 
 
 def test_model_left_is_an_encoder(made):
-    model = encoder.load(made[0] / "06_train_adacos" / "model.keras")
+    model = encoders.load(made[0] / "06_train_adacos" / "model.keras")
     assert model.output_shape == (None, 8)
 
 
@@ -168,7 +172,7 @@ def test_jupyterlab_gives_what_make_gives(made, tmp_path, monkeypatch):
     import nbclient
 
     monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / "outputs"))
-    for stage in params.stages("tiny"):
+    for stage in stages.stages("tiny"):
         notebook = nbformat.read(paths.NOTEBOOKS / f"{stage.notebook}.ipynb", 4)
         cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
         cell.source = "\n".join(f"{name} = {value!r}" for name, value in params.resolve(stage.name, "tiny").items())
@@ -198,12 +202,12 @@ def test_expected_curves_are_taken_from_the_outputs_and_found_again(made, tmp_pa
     params_file = Path(os.environ["SV_PARAMS"]) / "tiny.yaml"
     monkeypatch.setenv("SV_PARAMS", str(tmp_path))
     (tmp_path / "tiny.yaml").write_text(params_file.read_text())
-    assert curves.expected("tiny", "06_train_adacos") is None
+    assert expected.expected("tiny", "06_train_adacos") is None
     assert curves.main(["tiny"]) == 0
-    found = curves.expected("tiny", "06_train_adacos")
+    found = expected.expected("tiny", "06_train_adacos")
     log = pd.read_csv(made[0] / "06_train_adacos" / "log.csv")
     assert found["val_eer"].tolist() == pytest.approx(log["val_eer"].tolist(), rel=1e-4)
     assert found["loss"].iloc[1:].tolist() == pytest.approx(log["loss"].iloc[1:].tolist(), rel=1e-4)
-    assert curves.expected("tiny", "07_train_ge2e") is None
+    assert expected.expected("tiny", "07_train_ge2e") is None
     monkeypatch.setenv("SV_OUTPUTS", str(tmp_path))
     assert curves.main(["tiny"]) == 2 and "make reproduce PROFILE=tiny" in capsys.readouterr().err

@@ -11,8 +11,8 @@ import importlib
 import numpy as np
 import pandas as pd
 
-from .. import report
-from ..errors import RequestError, command, nearest
+from sv_utils.base.errors import RequestError, command, nearest
+from sv_utils.reports import tables
 
 BENCHMARKS = {  # name to the module of its function
     "judging": "judging",
@@ -39,4 +39,4 @@ def main(argv: list[str] | None = None) -> None:
     rows = pd.DataFrame([row for name, module in modules.items() for row in getattr(module, name)()])
     for column, form in {"seconds": "{:.2f}", "its seconds": "{:.1f}", "ratio": "{:.2f}"}.items():
         rows[column] = [form.format(value) if np.isfinite(value) else "" for value in rows[column]]
-    print(report.markdown(rows))
+    print(tables.markdown(rows))

@@ -1,3 +1,5 @@
-from . import main
+"""TODO."""
+
+from sv_utils.bench import main
 
 raise SystemExit(main())

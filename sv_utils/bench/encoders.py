@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from .. import embedding, pretrained
-from ..errors import WorkError
-from .timing import in_turn, row
+from sv_utils.base.errors import WorkError
+from sv_utils.bench.timing import in_turn, row
+from sv_utils.models import embedding, pretrained, runtimes
 
 BATCH, SECONDS = 8, 4
 
@@ -44,7 +44,7 @@ def campplus() -> list[dict]:
     samples = 16_000 * SECONDS
     waves = np.random.default_rng(0).normal(0, 3000, (BATCH, samples)).astype(np.int16)
     source = pretrained.locate("campplus")
-    files = [source, *(file for suffix in pretrained.RUNTIMES if (file := source.with_suffix(suffix)).is_file())]
+    files = [source, *(file for suffix in runtimes.RUNTIMES if (file := source.with_suffix(suffix)).is_file())]
 
     def ours(file):
         model = pretrained.load(file)

@@ -5,8 +5,9 @@ import tracemalloc
 import numpy as np
 import pandas as pd
 
-from .. import metrics, scoring
-from . import timing
+from sv_utils.bench import timing
+from sv_utils.evaluation import intervals, metrics, scoring
+from sv_utils.evaluation.normalisation import cohort_statistics
 
 # The size of VoxCeleb1-E with embeddings of 512 dimensions.
 UTTERANCES, TRIALS, DIMENSIONS, SPEAKERS, COHORT = 145_160, 581_480, 512, 1251, 5994
@@ -81,7 +82,7 @@ def judging() -> list[dict]:
     table = pd.DataFrame({"score": scores, "label": labels.astype(int)})
     sweep = timing.seconds(lambda: _original_sweep(table, np.linspace(-1, 1, sweeps)), 1) * 20_000 / sweeps
     bootstrap = timing.seconds(
-        lambda: metrics.speaker_bootstrap(scores, labels, speakers[enrol_rows], speakers[test_rows], 1000), 1
+        lambda: intervals.speaker_bootstrap(scores, labels, speakers[enrol_rows], speakers[test_rows], 1000), 1
     )
     return [
         timing.row(
@@ -105,9 +106,9 @@ def normalisation() -> list[dict]:
             _ = unit[start : start + block] @ transposed
 
     tracemalloc.start()
-    scoring.cohort_statistics(embeddings[:20_000], cohort)
+    cohort_statistics(embeddings[:20_000], cohort)
     peak = tracemalloc.get_traced_memory()[1] / 2**20
     tracemalloc.stop()
-    ours = timing.seconds(lambda: scoring.cohort_statistics(embeddings, cohort), 1)
+    ours = timing.seconds(lambda: cohort_statistics(embeddings, cohort), 1)
     what = f"AS-norm of {UTTERANCES:,} x {COHORT:,}, top 300, peak {peak:.0f} MiB beyond the embeddings"
     return [timing.row(what, ours, "the matrix product alone", timing.seconds(product, 1))]

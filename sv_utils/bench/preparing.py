@@ -16,8 +16,11 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from .. import archives, corpora, download, preparation, store
-from . import timing
+from sv_utils import corpora
+from sv_utils.bench import timing
+from sv_utils.speech import acquisition, archives, preparation, reader
+from sv_utils.speech.manifest import COLUMNS, ENCODINGS, read_manifest
+from sv_utils.speech.reader import Speech
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
@@ -27,7 +30,7 @@ def _compressed() -> tuple[corpora.Corpus, list[archives.VerifiedArchive]]:
     mirror = os.environ.get("SV_MIRROR")
     corpus = corpora.get("ocean" if mirror and (Path(mirror) / "ocean" / "ocean_dev_aac_partaa").exists() else "mini")
     with contextlib.redirect_stdout(io.StringIO()):
-        return corpus, [archive for archive in download.fetch(corpus) if "aac" in archive.name]
+        return corpus, [archive for archive in acquisition.fetch(corpus) if "aac" in archive.name]
 
 
 def _original_decoding(corpus, archive, folder: Path, part: int) -> float | None:
@@ -69,10 +72,10 @@ def decoding() -> list[dict]:
         )
         start = joblib.delayed(exec)("import sv_utils.preparation")  # processes start but once, for however many files
         joblib.Parallel(n_jobs=CORES)(start for _ in range(8 * CORES))
-        for encoding in store.ENCODINGS:
+        for encoding in ENCODINGS:
             started = time.perf_counter()
             made = preparation.prepare(corpus, [archive], workers=CORES, encoding=encoding, utterances_per_shard=100)
-            seconds, size = time.perf_counter() - started, store.read_manifest(made)["bytes"].sum() / 2**20
+            seconds, size = time.perf_counter() - started, read_manifest(made)["bytes"].sum() / 2**20
             what = (
                 f"{count:,} m4a files of {corpus.name} to {encoding} shards and manifest, {CORES} cores, {size:.0f} MiB"
             )
@@ -86,21 +89,21 @@ def windows() -> list[dict]:
     with tempfile.TemporaryDirectory() as folder, _outputs_in(folder):
         stores = [
             preparation.prepare(corpus, found, workers=CORES, encoding=encoding, utterances_per_shard=2000)
-            for encoding in store.ENCODINGS
+            for encoding in ENCODINGS
         ]
         return [_windows(made, Path(folder)) for made in stores]
 
 
-def _windows(made: Path, folder: Path, length: int = 3 * store.SAMPLE_RATE, count: int = 1000) -> dict:
+def _windows(made: Path, folder: Path, length: int = 3 * reader.SAMPLE_RATE, count: int = 1000) -> dict:
     import tensorflow as tf
 
-    table = store.read_manifest(made)
-    speech = store.Speech(table[(table["error"] == "") & (table["samples"] >= length)], made)
+    table = read_manifest(made)
+    speech = Speech(table[(table["error"] == "") & (table["samples"] >= length)], made)
     rng = np.random.default_rng(0)
     picks = rng.integers(len(speech), size=count)
     starts = rng.integers(0, speech.samples[picks] - length + 1)
     for pick in picks.tolist():
-        soundfile.write(folder / f"{pick}.wav", speech.waveform(pick), store.SAMPLE_RATE, subtype="PCM_16")
+        soundfile.write(folder / f"{pick}.wav", speech.waveform(pick), reader.SAMPLE_RATE, subtype="PCM_16")
 
     def whole_files() -> None:
         for pick, start in zip(picks.tolist(), starts.tolist()):
@@ -115,7 +118,7 @@ def manifest() -> list[dict]:
     """Load and filter the manifest of VoxCeleb1 and 2 together: 1.28 million generated rows."""
     count = 1_280_000
     number = np.arange(count)
-    table = pd.DataFrame({column: np.zeros(count, int) for column in store.COLUMNS})
+    table = pd.DataFrame({column: np.zeros(count, int) for column in COLUMNS})
     speaker = pd.Series(number // 170).map("id{:05d}".format)
     digest = pd.Series(number.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)).map("{:016x}".format)
     table = table.assign(
@@ -124,9 +127,9 @@ def manifest() -> list[dict]:
     table = table.assign(id=speaker + "/" + table["session"] + "/00001.m4a", source_sha256=digest * 4, peak=0.5)
     table = table.assign(shard=pd.Series(number // 5000).map("shard-{:05d}.pcm".format), samples=64000 + number % 99991)
     with tempfile.TemporaryDirectory() as folder:
-        table[store.COLUMNS].to_csv(Path(folder) / "manifest.csv", index=False)
-        load = timing.seconds(lambda: store.read_manifest(Path(folder)))
-        read = store.read_manifest(Path(folder))
+        table[COLUMNS].to_csv(Path(folder) / "manifest.csv", index=False)
+        load = timing.seconds(lambda: read_manifest(Path(folder)))
+        read = read_manifest(Path(folder))
     wanted = set(read["speaker"].unique()[::2])
     select = timing.seconds(
         lambda: read[(read["error"] == "") & (read["samples"] > 80_000) & read["speaker"].isin(wanted)]

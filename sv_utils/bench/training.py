@@ -14,13 +14,15 @@ import keras
 import numpy as np
 import pandas as pd
 
-from .. import augment, encoder, store
-from ..backbones.pooling import StatisticsPooling
-from ..backbones.resnet import ResNet
-from ..batches import Crops
-from ..errors import WorkError
-from ..losses.cosface import CosFaceHead
-from . import timing
+from sv_utils.base.errors import WorkError
+from sv_utils.bench import timing
+from sv_utils.losses.cosface import CosFaceHead
+from sv_utils.models import encoders
+from sv_utils.models.backbones.pooling import StatisticsPooling
+from sv_utils.models.backbones.resnet import ResNet
+from sv_utils.speech.reader import Speech
+from sv_utils.training import augment
+from sv_utils.training.batches import Crops
 
 FRAMES, BATCH, CLASSES = 200, 32, 1000  # of 80 mel bands each
 
@@ -37,7 +39,7 @@ def _keras_step(features: np.ndarray, classes: np.ndarray) -> Callable:
     """One training step of the thin ResNet-34 from features [shape=(batch, frames, bins, 1)] on, in Keras."""
     maps = keras.Input((None, *features.shape[2:]))
     x = keras.layers.Dense(256)(StatisticsPooling()(ResNet(34, 32, "thin")(maps)))
-    x = encoder.UnitVectors()(keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x))
+    x = encoders.UnitVectors()(keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x))
     model = _keras_model(maps, x)
     features, classes = keras.ops.convert_to_tensor(features), keras.ops.convert_to_tensor(classes)
     return lambda: float(model.train_on_batch(features, classes))
@@ -75,12 +77,12 @@ def step() -> list[dict]:
     return [timing.row(what, seconds[0], other, *seconds[1:])]
 
 
-def _store(folder: Path, utterances: int = 500, seconds: int = 8) -> store.Speech:
+def _store(folder: Path, utterances: int = 500, seconds: int = 8) -> Speech:
     """Open store of noise, 16 kHz, as long as VoxCeleb's utterances."""
     samples = 16_000 * seconds
     np.random.default_rng(0).integers(-9000, 9000, utterances * samples, np.int16).tofile(folder / "shard.pcm")
     rows = {"shard": "shard.pcm", "offset": samples * np.arange(utterances), "samples": samples, "speaker": "s"}
-    return store.Speech(pd.DataFrame(rows), folder)
+    return Speech(pd.DataFrame(rows), folder)
 
 
 def _load(crops: Crops, count: int) -> None:
@@ -109,7 +111,7 @@ def loading() -> list[dict]:
         augmentation = augment.Augmentation({**augment.OFF, **surroundings}, speech)
         augmented = dataclasses.replace(plain, augmentation=augmentation, speeds=(1.0, 0.9, 1.1))
         loaders = [timing.seconds(lambda crops=crops: _load(crops, 50), 2) / 50 for crops in (plain, augmented)]
-        model = encoder.build()
+        model = encoders.build()
         waited, step_seconds = _wait(_keras_model(model.input, model.output), augmented, 6)
     what = f"a batch of {BATCH} crops of {FRAMES / 100:g} s"
     beside = "a training step of thin ResNet-34 on augmented waveforms"

@@ -2,7 +2,7 @@
 Corpora as data: what is published, where, with which checksums, and how a file's name says who speaks.
 
 Each module of this package is one corpus and holds one constant, ``CORPUS``; `get` finds it by name. Nothing here
-downloads or decodes: that is done by `sv_utils.download` and `sv_utils.store` for every corpus alike.
+downloads or decodes: that is done by `sv_utils.speech` for every corpus alike.
 """
 
 import importlib
@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from sv_utils import paths
-from sv_utils.errors import RequestError, nearest
+from sv_utils.base import paths
+from sv_utils.base.errors import RequestError, nearest
 
 SUFFIXES = frozenset((".wav", ".m4a", ".flac", ".mp3", ".ogg", ".opus", ".aac", ".mp4", ".webm", ".wma", ".aif"))
 SUFFIXES |= {".aiff", ".au", ".caf", ".amr", ".w64"}

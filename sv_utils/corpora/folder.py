@@ -7,8 +7,8 @@ test speakers. Trials come from ``trials.txt`` (``label enrol test``); where the
 Files are read in place.
 """
 
+from sv_utils.base.errors import RequestError
 from sv_utils.corpora import Corpus, Text, Utterance, parse
-from sv_utils.errors import RequestError
 
 
 def naming(name: str) -> Utterance:

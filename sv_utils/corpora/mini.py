@@ -9,7 +9,6 @@ from pathlib import Path
 from sv_utils.corpora import Archive, Corpus, Text
 
 DATA = Path(__file__).parent / "mini_data"
-
 CORPUS = Corpus(
     name="mini",
     remotes=(

@@ -8,8 +8,8 @@ with limits of its own (``min_seconds=0.0``, ``max_silent=1.0``).
 
 from pathlib import PurePosixPath
 
+from sv_utils.base.errors import RequestError
 from sv_utils.corpora import Archive, Corpus, Utterance, unsafe
-from sv_utils.errors import RequestError
 
 FOLDERS = ("simulated_rirs", "real_rirs_isotropic_noises", "pointsource_noises")
 

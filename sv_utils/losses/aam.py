@@ -5,8 +5,8 @@ import math
 import keras
 from keras import ops
 
-from .cosine import MarginHead
-from .softmax import softmax_loss
+from sv_utils.losses.cosine import MarginHead
+from sv_utils.losses.softmax import softmax_loss
 
 
 def aam_loss(labels, cosines, scale, margin, hard_margin=0.0, hardest=5):

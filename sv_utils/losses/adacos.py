@@ -5,9 +5,9 @@ import math
 import keras
 from keras import ops
 
-from ..errors import RequestError
-from .cosine import CosineHead
-from .softmax import softmax_loss
+from sv_utils.base.errors import RequestError
+from sv_utils.losses.cosine import CosineHead
+from sv_utils.losses.softmax import softmax_loss
 
 
 def fixed_scale(n_speakers: int) -> float:

@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from .cosine import MarginHead
-from .softmax import softmax_loss
+from sv_utils.losses.cosine import MarginHead
+from sv_utils.losses.softmax import softmax_loss
 
 
 def cosface_loss(labels, cosines, scale, margin):

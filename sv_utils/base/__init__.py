@@ -1,0 +1,1 @@
+"""The ground: errors, paths, progress, downloads, the terminal. Knows nothing of speech."""

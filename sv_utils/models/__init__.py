@@ -1,0 +1,1 @@
+"""Encoders: waveform in, unit vector out. Knows Keras."""

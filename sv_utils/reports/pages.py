@@ -1,0 +1,308 @@
+"""
+Pages for a browser: an executed notebook as a report, and the index of a profile.
+
+A page holds everything it shows. It needs no network, no script and no other file; it is light or dark as the reader's
+system is, and on a narrow screen what is wide (a table, the picture of the pipeline) scrolls within its own box.
+"""
+
+import html
+import json
+import re
+from pathlib import Path
+
+from sv_utils.base import paths
+from sv_utils.base.paths import replace_on_success
+from sv_utils.pipeline import keys, records, stages
+from sv_utils.pipeline.stages import Stage
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1d2733; --dim: #5a6776; --line: #d9dfe6; --box: #f5f7f9; --mark: #0b6aa8;
+  --paper: #fff; --late: #a65c00 }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e3e8ee; --dim: #9aa7b5; --line: #36414d; --box: #1e262f; --mark: #6cb8ec; --paper: #141a21;
+    --late: #f0a94e } }
+* { box-sizing: border-box }
+html { -webkit-text-size-adjust: 100% }
+body { margin: 0 auto; max-width: 70rem; padding: 1.25rem clamp(1rem, 4vw, 2.5rem) 4rem; color: var(--ink);
+  background: var(--paper); font: 1rem/1.6 system-ui, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", sans-serif }
+h1 { font-size: clamp(1.6rem, 5vw, 2.25rem); line-height: 1.2; margin: 1.5rem 0 1rem; letter-spacing: -0.01em }
+h2 { font-size: 1.35rem; line-height: 1.3; margin: 2.75rem 0 0.5rem }
+p, li, dd { max-width: 46rem; overflow-wrap: break-word }
+a { color: var(--mark); text-underline-offset: 0.15em }
+a:focus-visible, summary:focus-visible, .scroll:focus-visible { outline: 3px solid var(--mark); outline-offset: 2px }
+.anchor-link { visibility: hidden; margin-left: 0.35em; text-decoration: none }
+:is(h1, h2, h3):hover .anchor-link { visibility: visible }
+nav { display: flex; justify-content: space-between; gap: 1rem; font-size: 0.9rem; color: var(--dim) }
+.scroll { overflow-x: auto; margin: 1rem 0; max-width: 100% }
+table { border-collapse: collapse; font-size: 0.88rem; font-variant-numeric: tabular-nums; border: 0 !important }
+th, td { padding: 0.4rem 0.7rem 0.4rem 0; text-align: left !important; vertical-align: top !important; border: 0;
+  border-bottom: 1px solid var(--line) }
+th { font-weight: 600; color: var(--dim) }
+:is(th, td):first-child, td code { white-space: nowrap }
+caption { text-align: left; color: var(--dim) }
+td audio { height: 2.2rem; width: 13rem; max-width: none }
+audio { max-width: 100%; vertical-align: middle }
+img { max-width: 100%; height: auto; margin: 0.75rem 0; padding: 0.5rem; border-radius: 0.5rem; background: #fff }
+pre, code { font-family: ui-monospace, "SF Mono", "DejaVu Sans Mono", Consolas, monospace; font-size: 0.86em }
+pre { margin: 0.75rem 0; padding: 0.75rem 1rem; border-radius: 0.5rem; background: var(--box); overflow-x: auto;
+  line-height: 1.45 }
+:not(pre) > code { background: var(--box); border-radius: 0.25rem; padding: 0.1em 0.3em; overflow-wrap: anywhere }
+math[display=block] { font-size: 1.15em; width: max-content; min-width: 100%; padding: 0.25rem 0 }
+details { margin: 0.75rem 0; color: var(--dim) }
+summary { cursor: pointer; font-size: 0.85rem; width: fit-content; padding: 0.15rem 0 }
+details > :not(summary) { color: var(--ink) }
+.pipeline { min-width: 46rem; width: 100%; height: auto; font: 600 13px system-ui, "Noto Sans", sans-serif }
+.pipeline rect { fill: var(--box); stroke: var(--line); stroke-width: 1.5 }
+.pipeline text { fill: var(--ink) }
+.pipeline .state { font-weight: 400; font-size: 11.5px; fill: var(--dim) }
+.pipeline path { fill: none; stroke: var(--line); stroke-width: 1.5 }
+.pipeline .done rect { stroke: var(--mark) }
+.pipeline .outdated rect { stroke: var(--late); stroke-dasharray: 5 3 }
+.pipeline .open rect { stroke-dasharray: 2 4 }
+.pipeline a:is(:hover, :focus-visible) rect { stroke-width: 3 }
+@media (prefers-color-scheme: dark) { .highlight { filter: brightness(1.5) saturate(0.8) } }
+@media print { details, nav { display: none } }
+"""
+TEMPLATE = """
+{%- extends 'basic/index.html.j2' -%}
+{% block input_group %}<details class="code"><summary>
+{%- if 'injected-parameters' in cell.metadata.tags %}the parameters of this run
+{%- elif 'parameters' in cell.metadata.tags %}the parameters' defaults{% else %}code{% endif -%}
+</summary>{{ super() }}</details>{% endblock %}
+"""
+SUMMARY = {"done": "up to date", "outdated": "out of date", "open": "not run yet"}
+
+
+def report(notebook: Path, home: str) -> str:
+    """
+    Give an executed notebook as one page: its code folded, its formulas as MathML.
+
+    Parameters
+    ----------
+    notebook : Path
+        The executed notebook.
+    home : str
+        Link from the page to the index of its profile.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+    import nbformat  # with nbconvert a second to load, which a stage that is up to date need not wait for
+    from pygments.formatters import HtmlFormatter
+
+    content = nbformat.read(notebook, as_version=4)
+    _name_figures(content)
+    body, _ = _exporter().from_notebook_node(content)
+    body = _boxed(body)
+    title = re.search(r"(?m)^# (.+)$", content.cells[0].source)
+    style = HtmlFormatter(style="default").get_style_defs(".highlight")
+    return _page(title[1] if title else notebook.stem, body, f'<a href="{home}">All reports of this run</a>', style)
+
+
+def _exporter():
+    from latex2mathml import converter
+    from nbconvert import HTMLExporter
+    from nbconvert.filters import markdown_mistune
+
+    class Renderer(markdown_mistune.IPythonRenderer):
+        def block_math(self, body):
+            return _scroll(converter.convert(body, display="block"))
+
+        def inline_math(self, body):
+            return converter.convert(body)
+
+    def markdown(source: str) -> str:
+        return markdown_mistune.MarkdownWithMath(Renderer(escape=False)).render(source)
+
+    options = {"exclude_input_prompt": True, "exclude_output_prompt": True, "raw_template": TEMPLATE}
+    return HTMLExporter(filters={"markdown2html": markdown}, **options)
+
+
+def _name_figures(content) -> None:
+    """Give each figure the heading above it as the text for those who cannot see it."""
+    heading = "figure"
+    for cell in content.cells:
+        if cell.cell_type == "markdown" and (found := re.search(r"(?m)^#+ (.+)$", cell.source)):
+            heading = f"figure: {found[1]}"
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                output.metadata.setdefault("image/png", {})["alt"] = heading
+
+
+def write_index(profile: str) -> None:
+    """Write ``outputs/<profile>/index.html``: the pipeline as a picture, each report, parameters, results."""
+    with replace_on_success(paths.profile_dir(profile) / "index.html") as temporary:
+        temporary.write_text(index(profile), "utf-8")
+
+
+def index(profile: str) -> str:
+    """
+    Give the index page of a profile, as far as its stages have run.
+
+    Returns
+    -------
+    str
+        HTML with links to the reports, relative to ``outputs/<profile>/``.
+
+    Raises
+    ------
+    RequestError
+        If the params file is wrong.
+    """
+    known = keys.stage_keys(profile)
+    runs = {stage.name: _run(profile, stage.name) for stage in stages.stages(profile)}
+    states = {
+        name: "open" if run is None else "done" if run["key"] == known[name] else "outdated"
+        for name, run in runs.items()
+    }
+    file = paths.params_dir() / f"{profile}.yaml"
+    said = [line.removeprefix("#").strip() for line in file.read_text("utf-8").splitlines() if line.startswith("#")]
+    parts = [f"<h1>{html.escape(profile)}</h1>"]
+    parts += [f"<p>{html.escape(line.removeprefix(f'{profile} - '))}</p>" for line in said[:1]]
+    parts += [_scroll(_pipeline(profile, runs, states)), *_results(profile, states)]
+    parts += ["<h2>Stages</h2>", _scroll(_stages(runs, states))]
+    parts += [
+        "<h2>Parameters</h2>",
+        f"<p>The experiment is one file, <code>params/{html.escape(file.name)}</code>; what it "
+        "does not say is the default of the notebook.</p>",
+    ]
+    parts += [_folded("the file", file.read_text("utf-8"))]
+    parts += [
+        _folded(f"{name}, complete", json.dumps(run["parameters"], indent=1)) for name, run in runs.items() if run
+    ]
+    parts += _made_by([run for run in runs.values() if run])
+    return _page(f"{profile}: reports", "\n".join(parts), "Speaker verification")
+
+
+def _run(profile: str, stage: str) -> dict | None:
+    """What is recorded of a stage that ended well, its key included."""
+    if records.read_key(profile, stage) is None:
+        return None
+    return json.loads((paths.stage_dir(profile, stage) / "run.json").read_text("utf-8"))
+
+
+def _results(profile: str, states: dict[str, str]) -> list[str]:
+    if states[stages.LAST[-1]] == "open" or not (paths.profile_dir(profile) / "results.csv").exists():
+        return ["<h2>Results</h2>", "<p>They come when every model has been judged.</p>"]
+    from sv_utils.reports import tables
+
+    results = tables.read_results(profile)
+    repeated = tables.over_seeds(results)
+    tables = [
+        _boxed(table.to_html(index=False, border=0)) for table in (repeated, tables.summary(results)) if len(table)
+    ]
+    notes = [f"<p>{html.escape(tables.session_note(profile))}</p>"]
+    if states[stages.LAST[-1]] == "outdated":
+        notes.append("<p>These are of the run before: something that they come from has changed since.</p>")
+    links = '<p>More in the <a href="report.html">report</a>; as numbers in <a href="results.csv">results.csv</a>.</p>'
+    return ["<h2>Results</h2>", *notes, *tables, links]
+
+
+def _stages(runs: dict[str, dict | None], states: dict[str, str]) -> str:
+    rows = ["<tr><th>stage<th>state<th>ended (UTC)<th>took<th>content key<th>record</tr>"]
+    for name, run in runs.items():
+        cells = [html.escape(name), SUMMARY[states[name]], "", "", "", ""]
+        if run:
+            cells[0] = f'<a href="{_link(name)}.html">{cells[0]}</a>'
+            cells[2:4] = [run["end"][:16].replace("T", " "), _duration(run["seconds"])]
+            cells[4:6] = [f"<code>{run['key'][:12]}</code>", f'<a href="{html.escape(name)}/run.json">run.json</a>']
+        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _made_by(runs: list[dict]) -> list[str]:
+    """Where the last of the runs took place, and with what."""
+    if not runs:
+        return []
+    last = max(runs, key=lambda run: run["end"])
+    git = last["git"] or {"commit": "not under git", "dirty": False}
+    facts = {
+        "commit": git["commit"] + (" with changes" if git["dirty"] else ""),
+        "machine": f"{last['processor']}, {last['cores']} cores, {last['memory'] / 2**30:.0f} GiB",
+        "GPU": "; ".join(last["gpus"]) or "none",
+        "system": f"{last['platform']}, Python {last['python']}",
+    }
+    rows = "".join(f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in facts.items())
+    packages = "\n".join(f"{name} {version}" for name, version in last["packages"].items())
+    text = f"<p>Of the last stage that ran ({html.escape(last['stage'])}); every stage has its own in its record.</p>"
+    return ["<h2>What made these numbers</h2>", text, _scroll(f"<table>{rows}</table>"), _folded("packages", packages)]
+
+
+BOX, GAP, HEIGHT, STEP = 176, 26, 46, 62  # of the picture's boxes [px]
+
+
+def _pipeline(profile: str, runs: dict[str, dict | None], states: dict[str, str]) -> str:
+    """The stages as boxes, a column a kind and a row a model, with a line from each to what reads its results."""
+    steps, models = stages.stages(profile), list(stages.models(profile))
+    places = {stage.name: _place(stage, profile, models) for stage in steps}
+    lines, boxes = [], []
+    for stage in steps:
+        x, y = places[stage.name]
+        for upstream in stage.upstream:
+            left, top = places[upstream]
+            start, end = left + BOX, x
+            middle = end - GAP / 2
+            lines.append(
+                f"<path d='M{start} {top} H{middle - 8} C{middle} {top} {middle} {y} {middle + 8} {y} H{end}'/>"
+            )
+        boxes.append(_box(stage, x, y, runs[stage.name], states[stage.name]))
+    width = max(x for x, _ in places.values()) + BOX + 2
+    height = max(y for _, y in places.values()) + HEIGHT / 2 + 2
+    label = f"The pipeline of {html.escape(profile)}: {sum(map(bool, runs.values()))} of {len(steps)} stages have run"
+    head = f'<svg class="pipeline" viewBox="0 0 {width} {height}" role="group" aria-label="{label}">'
+    return f"{head}{''.join(lines)}{''.join(boxes)}</svg>"
+
+
+def _place(stage: Stage, profile: str, models: list[str]) -> tuple[float, float]:
+    """Left edge and middle of a stage's box."""
+    extra = [name for name in stages.EXTRA if name in stages.load(profile)]
+    order = [*stages.FIRST, "training", *stages.LAST, *extra]
+    training = stages.TRAINING.fullmatch(stage.name)
+    column = order.index("training" if training else stage.notebook)
+    model = training["model"] if training else stage.name.partition("@")[2]
+    row = models.index(model) if model in models else (len(models) - 1) / 2
+    return 2 + column * (BOX + GAP), HEIGHT / 2 + 2 + row * STEP
+
+
+def _box(stage: Stage, x: float, y: float, run: dict | None, state: str) -> str:
+    name = re.sub(r"^\d\d_", "", stage.name).replace("_", " ", 1).replace("evaluate@", "evaluate ")
+    short = name if len(name) < 21 else f"{name[:19]}…"
+    said = f"{_duration(run['seconds'])}, {SUMMARY[state]}" if run else SUMMARY[state]
+    drawn = f"<title>{html.escape(stage.name)}</title>"
+    drawn += f"<rect x='{x}' y='{y - HEIGHT / 2}' width='{BOX}' height='{HEIGHT}' rx='8'/>"
+    drawn += f"<text x='{x + 12}' y='{y - 4}'>{html.escape(short)}</text>"
+    drawn += f"<text x='{x + 12}' y='{y + 14}' class='state'>{said}</text>"
+    return f"<g class='{state}'>" + (f'<a href="{_link(stage.name)}.html">{drawn}</a>' if run else drawn) + "</g>"
+
+
+def _link(stage: str) -> str:
+    return html.escape(f"{stage}/{stage}")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _scroll(content: str) -> str:
+    return f'<div class="scroll" tabindex="0">{content}</div>'
+
+
+def _boxed(content: str) -> str:
+    """Let each table scroll within a box of its own, and keep intervals on one line."""
+    content = content.replace("<table", '<div class="scroll" tabindex="0"><table').replace("</table>", "</table></div>")
+    return re.sub(r"(>[-+]?[\d.]+) (\[[-+]?[\d.]+,) ([-+]?[\d.]+\]<)", r"\1&nbsp;\2&nbsp;\3", content)
+
+
+def _folded(title: str, text: str) -> str:
+    return f"<details><summary>{html.escape(title)}</summary><pre>{html.escape(text)}</pre></details>"
+
+
+def _page(title: str, body: str, navigation: str, style: str = "") -> str:
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    head += f'<link rel="icon" href="data:,"><title>{html.escape(title)}</title><style>{STYLE}{style}</style>'
+    body = f"<body><nav>{navigation}</nav><main>{body}</main></body>"
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>{body}</html>\n'

@@ -1,0 +1,377 @@
+"""The tables and findings of a report, from what the evaluations left."""
+
+import itertools
+import json
+import math
+
+import pandas as pd
+
+from sv_utils.base import paths
+from sv_utils.base.errors import RequestError
+from sv_utils.base.paths import replace_on_success
+from sv_utils.evaluation import intervals, trials
+from sv_utils.evaluation.systems import base_and_scoring
+from sv_utils.pipeline import stages
+from sv_utils.reports import published
+
+SEED = r"@seed\d+\b"  # in the name of a model that was trained several times
+COLUMNS = ["profile", "model", "loss", "list", "n_target", "n_nontarget", "n_speakers", "eer", "eer_low", "eer_high"]
+COLUMNS += ["threshold", "min_dcf_001", "min_dcf_005", "cllr", "cllr_min", "seconds", "key"]
+
+
+def evaluations(profile: str) -> dict[str, list[dict]]:
+    """
+    Read what the evaluation of each model of a profile left in ``metrics.json``.
+
+    Returns
+    -------
+    dict
+        Model to a row for each list and kind of score: the columns of ``results.csv``; ``encoder`` (its size),
+        ``eer_definitions``, ``calibration``; with the model's own name also ``by_duration, by_group, hardest``.
+
+    Raises
+    ------
+    RequestError
+        When a model has not been evaluated.
+    """
+    found = {}
+    for model in stages.models(profile):
+        path = paths.stage_dir(profile, f"08_evaluate@{model}") / "metrics.json"
+        if not path.exists():
+            raise RequestError(f"{path} is missing; make it with: make reproduce PROFILE={profile}")
+        found[model] = json.loads(path.read_text())
+    return found
+
+
+def collect(profile: str) -> pd.DataFrame:
+    """
+    Rows of all evaluations of a profile.
+
+    Returns
+    -------
+    pd.DataFrame
+        A row per model and list, in the columns of ``results.csv``; rates are fractions, NaN where not known. Rows of
+        their own are the model with other scores (`breakdown.AS_NORM` or `breakdown.QMF` behind its name), and the
+        untrained encoder (loss ``none``).
+    """
+    rows = [row for evaluation in evaluations(profile).values() for row in evaluation]
+    known = dict.fromkeys(COLUMNS[7:-1], float)
+    return pd.DataFrame(rows)[COLUMNS].astype(known)
+
+
+def write_results(profile: str) -> pd.DataFrame:
+    """Write ``outputs/<profile>/results.csv`` and return its rows."""
+    results = collect(profile)
+    with replace_on_success(paths.profile_dir(profile) / "results.csv") as temporary:
+        results.to_csv(temporary, index=False)
+    return results
+
+
+def read_results(profile: str) -> pd.DataFrame:
+    """
+    Read ``outputs/<profile>/results.csv``.
+
+    Raises
+    ------
+    RequestError
+        When there is none yet.
+    """
+    path = paths.profile_dir(profile) / "results.csv"
+    if not path.exists():
+        raise RequestError(f"{path} is missing; make it with: make reproduce PROFILE={profile}")
+    return pd.read_csv(path, keep_default_na=False, na_values=[""])
+
+
+def summary(results: pd.DataFrame) -> pd.DataFrame:
+    """
+    Results as people read them: percent, intervals, the untrained encoder beside the trained one.
+
+    Parameters
+    ----------
+    results : pd.DataFrame
+        As of `collect`.
+
+    Returns
+    -------
+    pd.DataFrame
+        A row per trained model and list, all text; empty where not known.
+    """
+    untrained = results[results["loss"] == "none"].set_index(["model", "list"])["eer"]
+    trained = results[results["loss"] != "none"]
+    before = [
+        untrained.get((f"{model} (untrained)", name), math.nan)
+        for model, name in zip(trained["model"], trained["list"])
+    ]
+    return pd.DataFrame(
+        {
+            "model": trained["model"],
+            "loss": trained["loss"],
+            "list": trained["list"],
+            "speakers": trained["n_speakers"].map(_number("{:,.0f}")),
+            "trials": (trained["n_target"] + trained["n_nontarget"]).map(_number("{:,}")),
+            "EER % [95 % interval]": [
+                _with_interval(row.eer, row.eer_low, row.eer_high) for row in trained.itertuples()
+            ],
+            "untrained": [_number("{:.2f}")(100 * eer) for eer in before],
+            "threshold": trained["threshold"].map(_number("{:.3f}")),
+            "minDCF(0.01)": trained["min_dcf_001"].map(_number("{:.3f}")),
+            "minDCF(0.05)": trained["min_dcf_005"].map(_number("{:.3f}")),
+            "Cllr": trained["cllr"].map(_number("{:.3f}")),
+            "Cllr_min": trained["cllr_min"].map(_number("{:.3f}")),
+        }
+    ).reset_index(drop=True)
+
+
+def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
+    """
+    What repeated trainings have in common: models that differ in the ``@seed1``, ``@seed2`` of their names alone.
+
+    Parameters
+    ----------
+    results : pd.DataFrame
+        As of `collect`.
+
+    Returns
+    -------
+    pd.DataFrame
+        A row per model that was trained twice or more, and list, all text: the mean of the EERs, the least and the
+        greatest, and the mean ends of their intervals over speakers.
+    """
+    trained = results[results["loss"] != "none"].assign(model=results["model"].str.replace(SEED, "", regex=True))
+    rows = []
+    for (model, name), runs in trained.groupby(["model", "list"], sort=False):
+        if len(runs) > 1:
+            row = {"model": model, "list": name, "seeds": str(len(runs))}
+            row["speakers"] = f"{runs['n_speakers'].iloc[0]:,.0f}"
+            row["trials"] = f"{(runs['n_target'] + runs['n_nontarget']).iloc[0]:,}"
+            row["EER %, mean [least, greatest]"] = _with_interval(
+                runs["eer"].mean(), runs["eer"].min(), runs["eer"].max()
+            )
+            row["95 % interval"] = f"[{100 * runs['eer_low'].mean():.2f}, {100 * runs['eer_high'].mean():.2f}]"
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _number(pattern: str):
+    """A function from a number to text, empty for NaN."""
+    return lambda value: "" if math.isnan(value) else pattern.format(value)
+
+
+def _with_interval(value: float, low: float, high: float, pattern: str = "{:.2f}") -> str:
+    """Fractions as percent, with the interval as far as it is known."""
+    text = pattern.format(100 * value)
+    return text if math.isnan(low) else f"{text} [{pattern.format(100 * low)}, {pattern.format(100 * high)}]"
+
+
+def read_scores(profile: str) -> dict[str, dict[str, pd.DataFrame]]:
+    """
+    Read the scores of all models.
+
+    Returns
+    -------
+    dict
+        List to model to a table ``label, enrol, test, score, llr, as_norm, as_norm_llr, qmf_llr``, a row a trial.
+    """
+    found: dict[str, dict[str, pd.DataFrame]] = {}
+    for model in stages.models(profile):
+        for path in sorted(paths.stage_dir(profile, f"08_evaluate@{model}").glob("scores_*.csv")):
+            found.setdefault(path.stem.removeprefix("scores_"), {})[model] = pd.read_csv(path)
+    return found
+
+
+def paired_differences(
+    scores: dict[str, dict[str, pd.DataFrame]], replicates: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """
+    Compare the EERs of each two models on each list, over the same resampled speakers.
+
+    Parameters
+    ----------
+    scores : dict
+        As of `read_scores`.
+    replicates, seed : int
+        Of `metrics.speaker_bootstrap`.
+
+    Returns
+    -------
+    pd.DataFrame
+        ``list, a, b``, ``difference`` of the EERs (`a` less `b`), ``low`` and ``high`` of its 95 % interval, ``p``, and
+        ``p_holm``, corrected for all these comparisons.
+
+    Raises
+    ------
+    RequestError
+        When two models were not judged on the same trials.
+    """
+    rows = []
+    for name, tables in scores.items():
+        for a, b in itertools.combinations(tables, 2):
+            first, second = tables[a], tables[b]
+            if not first[["label", "enrol", "test"]].equals(second[["label", "enrol", "test"]]):
+                raise RequestError(f"{a} and {b} were judged on other trials of {name}; make their evaluations again")
+            speakers = (trials.speaker(first[side]) for side in ("enrol", "test"))
+            pair = first["score"].to_numpy(), second["score"].to_numpy(), first["label"].to_numpy()
+            figures = intervals.compare(*pair, *speakers, replicates=replicates, seed=seed)
+            rows.append({"list": name, "a": a, "b": b} | figures)
+    table = pd.DataFrame(rows, columns=["list", "a", "b", "difference", "low", "high", "p"])
+    return table.assign(p_holm=intervals.holm(table["p"]))
+
+
+def differences_text(differences: pd.DataFrame) -> pd.DataFrame:
+    """Differences of `paired_differences` as people read them: percentage points, all text."""
+    spans = differences[["difference", "low", "high"]].itertuples(index=False)
+    return pd.DataFrame(
+        {
+            "list": differences["list"],
+            "models": differences["a"] + " less " + differences["b"],
+            "EER difference, points [95 % interval]": [_with_interval(*row, "{:+.2f}") for row in spans],
+            "p": differences["p"].map(_number("{:.3f}")),
+            "p (Holm)": differences["p_holm"].map(_number("{:.3f}")),
+        }
+    )
+
+
+def findings(results: pd.DataFrame, differences: pd.DataFrame) -> str:
+    """Say in sentences, a paragraph a list, which model is best and which of the differences are more than chance."""
+    paragraphs = []
+    for name, rows in results[results["loss"] != "none"].groupby("list", sort=False):
+        rows = rows[[base_and_scoring(model)[1] == "cosine" for model in rows["model"]]]
+        best = rows.loc[rows["eer"].idxmin()]
+        text = f"On **{name}** the lowest EER is that of **{best['model']}**: "
+        text += f"{_with_interval(best['eer'], best['eer_low'], best['eer_high'])} %, cosine scores."
+        compared = differences[differences["list"] == name]
+        real = compared[compared["p_holm"] < 0.05]
+        if len(compared):
+            named = f" ({'; '.join(real['a'] + ' and ' + real['b'])})" if len(real) else ""
+            text += " Pairs of models that differ by more than chance (p < 0.05 after Holm): "
+            text += f"{len(real)} of {len(compared)}{named}."
+        paragraphs.append(text)
+    return "\n\n".join(paragraphs)
+
+
+def properties(profile: str) -> pd.DataFrame:
+    """
+    What each model is and what it cost.
+
+    Returns
+    -------
+    pd.DataFrame
+        ``model, loss, parameters, dimensions``; ``macs_of_3_s``, see `complexity`; ``epochs`` trained,
+        ``training_seconds`` spent in them, and ``best_epoch`` by validation EER, missing where the encoder was trained
+        elsewhere; ``realtime``: seconds of speech embedded in one second.
+    """
+    rows, trained = [], stages.models(profile)
+    for model, evaluation in evaluations(profile).items():
+        about, row = evaluation[0]["encoder"], evaluation[0]
+        rows.append(
+            {
+                "model": model,
+                "loss": row["loss"],
+                "parameters": about["parameters"],
+                "macs_of_3_s": about["macs_of_3_s"],
+                "dimensions": about["dimensions"],
+                **(_training_of(profile, trained[model]) if trained[model] else {}),
+                "realtime": about["speech_seconds"] / row["seconds"],
+            }
+        )
+    table = pd.DataFrame(rows)
+    return table.reindex(columns=[*table.columns.drop("realtime"), "realtime"])
+
+
+def _training_of(profile: str, stage: str) -> dict:
+    log = pd.read_csv(paths.stage_dir(profile, stage) / "log.csv")
+    return {
+        "epochs": int(log["epoch"].max()),
+        "best_epoch": int(log.loc[log["val_eer"].idxmin(), "epoch"]),
+        "training_seconds": float(log["seconds"].sum()),
+    }
+
+
+def provenance_note(results: pd.DataFrame) -> str:
+    """Say what is not known of encoders that were trained elsewhere; empty where there is none."""
+    elsewhere = results[results["loss"] == "pretrained"]["model"]
+    names = ", ".join(dict.fromkeys(base_and_scoring(model)[0] for model in elsewhere))
+    return names and f"Trained elsewhere, on data that this experiment does not know (loss *pretrained*): {names}."
+
+
+def breakdowns(profile: str, name: str) -> pd.DataFrame:
+    """One of the breakdowns of all models (``by_duration``, ``by_group`` or ``hardest``), with model and list."""
+    rows = [row for evaluation in evaluations(profile).values() for row in evaluation if name in row]
+    return pd.DataFrame([{"model": row["model"], "list": row["list"]} | line for row in rows for line in row[name]])
+
+
+def groups_text(groups: pd.DataFrame) -> pd.DataFrame:
+    """
+    Error rates of groups as people read them, a column a model.
+
+    Parameters
+    ----------
+    groups : pd.DataFrame
+        The breakdowns ``by_group``.
+
+    Returns
+    -------
+    pd.DataFrame
+        All text; ``P_miss / P_fa`` in percent, a dash where a group lacks such trials.
+    """
+    rates = [
+        " / ".join(_number("{:.1f}")(100 * rate) or "–" for rate in (row.p_miss, row.p_fa))
+        for row in groups.itertuples()
+    ]
+    counts = ["list", "by", "group", "n_speakers", "n_target", "n_nontarget"]
+    table = groups.assign(rates=rates).pivot_table("rates", counts, "model", aggfunc="first", sort=False)
+    names = {"n_speakers": "speakers", "n_target": "targets", "n_nontarget": "non-targets"}
+    return table.reset_index().rename(columns=names).astype(str)
+
+
+def published_note(results: pd.DataFrame) -> str:
+    """Head the table of `beside_published`, and say when its rows are of other data than this profile's."""
+    text = "## Beside published systems\nEER [%] on VoxCeleb1-O, -E and -H, parameters in millions. Rows marked "
+    text += "*published* are copied from their sources and not measured here. "
+    if results["list"].str.startswith("VoxCeleb1-").any():
+        return text + "The rows *this run* are those of the cleaned lists above."
+    lists = ", ".join(dict.fromkeys(results["list"]))
+    return text + f"**Other data than {lists}**: no row of it can be compared with the results above."
+
+
+def beside_published(results: pd.DataFrame, parameters: dict[str, int]) -> pd.DataFrame:
+    """
+    EERs [%] on VoxCeleb1-O, -E and -H: of this profile, as far as it has these lists, then as others published them.
+
+    Parameters
+    ----------
+    results : pd.DataFrame
+        As of `collect`; of the lists the cleaned ones count, since they are what others report.
+    parameters : dict
+        Model to its number of parameters.
+
+    Returns
+    -------
+    pd.DataFrame
+        The columns of `published.table`, and first ``row``: ``this run`` or ``published``.
+    """
+    rows = []
+    for model, own in results[results["loss"] != "none"].groupby("model", sort=False):
+        eers = own.set_index("list")["eer"]
+        found = {name: round(100 * eers.get(f"VoxCeleb1-{name}-cleaned", math.nan), 2) for name in "OEH"}
+        base, kind = base_and_scoring(model)
+        if not all(map(math.isnan, found.values())):
+            said = {"row": "this run", "system": base, "parameters": round(parameters[base] / 1e6, 2), **found}
+            rows.append(said | {"scoring": kind})
+    others = published.table()
+    others.insert(0, "row", "published")
+    return pd.concat([pd.DataFrame(rows, columns=others.columns), others], ignore_index=True) if rows else others
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Table of texts as Markdown, its columns aligned so that it also reads well at a terminal."""
+    cells = [list(table.columns), *table.astype(str).to_numpy().tolist()]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(table.columns))]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in cells]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+
+
+def session_note(profile: str) -> str:
+    """Say what the profile's lists are not: same-session corpora flatter every system."""
+    notes = json.loads((paths.stage_dir(profile, "02_prep") / "session_notes.json").read_text())
+    return " ".join(notes)

@@ -1,0 +1,355 @@
+"""Training in phases: judged on held-out speakers, resumed at the step after a kill."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import pandas as pd
+
+from sv_utils.base.errors import RequestError, WorkError, nearest
+from sv_utils.base.paths import replace_on_success
+from sv_utils.models import encoders, pretrained
+from sv_utils.training import checkpoints, schedules
+from sv_utils.training.batches import Crops
+from sv_utils.training.board import Board
+from sv_utils.training.devices import Devices
+from sv_utils.training.speaker_model import SpeakerModel
+from sv_utils.training.validation import Judgement, ValidationTrials, why_not_finite
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+RENEWAL_BATCHES = 50  # from which averaged weights get their batch-normalisation statistics
+
+
+def start(seed: int, engine: dict) -> Devices:
+    """
+    Seed Python, NumPy and Keras, use deterministic kernels only, set the precision, and find the devices.
+
+    To be called before anything is computed.
+
+    Parameters
+    ----------
+    seed : int
+    engine : dict
+        ``precision``: ``"float32"``, ``"mixed_bfloat16"`` or ``"mixed_float16"``; ``distribution``: see
+        `distribution.Devices`.
+
+    Raises
+    ------
+    RequestError
+        For a name that does not exist.
+    """
+    precision = engine["precision"]
+    if precision not in PRECISIONS:
+        raise RequestError(f"engine.precision: there is no {precision!r}{nearest(precision, PRECISIONS)}")
+    devices = Devices(engine["distribution"])
+    keras.config.set_dtype_policy(precision)
+    keras.utils.set_random_seed(seed)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow
+
+        tensorflow.config.experimental.enable_op_determinism()
+    return devices
+
+
+def make_encoder(initial_model: str, architecture: dict) -> keras.Model:
+    """
+    Give the encoder to begin with: a trained one for fine-tuning, or one with fresh weights.
+
+    Parameters
+    ----------
+    initial_model : str
+        As in `pretrained.load`: ``campplus``, or the path of a ``.keras`` file; ``""`` for a fresh one.
+    architecture : dict
+        Arguments of `encoder.build`, for a fresh one.
+    """
+    return pretrained.load(initial_model) if initial_model else encoders.build(**architecture)
+
+
+def steps_per_epoch(crops: Crops, stage: dict) -> int:
+    """Steps of an epoch of a stage: as many as it says, or one pass over the utterances."""
+    return stage["steps_per_epoch"] or max(1, len(crops.labels) // crops.batch_size)
+
+
+@dataclasses.dataclass
+class Training:
+    """
+    One training, from its parameters to ``model.keras``.
+
+    Parameters
+    ----------
+    encoder : keras.Model
+        Encoder to begin with; holds what is judged, so that training on several devices leaves a plain model.
+    head : keras.Layer
+        Speaker head of `sv_utils.losses`.
+    crops : list of Crops
+        Training batches of each stage.
+    validation : ValidationTrials
+        Trials of held-out dev speakers.
+    directory : Path
+        Receives ``model.keras`` (best by validation EER), ``initial.keras`` (untrained), ``log.csv``, ``steps.csv``,
+        ``tensorboard/`` and ``checkpoint.npz``, from which a killed training goes on.
+    stages : list of dict
+        See `schedules` for ``optimizer, learning_rate, momentum, nesterov, weight_decay, clip_norm, ema, accumulate,
+        schedule, final_learning_rate, warmup_epochs, frozen`` and ``margin, margin_start_epoch, margin_end_epoch,
+        margin_growth`` (only for heads with a margin). ``epochs, steps_per_epoch`` (0: one pass).
+        ``plateau_factor, plateau_patience``: under schedule ``plateau`` the learning rate is multiplied by the factor
+        after so many epochs in which the validation EER did not fall. ``average_last``: the stage ends with the mean
+        of the weights after so many last epochs (0: off).
+    accuracy : callable
+        ``(labels, outputs)`` to per-sample accuracy, shown as `accuracy`.
+    devices : Devices
+        As `start` gives them.
+    engine : dict
+        ``precision, distribution``: see `start`; ``jit_compile``: XLA, which pays on a GPU and costs on a CPU;
+        ``checkpoint_steps, validate_steps``: checkpoint and validate every so many steps (0: after each epoch only).
+    """
+
+    encoder: keras.Model
+    head: keras.Layer
+    crops: list[Crops]
+    validation: ValidationTrials
+    directory: Path
+    stages: list[dict]
+    accuracy: Callable
+    devices: Devices
+    engine: dict
+
+    def run(self) -> tuple[SpeakerModel, pd.DataFrame, pd.DataFrame]:
+        """
+        Train all stages, from the checkpoint where there is one.
+
+        Returns
+        -------
+        model : SpeakerModel
+            As it stands after the last step (the best encoder is in ``model.keras``).
+        history : pd.DataFrame
+            A row an epoch; row 0 is the untrained encoder. An average of weights has a row of its own, without loss.
+        steps : pd.DataFrame
+            Loss, learning rate, and what the head has of scale and margin, along the steps.
+
+        Raises
+        ------
+        RequestError
+            For stages that do not fit the head or the devices.
+        WorkError
+            When the loss or the embeddings are not finite, or the embeddings have collapsed. The last good checkpoint
+            and the best encoder stay.
+        """
+        self._check()
+        self._judged = SpeakerModel(self.encoder, self.head)
+        self._model = self.devices.build(lambda: self._judged.twin(self.devices.replicas))
+        self._board = Board(self.directory / "tensorboard")
+        self._progress = progress = checkpoints.read_progress(self._checkpoint)
+        self.devices.agree(progress.step)
+        if progress.history:
+            print(f"resumes after epoch {progress.epoch}, step {progress.step}", flush=True)
+            checkpoints.read_variables(self._checkpoint, "model", self._model.variables)
+            self._judged.set_weights(self._model.get_weights())
+        else:
+            self._judge_untrained()
+        while progress.stage < len(self.stages):
+            self._run_stage()
+        history, steps = pd.DataFrame(progress.history), pd.DataFrame(progress.steps)
+        for table, name in ((history, "log.csv"), (steps, "steps.csv")):
+            with replace_on_success(self.directory / name) as temporary:
+                table.to_csv(temporary, index=False)
+        return self._judged, history, steps
+
+    def _check(self) -> None:
+        schedules.check(self.stages)
+        for number, stage in enumerate(self.stages):
+            if "margin" in stage and not hasattr(self.head, "margin"):
+                raise RequestError(f"stages[{number}].margin: this loss has none; remove it")
+            if stage["accumulate"] > 1 and self.devices.replicas > 1:
+                raise RequestError(
+                    f"stages[{number}].accumulate needs one device (Keras cannot accumulate on several); set it to 1 "
+                    "and raise batch_size"
+                )
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.directory / "checkpoint.npz"
+
+    @property
+    def _stage(self) -> dict:
+        return self.stages[self._progress.stage]
+
+    @property
+    def _steps_per_epoch(self) -> int:
+        return steps_per_epoch(self.crops[self._progress.stage], self._stage)
+
+    def _judge_untrained(self) -> None:
+        checkpoints.save(self.encoder, self.directory / "initial.keras")
+        eer = self.validation.eer(self.encoder)
+        self._progress.history.append({"epoch": 0, "stage": 0, "val_eer": eer})
+        print(f"untrained: validation EER {100 * eer:.2f} %", flush=True)
+
+    def _run_stage(self) -> None:
+        progress, stage, per_epoch = self._progress, self._stage, self._steps_per_epoch
+        self._compile()
+        if progress.stage_step:  # resumed in the middle of this stage
+            checkpoints.read_variables(self._checkpoint, "optimizer", self._model.optimizer.variables)
+        else:
+            progress.plateau, progress.stage_best, progress.epochs_without_gain = 1.0, math.inf, 0
+        step = self.devices.step(self._model)
+        batches = self.devices.batches(self.crops[progress.stage], progress.step)
+        while progress.stage_step < stage["epochs"] * per_epoch:
+            self._set_schedules()
+            started, batch = time.perf_counter(), next(batches)
+            self._note(step(batch), batch)
+            progress.seconds += time.perf_counter() - started
+            self._after_step()
+        self._end_stage()
+
+    def _compile(self) -> None:
+        """Optimizer and frozen layers of the present stage."""
+        for encoder in (self._model.encoder, self.encoder):
+            schedules.freeze(encoder, self._stage["frozen"])
+
+        def compiled() -> None:
+            scale_loss = self.engine["precision"] == "mixed_float16"
+            optimizer = schedules.optimizer(self._stage, scale_loss, self.devices.replicas)
+            accuracy = keras.metrics.MeanMetricWrapper(self.accuracy, name="accuracy")
+            self._model.compile(optimizer, metrics=[accuracy], jit_compile=self.engine["jit_compile"])
+            optimizer.build(self._model.trainable_variables)
+
+        self.devices.build(compiled)
+
+    def _set_schedules(self) -> None:
+        progress, stage, per_epoch = self._progress, self._stage, self._steps_per_epoch
+        rate = schedules.learning_rate(stage, progress.stage_step, per_epoch)
+        self._model.optimizer.learning_rate = rate * progress.plateau
+        if "margin" in stage:
+            self._model.head.margin.assign(schedules.margin(stage, progress.stage_step / per_epoch))
+
+    def _note(self, logs: dict[str, float], batch) -> None:
+        """Count a step and add up its figures."""
+        progress, self._batch = self._progress, batch
+        if not math.isfinite(logs["loss"]):
+            self._diverged(f"the loss is {logs['loss']} in step {progress.step + 1}")
+        for name, value in logs.items():
+            progress.sums[name] = progress.sums.get(name, 0.0) + float(value)
+        progress.step += 1
+        progress.stage_step += 1
+        if progress.step % max(1, self._steps_per_epoch // 10) == 0:
+            row = {"loss": float(logs["loss"]), "learning_rate": self._rate()}
+            for name in ("scale", "margin"):
+                if hasattr(self._model.head, name):
+                    row[name] = float(keras.ops.convert_to_numpy(getattr(self._model.head, name)))
+            progress.steps.append({"step": progress.step, **row})
+            self._board.scalars(progress.step, {f"step/{name}": value for name, value in row.items()})
+
+    def _diverged(self, what: str) -> None:
+        losses = [row["loss"] for row in self._progress.steps[-20:] if "loss" in row]
+        why = why_not_finite(self.devices.local(self._batch[0]), self._stage, self._rate(), losses)
+        raise WorkError(f"{what}: {why}. {self._kept()}")
+
+    def _after_step(self) -> None:
+        """Judge and write what is due after this step."""
+        progress = self._progress
+        epoch_ends = progress.stage_step % self._steps_per_epoch == 0
+        if epoch_ends:
+            self._end_epoch()
+        elif self._is_due("validate_steps"):
+            judgement = self._judge()
+            progress.steps.append({"step": progress.step, "val_eer": judgement.eer})
+        if epoch_ends or self._is_due("checkpoint_steps"):
+            checkpoints.write(self._checkpoint, self._model, progress)
+
+    def _is_due(self, name: str) -> bool:
+        return self.engine[name] > 0 and self._progress.step % self.engine[name] == 0
+
+    def _end_epoch(self) -> None:
+        progress, stage = self._progress, self._stage
+        started = time.perf_counter()
+        judgement = self._judge()
+        progress.epoch += 1
+        row = {"epoch": progress.epoch, "stage": progress.stage + 1}
+        row |= {name: total / self._steps_per_epoch for name, total in progress.sums.items()}
+        row |= {"val_eer": judgement.eer, "spread": judgement.spread, "learning_rate": self._rate()}
+        row["seconds"] = progress.seconds + time.perf_counter() - started
+        progress.history.append(row)
+        progress.sums, progress.seconds = {}, 0.0
+        self._board.scalars(progress.step, {f"epoch/{name}": row[name] for name in ("loss", "accuracy")})
+        self._lower_on_plateau(judgement.eer)
+        self._print(row)
+        if progress.stage_step > (stage["epochs"] - stage["average_last"]) * self._steps_per_epoch:
+            checkpoints.write_weights(self._weights(progress.epoch), self._judged)
+
+    def _judge(self) -> Judgement:
+        """Judge the encoder as it stands (its moving average, where the stage has one), and keep it if it is best."""
+        self._take_weights()
+        return self._keep_best(self.validation.judge(self.encoder))
+
+    def _keep_best(self, judgement: Judgement) -> Judgement:
+        if not judgement.finite:
+            self._diverged(f"the embeddings are not finite after step {self._progress.step}")
+        self._board.judgement(self._progress.step, judgement)
+        judgement.raise_if_collapsed(self._kept())
+        if judgement.eer < self._progress.best_eer:
+            self._progress.best_eer = judgement.eer
+            checkpoints.save(self.encoder, self.directory / "model.keras")
+        return judgement
+
+    def _take_weights(self) -> None:
+        checkpoints.copy_weights(self._model, self._judged)
+        if self._stage["ema"]:
+            self._renew_statistics()
+
+    def _renew_statistics(self) -> None:
+        crops = self.crops[self._progress.stage]
+        checkpoints.renew_statistics(self.encoder, (crops.batch(i)[0] for i in range(RENEWAL_BATCHES)))
+
+    def _lower_on_plateau(self, eer: float) -> None:
+        progress, stage = self._progress, self._stage
+        if stage["schedule"] != "plateau":
+            return
+        if eer < progress.stage_best:
+            progress.stage_best, progress.epochs_without_gain = eer, 0
+            return
+        progress.epochs_without_gain += 1
+        if progress.epochs_without_gain >= stage["plateau_patience"]:
+            progress.plateau *= stage["plateau_factor"]
+            progress.epochs_without_gain = 0
+
+    def _end_stage(self) -> None:
+        """Hand over to the next stage, with the averaged weights where the stage asks for that."""
+        progress, stage = self._progress, self._stage
+        if stage["average_last"]:
+            last = range(progress.epoch - min(stage["average_last"], stage["epochs"]), progress.epoch)
+            files = [self._weights(epoch + 1) for epoch in last]
+            checkpoints.average(files, self._judged)
+            self._renew_statistics()
+            judgement = self._keep_best(self.validation.judge(self.encoder))
+            row = {"epoch": progress.epoch, "stage": progress.stage + 1, "val_eer": judgement.eer}
+            progress.history.append(row | {"spread": judgement.spread})
+            print(f"mean of the last {len(files)} epochs: validation EER {100 * judgement.eer:.2f} %", flush=True)
+        elif stage["ema"]:
+            self._take_weights()  # a run that is resumed just here has not judged them yet
+        if stage["average_last"] or stage["ema"]:
+            self._model.set_weights(self._judged.get_weights())
+        progress.stage, progress.stage_step = progress.stage + 1, 0
+        checkpoints.write(self._checkpoint, self._model, progress)
+        for path in self.directory.glob("weights_*.npz"):
+            path.unlink()
+
+    def _weights(self, epoch: int) -> Path:
+        return self.directory / f"weights_{epoch:04d}.npz"
+
+    def _rate(self) -> float:
+        return float(keras.ops.convert_to_numpy(self._model.optimizer.learning_rate))
+
+    def _kept(self) -> str:
+        found = [path.name for path in (self.directory / "model.keras", self._checkpoint) if path.exists()]
+        return f"What was good before is kept in {self.directory}: {', '.join(found) or 'nothing yet'}"
+
+    def _print(self, row: dict) -> None:
+        print(
+            f"epoch {row['epoch']:3d}/{sum(stage['epochs'] for stage in self.stages)}  loss {row['loss']:.4f}  "
+            f"accuracy {row['accuracy']:.3f}  validation EER {100 * row['val_eer']:.2f} %  "
+            f"learning rate {row['learning_rate']:.2g}  {row['seconds']:.0f} s",
+            flush=True,
+        )

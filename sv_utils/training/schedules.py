@@ -1,0 +1,173 @@
+"""What a stage of training prescribes: its optimizer, the learning rate and margin of each step, the layers at rest."""
+
+import math
+from collections.abc import Mapping
+
+import keras
+
+from sv_utils.base.errors import RequestError, nearest
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("plateau", "exponential", "cosine", "one_cycle")
+FROZEN = ("none", "batch_normalization", "encoder")
+GROWTHS = ("linear", "exponential")
+
+
+def check(stages: list[Mapping]) -> None:
+    """
+    Refuse stages that cannot be, before anything runs.
+
+    Raises
+    ------
+    RequestError
+        Naming the stage, the key and the mend.
+    """
+    for number, stage in enumerate(stages):
+        names = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "frozen": FROZEN}
+        if "margin" in stage:
+            names["margin_growth"] = GROWTHS
+        for key, known in names.items():
+            if stage[key] not in known:
+                raise RequestError(f"stages[{number}].{key}: there is no {stage[key]!r}{nearest(stage[key], known)}")
+        if stage["schedule"] == "exponential" and not 0 < stage["final_learning_rate"] <= stage["learning_rate"]:
+            raise RequestError(
+                f"stages[{number}].final_learning_rate must be above 0 and not above learning_rate for an "
+                f"exponential schedule, not {stage['final_learning_rate']}"
+            )
+        if stage["optimizer"] == "adam" and stage["weight_decay"]:
+            raise RequestError(f"stages[{number}].weight_decay: adam has none; set it to 0.0, or take adamw")
+        if not 0 <= stage["ema"] < 1:
+            raise RequestError(f"stages[{number}].ema is a decay from 0 (off) to below 1, not {stage['ema']}")
+        for key in ("epochs", "accumulate"):
+            if stage[key] < 1:
+                raise RequestError(f"stages[{number}].{key} must be 1 or more, not {stage[key]}")
+
+
+def learning_rate(stage: Mapping, step: int, steps_per_epoch: int) -> float:
+    """
+    Learning rate of one step; what a plateau has taken off comes on top.
+
+    With the share p of the stage's steps that are done, peak a and final rate b: ``plateau`` stays at a;
+    ``exponential`` is ``a (b / a)^p``; ``cosine`` is ``b + (a - b) (1 + cos(pi p)) / 2``. These three rise in
+    proportion to the steps during ``warmup_epochs``. ``one_cycle`` goes up from a / 25 to a along a cosine during
+    them, and down to b along another afterwards (the momentum stays as it is).
+
+    Parameters
+    ----------
+    stage : mapping
+        ``schedule, learning_rate, final_learning_rate, warmup_epochs, epochs``.
+    step : int
+        Number of the step within the stage, from 0.
+    steps_per_epoch : int
+
+    References
+    ----------
+    Loshchilov, Hutter: SGDR, arXiv 1608.03983, equation 5 (cosine). Smith, Topin: Super-convergence, arXiv 1708.07120
+    (one cycle). Exponential with warm-up: as in wespeaker's recipes for VoxCeleb.
+
+    Examples
+    --------
+    >>> stage = {"schedule": "cosine", "learning_rate": 0.1, "final_learning_rate": 0.0, "epochs": 2}
+    >>> stage["warmup_epochs"] = 0.0
+    >>> [round(learning_rate(stage, step, 2), 3) for step in range(4)]
+    [0.1, 0.075, 0.025, 0.0]
+    """
+    peak, final = stage["learning_rate"], stage["final_learning_rate"]
+    last, rise = max(1, stage["epochs"] * steps_per_epoch - 1), stage["warmup_epochs"] * steps_per_epoch
+    if stage["schedule"] == "one_cycle":
+        if step < rise:
+            return _cosine(peak / 25, peak, step / rise)
+        return _cosine(peak, final, min(1.0, (step - rise) / max(1.0, last - rise)))
+    warm, done = min(1.0, (step + 1) / rise) if rise else 1.0, min(1.0, step / last)
+    if stage["schedule"] == "exponential":
+        return warm * peak * (final / peak) ** done
+    return warm * (_cosine(peak, final, done) if stage["schedule"] == "cosine" else peak)
+
+
+def _cosine(start: float, end: float, done: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * done)) / 2
+
+
+def margin(stage: Mapping, epochs: float) -> float:
+    """
+    Margin after so many epochs of a stage: 0 until ``margin_start_epoch``, ``margin`` from ``margin_end_epoch`` on.
+
+    In between it grows with the share p of the way: as p (``linear``), or as ``1 - 0.001^p`` (``exponential``), which
+    rises fast at first.
+
+    Parameters
+    ----------
+    stage : mapping
+        ``margin, margin_start_epoch, margin_end_epoch, margin_growth``.
+    epochs : float
+        Epochs of the stage that are done, with the fraction of the present one.
+
+    References
+    ----------
+    Wang et al.: Wespeaker, arXiv 2210.17016, section 2.5.
+    """
+    start, end = stage["margin_start_epoch"], stage["margin_end_epoch"]
+    if epochs >= end:
+        return stage["margin"]
+    if epochs < start:
+        return 0.0
+    done = (epochs - start) / (end - start)
+    return stage["margin"] * (done if stage["margin_growth"] == "linear" else 1 - 0.001**done)
+
+
+def optimizer(stage: Mapping, scale_loss: bool = False, replicas: int = 1) -> keras.optimizers.Optimizer:
+    """
+    Optimizer of a stage; biases and normalisation parameters are spared by the weight decay.
+
+    The decay is taken off the weights directly (``w -= learning_rate weight_decay w``). Under momentum 0.9 that is a
+    tenth of what the same number does as an L2 term of the loss, as which other frameworks' SGD has it.
+
+    Parameters
+    ----------
+    stage : mapping
+        ``optimizer, learning_rate, momentum, nesterov, weight_decay, clip_norm, ema, accumulate``.
+    scale_loss : bool
+        Scale the loss so that float16 gradients do not vanish, and pass over steps whose gradients overflow.
+    replicas : int
+        Devices that share a batch. Each clips its own part of the gradient, so that the sum is within ``clip_norm``.
+    """
+    accumulate = stage["accumulate"]
+    options = {
+        "learning_rate": stage["learning_rate"],
+        "weight_decay": stage["weight_decay"] or None,
+        "global_clipnorm": stage["clip_norm"] / replicas or None,
+        "use_ema": stage["ema"] > 0,
+        # Keras averages after each batch, also where the weights change only every few.
+        "ema_momentum": stage["ema"] ** (1 / accumulate),
+        "gradient_accumulation_steps": accumulate if accumulate > 1 else None,
+    }
+    if stage["optimizer"] == "sgd":
+        made = keras.optimizers.SGD(momentum=stage["momentum"], nesterov=stage["nesterov"], **options)
+    else:
+        made = keras.optimizers.Adam(**options)  # decays as AdamW does; `check` keeps that from the name "adam"
+    made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return keras.optimizers.LossScaleOptimizer(made) if scale_loss else made
+
+
+def freeze(encoder: keras.Model, frozen: str) -> None:
+    """
+    Let layers of an encoder rest, and all others learn.
+
+    Parameters
+    ----------
+    encoder : keras.Model
+    frozen : str
+        ``"none"``; ``"batch_normalization"``: all layers of this kind but the last, which precedes the L2 normalisation
+        of the embedding (the original system's second stage: their statistics and affine parameters stay as they are);
+        ``"encoder"``: everything, so that a new head finds its place on a trained encoder first.
+    """
+    encoder.trainable = frozen != "encoder"
+    if frozen != "encoder":
+        for layer in normalizations(encoder)[:-1]:
+            layer.trainable = frozen != "batch_normalization"
+
+
+def normalizations(encoder: keras.Model) -> list[keras.layers.BatchNormalization]:
+    """BatchNormalization layers of an encoder, in their order."""
+    layers = encoder._flatten_layers()  # `layers` leaves out those within other layers
+    return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]

@@ -1,0 +1,1 @@
+"""Answers about recordings: whose voice is it?"""

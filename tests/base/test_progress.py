@@ -1,0 +1,29 @@
+"""What is said of long work where no terminal shows a bar."""
+
+import pytest
+
+from sv_utils.base import progress
+from sv_utils.base.progress import Progress
+
+
+def test_a_line_a_minute_with_rate_and_time_left(monkeypatch, capsys):
+    clock = iter([0.0, 30.0, 61.0, 70.0, 122.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with Progress("ocean: decoding", "files", 2500) as shown:
+        shown.add(500, done_before=True)
+        for _ in range(3):
+            shown.add(305)
+    assert capsys.readouterr().out.splitlines() == [
+        "ocean: decoding 805 of 2,500 files, 5/s, 6 min left",
+        "ocean: decoding 1,415 of 2,500 files, 8/s, 2 min left",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("total", "told"), [(0, "x 3.0 M bytes, 1.5 M/s"), (6_000_000, "x 3.0 M of 6.0 M bytes, 1.5 M/s, 0 min left")]
+)
+def test_bytes_and_unknown_totals(total, told):
+    with Progress("x", "bytes") as shown:
+        shown.expect(total)
+        shown.add(3_000_000)
+        assert shown.line(2.0) == told

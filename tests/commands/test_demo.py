@@ -1,0 +1,271 @@
+"""The page for visitors, driven in a real browser; every request of these tests stays on this machine."""
+
+import re
+import threading
+import time
+
+import numpy as np
+import pytest
+import soundfile
+from browser import DESK, PHONE, chromium, needs_chromium, sideways, strangers
+
+from sv_utils import demo
+from sv_utils.base.errors import RequestError, WorkError
+from sv_utils.models import pretrained
+from sv_utils.voices import compare
+from sv_utils.voices.enrolment import Voices
+
+pytest.importorskip("gradio", reason="the page needs gradio: pip install 'sv_utils[demo]'")
+CARLO = ("wav/mv041/carlo/00013.wav", "wav/mv041/carlo/00014.wav")
+TUX = "wav/mv058/tuxpaint-nl/00014.wav"
+POINT = {
+    "threshold": 0.41,
+    "list": "mini",
+    "n_speakers": 18,
+    "false_accept": [0.028, 0.01, 0.05],
+    "miss": [0.007, 0, 0.01],
+}
+
+
+@pytest.fixture(scope="module")
+def files():
+    """The examples' recordings; without the encoder's weights there is nothing to try."""
+    try:
+        pretrained.published("campplus")
+    except WorkError as error:
+        pytest.skip(f"no weights: {error}")
+    with demo.example_files() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def address(files, tmp_path_factory):
+    """Of the page, served in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
+        page = demo.build(files)
+        yield demo.launch(page)
+        page.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium whose microphone hears the second recording of Carlo, over and over."""
+    with demo.example_files() as found:
+        fake = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+        with chromium(*fake, f"--use-file-for-fake-audio-capture={found[CARLO[1]]}") as opened:
+            yield opened
+
+
+def bad_files(folder):
+    """A text called wav, half an hour of noise, and silence."""
+    (folder / "text.wav").write_text("no sound")
+    soundfile.write(folder / "long.wav", np.random.default_rng(0).normal(0, 0.1, 1800 * 4000), 4000, "PCM_U8")
+    soundfile.write(folder / "silence.wav", np.zeros(48_000), 16_000)
+    return {name: str(folder / f"{name}.wav") for name in ("text", "long", "silence")}
+
+
+def open_page(browser, address, size):
+    page = browser.new_page(viewport=size)
+    found = strangers(page, address)
+    page.goto(address)
+    page.get_by_role("button", name="Compare").wait_for()
+    return page, found
+
+
+def choose(page, number, file):
+    """Give a file to one of the drop areas, as the dialog of a browser does."""
+    with page.expect_file_chooser() as chooser:
+        page.get_by_label("Drop an audio file here to upload").nth(number).click()
+    chooser.value.set_files(file)
+
+
+def answer(page, words=""):
+    headline = page.locator("#answer h2", has_text=words)
+    headline.wait_for(timeout=300_000)
+    return headline.inner_text()
+
+
+@needs_chromium
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+def test_a_visitor_uploads_two_files_and_reads_the_answer(browser, address, files, size):
+    page, found = open_page(browser, address, size)
+    choose(page, 1, files[TUX])  # the second first: afterwards it has no drop area
+    choose(page, 0, files[CARLO[0]])
+    page.get_by_label("Clear").nth(1).wait_for()
+    page.get_by_role("button", name="Compare").focus()
+    page.keyboard.press("Enter")
+    assert "Different voices" in answer(page)
+    said = page.locator("#answer").inner_text()
+    assert "times likelier if two people speak than if one does" in said and "2.8% of pairs" in said
+    assert page.locator("#answer figure svg").count() == 3
+    assert (found, sideways(page)) == ([], 0)
+
+
+@needs_chromium
+def test_a_visitor_records_with_the_microphone(browser, address, files):
+    page, found = open_page(browser, address, DESK)
+    choose(page, 1, files[CARLO[0]])
+    page.get_by_label("Record audio").first.click()
+    page.get_by_role("button", name="Record", exact=True).click()
+    page.wait_for_timeout(3500)
+    with page.expect_response(lambda response: "/upload" in response.url):
+        page.get_by_role("button", name="Stop").click()
+    page.get_by_label("Play").nth(1).wait_for()
+    page.wait_for_timeout(500)  # the answer of the upload has come; the page takes it in
+    page.get_by_role("button", name="Compare").click()
+    assert "Same voice" in answer(page)
+    assert found == []
+
+
+@needs_chromium
+def test_an_example_is_one_click_and_people_are_enrolled_for_their_visitor_alone(browser, address):
+    page, found = open_page(browser, address, PHONE)
+    page.get_by_role("button", name="Try: one voice, twice").click()
+    assert "Same voice" in answer(page)
+    page.get_by_role("tab", name="Who is this?").click()
+    page.get_by_role("button", name="Try: two people").click()
+    page.locator("#who h2", has_text="Carlo").wait_for(timeout=300_000)
+    assert "Tux (1 recording)" in page.locator("#enrolled").inner_text()
+    assert (found, sideways(page)) == ([], 0)
+    other, _ = open_page(browser, address, DESK)
+    other.get_by_role("tab", name="Who is this?").click()
+    other.get_by_role("button", name="Who is this?").click()
+    other.locator("#who", has_text="Nobody is enrolled yet").wait_for(timeout=300_000)
+
+
+@needs_chromium
+def test_what_cannot_be_used_is_told_in_a_sentence(browser, address, tmp_path):
+    page, _ = open_page(browser, address, DESK)
+    bad = bad_files(tmp_path)
+    choose(page, 1, bad["silence"])
+    choose(page, 0, bad["text"])
+    page.get_by_label("Clear").nth(1).wait_for()
+    page.get_by_role("button", name="Compare").click()
+    assert "That did not work" in answer(page)
+    said = page.locator("#answer").inner_text()
+    assert "The first recording cannot be used: not audio" in said and "/" not in said and "Traceback" not in said
+
+
+def visit_at_once(browser, address, visitors):
+    pages = [open_page(browser, address, PHONE)[0] for _ in range(visitors)]
+    for number, page in enumerate(pages):
+        page.get_by_role("button", name=("Try: one voice, twice", "Try: two voices")[number % 2]).click()
+    for number, page in enumerate(pages):
+        assert ("Same voice", "Different voices")[number % 2] in answer(page)
+        page.close()
+
+
+@needs_chromium
+def test_visitors_at_once_get_their_own_answers(browser, address):
+    visit_at_once(browser, address, 3)
+
+
+@needs_chromium
+def test_a_file_that_is_too_large_is_refused(browser, address, tmp_path):
+    with open(tmp_path / "large.wav", "wb") as file:
+        file.truncate(61 * 10**6 + 5 * 2**20)
+    page, _ = open_page(browser, address, DESK)
+    choose(page, 0, tmp_path / "large.wav")
+    page.get_by_text("exceed the maximum allowed size of 60.0 Mb").first.wait_for(timeout=60_000)
+
+
+@needs_chromium
+def test_a_visitor_who_finds_the_queue_full_is_told(browser, files, monkeypatch):
+    served, go = threading.Event(), threading.Event()
+
+    def slowly(*_):
+        served.set()
+        go.wait(60)
+        raise RequestError("the recording is at its end")
+
+    monkeypatch.setattr(compare, "compare", slowly)
+    monkeypatch.setattr(demo, "WAITING", 1)
+    served_page = demo.build(files)
+    place = demo.launch(served_page)
+    try:
+        pages = [open_page(browser, place, DESK)[0] for _ in range(3)]
+        for number, page in enumerate(pages):
+            page.get_by_role("button", name="Try: two voices").click()
+            if number == 0:
+                assert served.wait(60)
+        pages[2].get_by_text("currently busy. Please try again").first.wait_for(timeout=60_000)
+        go.set()
+        assert "That did not work" in answer(pages[1])
+    finally:
+        go.set()
+        served_page.close()
+
+
+@needs_chromium
+@pytest.mark.long
+def test_twenty_visitors_at_once_get_their_own_answers(browser, address):
+    visit_at_once(browser, address, 20)
+
+
+@pytest.mark.long
+@needs_chromium
+def test_a_recording_is_removed(browser, files, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    monkeypatch.setattr(demo, "KEPT", 5)
+    page = demo.build(files)
+    visitor, _ = open_page(browser, demo.launch(page), DESK)
+    choose(visitor, 0, files[TUX])
+    visitor.get_by_label("Clear").wait_for()
+    uploaded = [path for path in tmp_path.rglob("*.wav") if path.is_file()]
+    assert uploaded
+    end = time.monotonic() + 120
+    while any(path.exists() for path in uploaded):
+        assert time.monotonic() < end
+        time.sleep(1)
+    page.close()
+
+
+def test_half_an_hour_silence_and_nothing_are_told_apart(files, tmp_path):
+    bad, good = bad_files(tmp_path), files[TUX]
+    assert "longer than 5 minutes; cut a piece out of it" in demo.compare(bad["long"], good)
+    silence = demo.compare(good, bad["silence"])
+    assert "Cannot tell" in silence and "too little speech" in silence and str(tmp_path) not in silence
+    assert "The second recording is missing: record it" in demo.compare(good, None)
+    assert "it is no longer here" in demo.compare(good, str(tmp_path / "gone.wav"))
+
+
+def test_what_nobody_foresaw_shows_no_traceback_and_no_path(files, monkeypatch, capsys):
+    monkeypatch.setattr(compare, "compare", lambda *_: 1 / 0)
+    page = demo.compare(files[TUX], files[TUX])
+    assert "Something went wrong on this side" in page and "division" not in page
+    assert "ZeroDivisionError: division by zero" in capsys.readouterr().err
+
+
+def test_names_are_text_and_voices_stay_with_their_visitor(files):
+    voices, other = Voices(), Voices()
+    assert demo.remember(voices, "<b>Eve</b>", files[TUX]) == ""
+    assert "&lt;b&gt;Eve" in demo.people(voices) and "Nobody" in demo.people(other)
+    assert "The name is missing" in demo.remember(voices, " ", files[TUX])
+    assert "&lt;b&gt;Eve" in demo.who(voices, files[TUX])
+    assert "None of them" in demo.who(voices, files[CARLO[0]])
+
+
+@pytest.mark.parametrize(
+    ("ratio", "probability", "said"),
+    [
+        (
+            9.1,
+            0.99989,
+            "about 9,000 times likelier if one person speaks in both than if two people do. .* more than 99.9%",
+        ),
+        (-2.0, 0.119, "about 7 times likelier if two people speak than if one does. .* of 11.9%"),
+    ],
+)
+def test_an_answer_in_words(ratio, probability, said):
+    answer = {"cosine": 0.5, "log_likelihood_ratio": ratio, "probability": probability, "operating_point": POINT}
+    assert re.search(said, demo.sentences(answer)[0])
+    assert "list mini" in demo.sentences(answer)[1] and "2.8% of pairs" in demo.sentences(answer)[1]
+
+
+def test_a_wrong_model_is_refused_before_anything_is_served(capsys):
+    assert demo.main(["--model", "campluss"]) == 2
+    assert "did you mean 'campplus'" in capsys.readouterr().err
+    with pytest.raises(RequestError):
+        demo.listen(None, "the recording")

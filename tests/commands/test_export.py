@@ -1,0 +1,156 @@
+"""Exports: the Keras model's embeddings in other runtimes, by the README's own examples; what fails is not left."""
+
+import functools
+import json
+import re
+import shutil
+import wave
+
+import numpy as np
+import pytest
+
+from sv_utils import export
+from sv_utils.base import paths
+from sv_utils.base.errors import RequestError, WorkError
+from sv_utils.models import embedding, encoders, exports, pretrained, runtimes
+
+TINY = {"backbone": "resnet18", "width": 4, "stem": "imagenet", "embedding_dim": 8}
+
+
+def write(path, samples):
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(samples.astype("<i2").tobytes())
+
+
+def noise(seconds, seed=0):
+    return np.random.default_rng(seed).normal(0, 3000, round(16_000 * seconds)).astype(np.int16)
+
+
+@pytest.fixture(scope="module")
+def litert(tmp_path_factory):
+    """A folder with model.keras and what became of it."""
+    pytest.importorskip("ai_edge_litert")
+    folder = tmp_path_factory.mktemp("litert")
+    encoders.build(n_mels=20, **TINY).save(folder / "model.keras")
+    file, found = exports.export(folder / "model.keras", "litert")
+    assert file == folder / "model.tflite"
+    return folder, found
+
+
+@pytest.fixture(scope="module")
+def onnx(tmp_path_factory):
+    """The same with the other front end."""
+    for package in ("onnx", "onnxruntime", "tf2onnx"):
+        pytest.importorskip(package)
+    folder = tmp_path_factory.mktemp("onnx")
+    encoders.build("spectrogram", **TINY).save(folder / "model.keras")
+    return folder, exports.export(folder / "model.keras", "onnx")[1]
+
+
+@pytest.mark.parametrize("kind", ["litert", "onnx"])
+def test_a_float_export_gives_the_models_embeddings_for_any_length(kind, request):
+    folder, found = request.getfixturevalue(kind)
+    assert (
+        found["cosine"] >= 0.9999 and not found["int8"] and found["sha256"] == runtimes.sha256(folder / "model.keras")
+    )
+    file = folder / f"model{exports.SUFFIXES[kind]}"
+    assert json.loads((folder / f"{file.name}.json").read_text()) == found
+    model, written = encoders.load(folder / "model.keras"), pretrained.load(file)
+    assert written.output_shape == model.output_shape == (None, 8)
+    sounds = [noise(seconds, seed) for seed, seconds in enumerate((0.3, 1.0, 1.0, 2.00006, 70.0))]
+    both = [embedding.embed(one, [len(s) for s in sounds], sounds.__getitem__) for one in (model, written)]
+    np.testing.assert_allclose(np.sum(np.multiply(*both), axis=1), 1, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["litert", "onnx"])
+def test_the_readmes_example_runs_the_export(kind, request, tmp_path, monkeypatch):
+    folder, _ = request.getfixturevalue(kind)
+    text = (paths.REPO / "README.md").read_text("utf-8")
+    (code,) = re.findall(rf"<!-- example {kind} -->\n```python\n(.*?)```", text, re.DOTALL)
+    assert code.count("\n") <= 15
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(folder / f"model{exports.SUFFIXES[kind]}", f"campplus{exports.SUFFIXES[kind]}")
+    write("voice.wav", noise(1.5))
+    scope = {}
+    exec(code, scope)
+    expected = embedding.embed(encoders.load(folder / "model.keras"), [24_000], lambda _: noise(1.5))[0]
+    np.testing.assert_allclose(scope["vector"], expected, atol=1e-3)
+
+
+def test_int8_is_judged_on_a_list_and_hears_the_front_end_exactly(litert, tmp_path):
+    folder, _ = litert
+    for speaker in "ab":
+        (tmp_path / speaker).mkdir()
+        for number in range(3):
+            write(tmp_path / speaker / f"{number}.wav", noise(1, number) + 2000 * (speaker == "a"))
+    lines = [f"1 {s}/0.wav {s}/{n}.wav" for s in "ab" for n in (1, 2)] + ["0 a/0.wav b/0.wav", "0 a/1.wav b/1.wav"]
+    (tmp_path / "trials.txt").write_text("\n".join(lines) + "\n")
+    out = tmp_path / "small.tflite"
+    _, found = exports.export(
+        folder / "model.keras",
+        "litert",
+        out,
+        True,
+        functools.partial(export.compared, trial_list=tmp_path / "trials.txt", root=tmp_path),
+    )
+    assert found["n_speakers"] == 2 and found["n_trials"] == 6 and found["list"] == "trials.txt"
+    assert found["cosine"] > 0.95 and len(found["eer_change"]) == 3
+    assert out.stat().st_size < (folder / "model.tflite").stat().st_size
+    assert "EER" in export.text(out, found)
+
+
+def test_what_fails_its_check_is_not_left_behind(litert, tmp_path, monkeypatch):
+    folder, _ = litert
+    out = tmp_path / "out.tflite"
+    monkeypatch.setattr(exports, "_write_litert", lambda model, path, int8: shutil.copy(folder / "model.tflite", path))
+    monkeypatch.setattr(exports, "LEAST_COSINE", 1.1)
+    with pytest.raises(WorkError, match=r"out\.tflite is not written.*converter is at fault"):
+        exports.export(folder / "model.keras", "litert", out)
+    monkeypatch.setattr(export, "compared", lambda *_: {"eer": [0.2, 0.1], "eer_change": [0.1, 0, 1], "list": "l"})
+    with pytest.raises(WorkError, match=r"int8 raises the equal error rate from 10\.00% to 20\.00% on l"):
+        exports.export(folder / "model.keras", "litert", out, True, export.compared)
+    monkeypatch.setattr(exports, "_write_litert", lambda *_: 1 / 0)
+    with pytest.raises(WorkError, match="cannot be converted to litert"):
+        exports.export(folder / "model.keras", "litert", out)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_fast_form_is_that_of_this_very_model(litert, tmp_path):
+    folder, _ = litert
+    assert runtimes.fast_form(folder / "model.keras") == folder / "model.tflite"
+    for file in folder.iterdir():
+        shutil.copy(file, tmp_path)
+    encoders.build(n_mels=20, **TINY).save(tmp_path / "model.keras")  # trained again
+    assert runtimes.fast_form(tmp_path / "model.keras") is None
+    assert runtimes.fast_form(tmp_path / "absent.keras") is None
+
+
+def test_a_missing_package_is_named(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(exports.importlib.util, "find_spec", lambda name: None)
+    assert export.main(["campplus", "--to", "onnx"]) == 2
+    message = capsys.readouterr().err
+    assert "pip install onnx onnxruntime tf2onnx" in message and message.count("\n") == 1
+    assert not runtimes.can_be_fast()
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".tflite"])
+def test_a_file_that_is_no_encoder_is_one_sentence(suffix, tmp_path):
+    pytest.importorskip(runtimes.RUNTIMES[suffix].replace("-", "_"))
+    with pytest.raises(RequestError, match="there is no such model file"):
+        pretrained.load(tmp_path / f"absent{suffix}")
+    (tmp_path / f"bad{suffix}").write_bytes(b"\x00" * 8 + b"no model" * 99)
+    with pytest.raises(RequestError, match="not an encoder that takes any waveform"):
+        pretrained.load(tmp_path / f"bad{suffix}")
+
+
+def test_wrong_requests_are_one_sentence(litert, tmp_path):
+    folder, _ = litert
+    with pytest.raises(RequestError, match="no format 'torch'"):
+        exports.export("campplus", "torch")
+    with pytest.raises(RequestError, match="is an export itself"):
+        exports.export(folder / "model.tflite", "litert")
+    with pytest.raises(RequestError, match=r"ends in \.tflite"):
+        exports.export(folder / "model.keras", "litert", tmp_path / "model.onnx")
+    with pytest.raises(RequestError, match="there is no such model file"):
+        exports.export(tmp_path / "absent.keras", "litert")

@@ -1,0 +1,87 @@
+"""Forecasts of disk and time: sizes that are known, asked for, or stated."""
+
+import dataclasses
+
+import pytest
+from faulty_server import serve
+from release import make
+
+from sv_utils import corpora, forecast
+from sv_utils.base.errors import RequestError
+from sv_utils.pipeline import stages
+from sv_utils.speech import acquisition
+
+
+@pytest.fixture(autouse=True)
+def surroundings(tmp_path, monkeypatch):
+    monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / "outputs"))
+    for name in ("SV_MIRROR", "SV_VOXCELEB_KEY", "SV_PARAMS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(forecast, "SAMPLE", 5)
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    monkeypatch.setattr(forecast, "_asked", lambda *_: None)
+    monkeypatch.setattr(forecast, "_rate", lambda *_: 0.0)
+
+
+def test_voxceleb_without_a_network_takes_what_the_corpora_state(offline, capsys):
+    told = forecast.forecast("voxceleb_original_resnet34")
+    assert told["archives"]["bytes"].sum() == 111_600_000_000
+    assert set(told["archives"]["source"]) == {"stated"}
+    rows = told["stages"].set_index("stage")
+    assert rows.loc["01_download", "peak"] == 111_600_000_000
+    # 2,794 hours of 16,000 samples a second, two bytes each
+    assert rows.loc["02_prep", "peak"] - rows.loc["01_download", "peak"] == 2794 * 3600 * 32000
+    assert forecast.main(["voxceleb_original_resnet34"]) == 1 or "enough" in capsys.readouterr().out
+    assert forecast.main(["voxceleba"]) == 2
+
+
+def test_removed_archives_and_flac_need_less(offline, monkeypatch, tmp_path):
+    (tmp_path / "params").mkdir()
+    text = (
+        (stages._file("voxceleb_original_resnet34"))
+        .read_text()
+        .replace("  workers: 8", "  workers: 8\n  remove_archives: true\n  encoding: flac")
+    )
+    (tmp_path / "params" / "lean.yaml").write_text(text)
+    plain = forecast.forecast("voxceleb_original_resnet34")["stages"].set_index("stage")
+    monkeypatch.setenv("SV_PARAMS", str(tmp_path / "params"))
+    lean = forecast.forecast("lean")["stages"].set_index("stage")
+    assert lean.loc["02_prep", "after"] == lean.loc["02_prep", "peak"] - 111_600_000_000
+    assert lean.loc["02_prep", "after"] < 0.8 * plain.loc["02_prep", "peak"]
+
+
+def test_bundled_and_fetched_archives_need_no_download(capsys):
+    told = forecast.forecast("mini")
+    assert set(told["archives"]["source"]) == {"own files"} and told["archives"]["to_fetch"].sum() == 0
+    assert told["archives"]["bytes"].sum() == pytest.approx(13.9e6, rel=0.03)
+    assert told["speed"]["decoding"] > 1 and told["speed"]["bytes_per_second_of_speech"] == pytest.approx(32000)
+    assert forecast.main(["mini"]) == 0
+    printed = capsys.readouterr().out
+    assert "02_prep" in printed and "enough" in printed and "verified" not in printed
+
+
+def test_servers_are_asked_and_measured(tmp_path, monkeypatch):
+    made = dataclasses.replace(make(tmp_path / "published"), data=None, bundled=None)
+    with serve(tmp_path / "published") as server:
+        corpus = dataclasses.replace(made, routes=(server.url + "/{file}?key={key}", server.url + "/{file}"))
+        dev, _ = corpus.remotes
+        sizes = [(tmp_path / "published" / file).stat().st_size for file, _ in dev.parts]
+        assert forecast._asked(corpus, dev) == sum(sizes)
+        assert [row["source"] for row in forecast._archives(corpus, None)] == ["server", "server"]
+        assert forecast._rate(corpus, corpus.routes[0]) == 0.0  # no key
+        assert forecast._rate(corpus, corpus.routes[1]) > 1000
+        acquisition.fetch(corpus)
+        assert [(row["source"], row["to_fetch"]) for row in forecast._archives(corpus, None)] == [("here", 0)] * 2
+    other = dataclasses.replace(corpus, name="other")
+    with pytest.raises(RequestError, match=r"nothing tells the size of tiny_dev_aac\.zip of corpus other"):
+        forecast._archives(other, None)
+
+
+def test_every_published_archive_states_its_size_and_hours():
+    for name in corpora.names():
+        corpus = corpora.get(name)
+        for archive in (corpus.public or corpus.remotes) if corpus.routes else ():
+            assert archive.gigabytes and archive.hours, archive.name

@@ -1,0 +1,131 @@
+"""Cross-validation of recipes: folds of speakers, the log, requests that cannot be."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sv_utils import selection
+from sv_utils.base import paths
+from sv_utils.base.errors import RequestError
+from sv_utils.pipeline import params
+from sv_utils.reports import figures
+from sv_utils.training.data import Data
+
+RECIPES = """
+profile: tones
+folds: 3
+used: 2
+recipes:
+  base:
+    why: where it starts
+    kept: true
+    change:
+      architecture: {width: 4, n_mels: 20, embedding_dim: 8}
+      stages:
+        - epochs: 1
+          steps_per_epoch: 2
+          crop_seconds: 0.5
+          speeds: [1.0]
+          margin_start_epoch: 0.0
+          margin_end_epoch: 0.0
+  two speeds:
+    after: base
+    change: {stages: [{speeds: [1.0, 0.9]}]}
+"""
+
+
+@pytest.fixture
+def tones(prep, tmp_path, monkeypatch):
+    """A profile `tones` that is prepared, and a file of two recipes."""
+    monkeypatch.setenv("SV_OUTPUTS", str(prep))
+    monkeypatch.setenv("SV_PARAMS", str(tmp_path))
+    folder = paths.stage_dir("tones", "02_prep")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("utterances.csv", "validation_trials.txt"):
+        (folder / name).write_bytes((prep / name).read_bytes())
+    (tmp_path / "selection").mkdir()
+    (tmp_path / "selection" / "tried.yaml").write_text(RECIPES)
+    return tmp_path / "selection"
+
+
+def test_folds_part_the_dev_speakers_and_validate_each_once(tones):
+    folder, validated = paths.stage_dir("tones", "02_prep"), []
+    for fold in (1, 2, 3):
+        data = Data.read(folder, fold, 3)
+        held_out = set(data.validation.speech.table["speaker"])
+        assert len(held_out) == 2 and held_out.isdisjoint(data.speakers) and len(data.speakers) == 4
+        assert sorted(np.unique(data.validation.labels)) == [0, 1]
+        validated += held_out
+    assert sorted(validated) == [f"s{i}" for i in range(6)]
+
+
+def test_change_is_laid_over_the_recipe_before_and_the_notebooks_own(tones):
+    recipes = selection.read("tried")["recipes"]
+    stage = recipes["two speeds"]["parameters"]["stages"][0]
+    assert (stage["speeds"], stage["steps_per_epoch"]) == ([1.0, 0.9], 2)
+    assert stage["margin"] == params.declared_parameters("07_train_aam")["stages"][0]["margin"]
+    assert recipes["base"]["parameters"]["stages"][0]["speeds"] == [1.0]
+
+
+def test_recipes_are_trained_once_judged_and_logged(tones, capsys):
+    twice = RECIPES.replace("speeds: [1.0, 0.9]", "speeds: &pair [0.9, 1.0], augmentation: {gain: *pair}")
+    (tones / "twice.yaml").write_text(twice)
+    assert selection.main(["twice"]) == 0
+    log = selection.log("twice")
+    assert log["recipe"].tolist() == ["base", "two speeds"] and log["kept"].tolist() == [True, False]
+    assert (log["crops"] == 64).all() and (log["speakers"] == 4).all()
+    assert (log["low"] <= log["eer"]).all() and (log["eer"] <= log["high"]).all()
+    assert np.isnan(log["difference"][0])
+    assert log["difference"][1] == pytest.approx(log["eer"][1] - log["eer"][0], abs=1e-4)
+    text = selection.text(log)
+    assert text["difference [points]"][0] == "" and text["difference [points]"][1][0] in "+-"
+    assert len(figures.recipes(log).axes) == 2
+    assert log["change"][1] == "{stages: [{augmentation: {gain: [0.9, 1.0]}, speeds: [0.9, 1.0]}]}"
+    capsys.readouterr()
+    assert selection.main(["twice"]) == 0 and "fold" not in capsys.readouterr().out  # nothing runs again
+    pd.testing.assert_frame_equal(selection.log("twice"), log)
+
+
+def test_a_recipe_may_have_another_loss_and_recipes_after_it_keep_it(tones):
+    recipes = RECIPES.replace("used: 2", "used: 1") + "".join(
+        f"  {loss}:\n    after: two speeds\n    change: {{loss: {loss}}}\n" for loss in selection.LOSSES[1:]
+    )
+    (tones / "tried.yaml").write_text(recipes + "  other seed:\n    after: softmax\n    change: {seed: 2}\n")
+    assert selection.read("tried")["recipes"]["other seed"]["parameters"]["loss"] == "softmax"
+    scores = {}
+    for recipe in ("two speeds", *selection.LOSSES[1:]):
+        selection.train("tried", recipe, 1)
+        scores[recipe] = np.load(selection._run("tried", recipe, 1) / "scores.npz")["scores"].round(4)
+    assert len({values.tobytes() for values in scores.values()}) == len(selection.LOSSES), scores
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "culprit"),
+    [
+        ("used: 2", "used: 4", "used"),
+        ("folds: 3\n", "", "folds"),
+        ("after: base", "after: bas", "did you mean 'base'"),
+        ("why:", "becaus:", "becaus"),
+        ("speeds: [1.0, 0.9]", "speds: [1.0]", "speds"),
+        ("width: 4", "width: four", "width"),
+        ("stages: [{speeds", "loss: adacoz, stages: [{speeds", "did you mean 'adacos'"),
+        ("recipes:\n", "recipes: [\n", "YAML"),
+    ],
+)
+def test_requests_that_cannot_be_are_refused_in_one_sentence(tones, capsys, old, new, culprit):
+    (tones / "tried.yaml").write_text(RECIPES.replace(old, new))
+    assert selection.main(["tried"]) == 2
+    said = capsys.readouterr().err
+    assert culprit in said and said.count("\n") == 1
+
+
+def test_files_that_are_not_there(tones, capsys):
+    assert selection.main(["tryed"]) == 2 and "did you mean 'tried'" in capsys.readouterr().err
+    with pytest.raises(RequestError, match=r"python -m sv_utils\.selection tried"):
+        selection.log("tried")
+
+
+def test_another_recipe_under_an_old_name_is_refused(tones, capsys):
+    assert selection.main(["tried"]) == 0
+    (tones / "tried.yaml").write_text(RECIPES.replace("speeds: [1.0, 0.9]", "speeds: [1.0, 1.1]"))
+    assert selection.main(["tried"]) == 2 and "another name" in capsys.readouterr().err

@@ -1,0 +1,120 @@
+"""Breakdowns of hand-made trials, with the figures written out."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sv_utils.base.errors import RequestError
+from sv_utils.evaluation import groups, judging, metrics
+
+TARGET, NONTARGET = np.array([2.0, 1.0, -1.0, 3.0]), np.array([-3.0, -2.0, 0.5, -1.0, -4.0])
+
+
+def test_operating_points_of_lists_that_overlap():
+    points = judging.operating_points(TARGET, NONTARGET)
+    # between the thresholds -1 (P_fa 2/5, P_miss 0) and 0.5 (1/5, 1/4), at 8/9 of the way
+    assert points["EER"] == {"threshold": -1.0, "p_fa": pytest.approx(2 / 9), "p_miss": pytest.approx(2 / 9)}
+    # no non-target trial reaches 1.0, and three of four target trials do
+    for name in ("minDCF(0.01)", "minDCF(0.05)"):
+        assert points[name] == {"threshold": 1.0, "p_fa": 0.0, "p_miss": 0.25}
+
+
+def test_a_system_that_knows_nothing_rejects_everything():
+    points = judging.operating_points([0.0, 0.0], [0.0, 0.0])
+    assert points["EER"] == {"threshold": 0.0, "p_fa": 0.5, "p_miss": 0.5}
+    assert points["minDCF(0.01)"] == {"threshold": math.inf, "p_fa": 0.0, "p_miss": 1.0}
+
+
+def test_calibration_figures():
+    figures = judging.calibration_figures([math.log(3)], [-math.log(3)])
+    assert figures["cllr"] == pytest.approx(math.log2(4 / 3))
+    assert figures["cllr_min"] == 0 and figures["calibration_loss"] == figures["cllr"]
+    # log 3 is below the threshold of Bayes at a prior of 0.05, log 19: the target trial is rejected
+    assert figures["act_dcf_005"] == 1 and figures["min_dcf_005"] == 0
+
+
+def test_reliability_weighs_both_kinds_as_at_even_prior():
+    # three of the four target and one of the eight non-target trials were given log 3, a probability of 0.75
+    high, low = math.log(3), -math.log(3)
+    announced, observed = judging.reliability([high] * 3 + [low], [low] * 7 + [high])
+    np.testing.assert_allclose(announced, [0.25, 0.75])
+    np.testing.assert_allclose(observed, [(1 / 4) / (1 / 4 + 7 / 8), (3 / 4) / (3 / 4 + 1 / 8)])
+
+
+def test_reliability_of_a_collapsed_system_is_one_bin():
+    announced, observed = judging.reliability([0.0, 0.0], [0.0])
+    assert announced.tolist() == [0.5] and observed.tolist() == [0.5]
+
+
+@given(st.lists(st.floats(-700, 700), min_size=1, max_size=30), st.lists(st.floats(-700, 700), min_size=1, max_size=30))
+def test_reliability_loses_no_trial_and_rises(target, nontarget):
+    announced, observed = judging.reliability(target, nontarget, bins=5)
+    assert 1 <= len(announced) == len(observed) <= 5
+    assert (np.diff(announced) >= -1e-12).all()
+    assert ((observed >= 0) & (observed <= 1)).all()
+
+
+def test_pair_groups():
+    found = groups.pair_groups(["f", "m", "f", "", "m"], ["f", "m", "m", "f", ""])
+    assert found.tolist() == ["f", "m", "different", "unknown", "unknown"]
+
+
+def test_by_group_counts_and_rates_at_one_threshold():
+    scores = np.array([0.0, -1.0, 1.0, -2.0, 3.0, -1.0])
+    labels = np.array([1, 1, 0, 0, 1, 0])
+    found = np.array(["f", "f", "f", "f", "m", "different"])
+    speakers = [np.array(["a", "a", "a", "a", "c", "a"]), np.array(["a", "b", "b", "b", "c", "c"])]
+    first, second, third = groups.by_group(scores, labels, found, speakers)
+    # a score at the threshold is accepted
+    assert first == {"group": "f", "n_speakers": 2, "n_target": 2, "n_nontarget": 2, "p_fa": 0.5, "p_miss": 0.5}
+    assert (second["group"], second["n_speakers"], second["n_nontarget"], second["p_fa"]) == ("different", 2, 1, 0.0)
+    assert math.isnan(second["p_miss"])
+    assert (third["group"], third["n_target"], third["p_miss"]) == ("m", 1, 0.0) and math.isnan(third["p_fa"])
+    stricter = groups.by_group(scores, labels, found, speakers, threshold=0.5)
+    assert stricter[0]["p_miss"] == 1.0 and stricter[0]["p_fa"] == 0.5
+
+
+def test_by_known_passes_over_what_is_the_same_everywhere():
+    known = {"gender": np.array(["f", "m"]), "nationality": np.array(["", ""])}
+    sides, speakers = (np.array([0, 0, 1]), np.array([0, 1, 1])), (np.array(["a", "a", "b"]), np.array(["a", "b", "b"]))
+    rows = groups.by_known(np.array([1.0, 2.0, -1.0]), np.array([1, 0, 1]), sides, speakers, known)
+    assert [(row["by"], row["group"], row["n_speakers"]) for row in rows] == [
+        ("gender", "different", 2),
+        ("gender", "f", 1),
+        ("gender", "m", 1),
+    ]
+    assert [rows[0]["p_fa"], rows[1]["p_miss"], rows[2]["p_miss"]] == [1.0, 0.0, 1.0]
+
+
+def test_judge_joins_the_figures_definitions_and_calibration():
+    scores, labels = np.concatenate([TARGET, NONTARGET]), np.array([1] * 4 + [0] * 5)
+    speakers = [np.array(list("aabbaabbc")), np.array(list("aabbbcbca"))]
+    judged = judging.judge(scores, labels, speakers, scores, seed=1, replicates=10)
+    figures = judging.evaluate(scores, labels, *speakers, log_likelihood_ratios=scores, seed=1, replicates=10)
+    assert {name: judged[name] for name in figures} == figures and judged["n_speakers"] == 3
+    assert judged["calibration"]["cllr"] == figures["cllr"]
+    assert judged["eer_definitions"]["interpolated"] == pytest.approx(2 / 9)
+    assert judging.judge(scores, labels, speakers, None, seed=1, replicates=10)["calibration"] is None
+
+
+def test_at_threshold():
+    labels = np.array([1] * 4 + [0] * 5)
+    figures = judging.at_threshold(np.concatenate([TARGET, NONTARGET]), labels)
+    assert figures == {"eer": metrics.eer(TARGET, NONTARGET)[0], "p_fa": 0.2, "p_miss": 0.25}
+
+
+def test_hardest_trials_the_worst_first():
+    scores, labels = np.array([0.1, 0.9, 0.5, 0.8, 0.2, 0.7]), np.array([1, 1, 1, 0, 0, 0])
+    assert groups.hardest(scores, labels, 2).tolist() == [0, 2, 3, 5]
+    assert groups.hardest(scores, labels, 9).tolist() == [0, 2, 1, 3, 5, 4]
+    with pytest.raises(RequestError, match="the 0 hardest trials"):
+        groups.hardest(scores, labels, 0)
+
+
+def test_json_holds_what_json_can():
+    text = judging.to_json([{"a": math.nan, "b": [{"c": -math.inf}], "d": np.float64(0.5), "e": None, "f": "x"}])
+    assert json.loads(text) == [{"a": None, "b": [{"c": None}], "d": 0.5, "e": None, "f": "x"}]

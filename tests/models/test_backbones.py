@@ -1,0 +1,173 @@
+"""Backbones: sizes and costs as published, layers against NumPy, any duration."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from sv_utils.base.errors import RequestError
+from sv_utils.models import complexity, encoders
+from sv_utils.models.backbones import normalization, redimnet
+from sv_utils.models.backbones.ecapa import ecapa_tdnn
+from sv_utils.models.backbones.resnet import SimAM
+from sv_utils.models.features import SpecAugment
+
+ORIGINAL = {"front_end": "spectrogram", "deltas": True, "pooling": "average", "embedding_dim": 512}
+ORIGINAL |= {"width": 64, "stem": "imagenet"}
+PUBLISHED = {  # settings, and millions of parameters and of multiplications for 2 s
+    "ECAPA-TDNN 512": ({"backbone": "ecapa", "width": 512}, 6.19, 1040),  # of wespeaker
+    "ECAPA-TDNN 1024": ({"backbone": "ecapa", "width": 1024}, 14.65, 2650),
+    "ReDimNet2-B0": ({"backbone": "redimnet2_b0", "n_mels": 72}, 1.1, 330),  # of its authors
+    "ReDimNet2-B1": ({"backbone": "redimnet2_b1", "n_mels": 72}, 2.1, 560),
+    "ReDimNet2-B2": ({"backbone": "redimnet2_b2", "n_mels": 72}, 3.6, 950),
+}
+
+
+def parameters(model):
+    """Trainable parameters in millions."""
+    return sum(int(np.prod(v.shape)) for v in model.trainable_variables) / 1e6
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_size_and_cost_are_those_published(name):
+    settings, millions, multiplications = PUBLISHED[name]
+    model = encoders.build(pooling="attentive", embedding_dim=192, **settings)
+    assert parameters(model) == pytest.approx(millions, rel=0.04)
+    assert complexity.multiply_accumulates(model, 32_000) / 1e6 == pytest.approx(multiplications, rel=0.04)
+
+
+@pytest.mark.parametrize(("backbone", "millions"), [("resnet18", 12), ("resnet34", 22), ("resnet50", 26)])
+def test_the_originals_encoders_are_about_as_large_as_it_says(backbone, millions):
+    assert parameters(encoders.build(backbone=backbone, **ORIGINAL)) == pytest.approx(millions, rel=0.06)
+
+
+@pytest.mark.parametrize("backbone", ["ecapa", "redimnet2_b0"])
+def test_any_duration(backbone):
+    model = encoders.build(backbone=backbone, width=16, n_mels=24, embedding_dim=16)
+    for samples in (160, 5 * 160, 16_000 + 160, 40_123):
+        waveforms = np.random.default_rng(0).standard_normal((2, samples)).astype("float32")
+        np.testing.assert_allclose(np.linalg.norm(np.asarray(model(waveforms)), axis=1), 1, rtol=1e-5)
+
+
+def test_bands_that_redimnet_cannot_merge_are_refused():
+    with pytest.raises(RequestError, match="redimnet2_b2 takes a multiple of 12"):
+        encoders.build(backbone="redimnet2_b2", n_mels=80)
+
+
+def test_simam_against_numpy():
+    maps = np.random.default_rng(0).standard_normal((2, 5, 4, 3)).astype("float32")
+    deviation = (maps - maps.mean(axis=(1, 2), keepdims=True)) ** 2
+    energy = deviation / (4 * (maps.var(axis=(1, 2), ddof=1, keepdims=True) + 1e-4)) + 0.5
+    np.testing.assert_allclose(np.asarray(SimAM()(maps)), maps / (1 + np.exp(-energy)), rtol=1e-5)
+
+
+def test_spec_augment_masks_one_run_of_frames_and_of_bins_in_training_only():
+    keras.utils.set_random_seed(0)
+    layer, features = SpecAugment(frames=5, bins=3), np.ones((200, 20, 8), "float32")
+    np.testing.assert_array_equal(np.asarray(layer(features)), features)
+    masked = np.asarray(layer(features, training=True))
+    for axis, widest in ((2, 5), (1, 3)):
+        heard = masked.max(axis=axis)  # over the bins, or the frames
+        widths = (heard == 0).sum(axis=1)
+        assert set(widths) == set(range(widest + 1))
+        for row in heard[widths > 1]:
+            assert (np.diff(np.flatnonzero(row == 0)) == 1).all(), "one run"
+        firsts = [int(np.flatnonzero(row == 0)[0]) for row in heard[widths == 1]]
+        assert min(firsts) == 0 and max(firsts) == heard.shape[1] - 1, "all places"
+    assert (np.asarray(layer(features, training=True)) != masked).any()
+    keras.utils.set_random_seed(0)
+    again = SpecAugment(frames=5, bins=3)
+    np.testing.assert_array_equal(np.asarray(again(features, training=True)), masked)
+
+
+def test_an_encoder_masks_in_training_and_not_afterwards():
+    keras.utils.set_random_seed(0)
+    model = encoders.build(masked_frames=30, masked_bins=8, backbone="resnet18", width=8, stem="imagenet", n_mels=24)
+    waveform = np.random.default_rng(0).standard_normal((1, 16_000)).astype("float32")
+    np.testing.assert_array_equal(np.asarray(model(waveform)), np.asarray(model(waveform)))
+    (layer,) = (layer for layer in model.layers if isinstance(layer, SpecAugment))
+    assert (layer.frames, layer.bins) == (30, 8)
+    first, second = (np.asarray(layer(np.ones((1, 100, 24), "float32"), training=True)) for _ in range(2))
+    assert (first != second).any()
+
+
+# ReDimNet2's layers
+
+
+def test_merged_patches_against_a_loop():
+    maps = np.random.default_rng(0).standard_normal((2, 4, 6, 3)).astype("float32")
+    layer = redimnet.MergedPatches(2, 3, 5)
+    merged = np.asarray(layer(maps))
+    kernel, bias = (np.asarray(v) for v in layer.weights)
+    assert merged.shape == (2, 2, 2, 15)
+    for t, f, c, m in np.ndindex(2, 2, 3, 5):
+        patch = maps[:, 2 * t : 2 * t + 2, 3 * f : 3 * f + 3, c]
+        expected = (patch * kernel[:, :, c, m]).sum(axis=(1, 2)) + bias[5 * c + m]
+        np.testing.assert_allclose(merged[:, t, f, 5 * c + m], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_weighted_sum_begins_as_the_mean():
+    inputs = list(np.random.default_rng(0).standard_normal((3, 2, 5, 4)).astype("float32"))
+    layer = redimnet.WeightedSum()
+    np.testing.assert_allclose(np.asarray(layer(inputs)), np.mean(inputs, axis=0), atol=1e-6)
+    layer.weight.assign(np.log([[[[1, 1, 1, 8]]], [[[1, 1, 1, 1]]], [[[2, 1, 1, 1]]]]))
+    found = np.asarray(layer(inputs))
+    np.testing.assert_allclose(found[..., 0], (inputs[0] + inputs[1] + 2 * inputs[2])[..., 0] / 4, atol=1e-6)
+    np.testing.assert_allclose(found[..., 3], (8 * inputs[0] + inputs[1] + inputs[2])[..., 3] / 10, atol=1e-6)
+
+
+def test_self_attention_against_numpy():
+    x = np.random.default_rng(0).standard_normal((1, 7, 8)).astype("float32")
+    layer = redimnet.SelfAttention(2)
+    found = np.asarray(layer(x))[0]
+    weights = [np.asarray(v, "float64") for v in layer.weights]
+    query, key, value = (x[0] @ weights[2 * i] + weights[2 * i + 1] for i in range(3))
+    heard = []
+    for part in (slice(0, 4), slice(4, 8)):
+        scores = np.exp(query[:, part] @ key[:, part].T / 2)
+        heard.append(scores / scores.sum(axis=1, keepdims=True) @ value[:, part])
+    np.testing.assert_allclose(found, np.concatenate(heard, axis=1) @ weights[6] + weights[7], rtol=1e-4, atol=1e-5)
+
+
+def test_frames_are_filled_up_and_none_is_lost():
+    maps = np.ones((1, 5, 2, 1), "float32")
+    assert np.asarray(redimnet.FullStrides(4)(maps))[0, :, 0, 0].tolist() == [1, 1, 1, 1, 1, 0, 0, 0]
+    assert redimnet.FullStrides(4)(maps[:, :4]).shape == (1, 4, 2, 1)
+
+
+def test_ecapa_hears_two_frames_per_step_of_dilation_and_part():
+    """A block of dilation d with 8 parts reaches 7 d frames to each side; the first layer 2: 2 + 7 (2 + 3 + 4) = 65."""
+    features = keras.Input((None, 4, 1))
+    model = keras.Model(features, ecapa_tdnn(features, 64))
+    for layer in model.layers:
+        if "global_average_pooling1d" in layer.name:  # would let every frame hear all
+            layer.call = lambda x, **_: keras.ops.zeros_like(x[:, 0])
+    x = np.random.default_rng(0).standard_normal((1, 201, 4, 1)).astype("float32")
+    changed = x.copy()
+    changed[0, 100] += 30 * np.random.default_rng(1).standard_normal((4, 1))
+    differs = np.abs(np.asarray(model(x)) - np.asarray(model(changed)))[0, :, 0].max(axis=1) > 0
+    first, last = np.flatnonzero(differs)[[0, -1]]
+    assert 35 <= first < 45 and 155 < last <= 165, "at the ends a path may be shut by its ReLU"
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_normalization_is_kerass_own_but_faster(training):
+    maps = np.random.default_rng(0).normal(2, 3, (4, 5, 6, 7)).astype(np.float32)
+    weights = np.abs(np.random.default_rng(1).normal(size=(4, 7))).astype(np.float32)
+    ours, keras_own = normalization.BatchNormalization(momentum=0.9), keras.layers.BatchNormalization(momentum=0.9)
+    for layer in (ours, keras_own):
+        layer.build(maps.shape)
+        layer.set_weights(list(weights))
+    results = []
+    for layer in (ours, keras_own):  # one step of plain gradient descent shows the gradients
+        model = keras.Sequential([keras.Input(maps.shape[1:]), layer])
+        model.compile(keras.optimizers.SGD(0.1), loss=lambda _, y: ops.mean(y**3))
+        if training:
+            model.train_on_batch(maps, maps)
+        results.append([model.predict_on_batch(maps), *layer.get_weights()])
+    for one, other in zip(*results):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    assert training != np.allclose(results[0][3], weights[2])
+    np.testing.assert_allclose(  # by hand: the mean of the batch counts for a tenth
+        results[0][3], weights[2] * 0.9 + maps.mean(axis=(0, 1, 2)) * 0.1 if training else weights[2], rtol=1e-5
+    )

@@ -1,0 +1,105 @@
+"""The LSTM encoder of Resemblyzer: the same vectors as its formulas written out in NumPy on librosa's features."""
+
+import subprocess
+import sys
+
+import keras
+import librosa
+import numpy as np
+import pytest
+
+from sv_utils.base.errors import RequestError
+from sv_utils.models.pretrained import ge2e
+
+
+@pytest.fixture(scope="module")
+def state():
+    """Arrays of a checkpoint, drawn so that the layers do not saturate."""
+    rng, found = np.random.default_rng(0), {}
+    for i, width in enumerate((40, 256, 256)):
+        found[f"lstm.weight_ih_l{i}"] = rng.normal(0, 0.08, (1024, width))
+        found[f"lstm.weight_hh_l{i}"] = rng.normal(0, 0.08, (1024, 256))
+        found[f"lstm.bias_ih_l{i}"], found[f"lstm.bias_hh_l{i}"] = rng.normal(0, 0.1, (2, 1024))
+    found["linear.weight"], found["linear.bias"] = rng.normal(0, 0.1, (256, 256)), rng.normal(0, 0.1, 256)
+    return {name: array.astype("float32") for name, array in found.items()}
+
+
+@pytest.fixture(scope="module")
+def model(state):
+    model = ge2e.build()
+    ge2e.assign(model, state)
+    return model
+
+
+def speech(samples):
+    noise = np.random.default_rng(samples).normal(0, 0.01, samples)
+    return (noise * (1.2 + np.sin(np.arange(samples) / 900))).astype("float32")
+
+
+def written_out(wave, state):
+    """As Resemblyzer's `embed_utterance`, with its loudness and without its silence detector."""
+    wave = wave * max(1, 10 ** (-30 / 20) / np.sqrt(np.mean(wave**2)))
+    starts = list(range(0, max(1, len(wave) // 160 + 1 - 160 + 77 + 1), 77))
+    if (len(wave) - starts[-1] * 160) / 25_600 < 0.75 and len(starts) > 1:
+        starts.pop()
+    padded = np.pad(wave, (0, max(0, (starts[-1] + 160) * 160 - len(wave))))
+    mels = librosa.feature.melspectrogram(y=padded, sr=16_000, n_fft=400, hop_length=160, n_mels=40).T
+    voices = []
+    for start in starts:
+        frames = mels[start : start + 160]
+        for layer in range(3):
+            frames = lstm(
+                frames,
+                *(state[f"lstm.{kind}_l{layer}"] for kind in ("weight_ih", "weight_hh")),
+                *(state[f"lstm.{kind}_l{layer}"] for kind in ("bias_ih", "bias_hh")),
+            )
+        voice = np.maximum(state["linear.weight"] @ frames[-1] + state["linear.bias"], 0)
+        voices.append(voice / np.linalg.norm(voice))
+    return np.mean(voices, axis=0) / np.linalg.norm(np.mean(voices, axis=0))
+
+
+def lstm(frames, inward, across, bias, other_bias):
+    hidden, cell, states = np.zeros(256), np.zeros(256), []
+    for frame in frames.astype(np.float64):
+        gates = np.split(inward @ frame + across @ hidden + bias + other_bias, 4)
+        enter, forget, leave = (1 / (1 + np.exp(-gates[i])) for i in (0, 1, 3))
+        cell = forget * cell + enter * np.tanh(gates[2])
+        hidden = leave * np.tanh(cell)
+        states.append(hidden)
+    return np.array(states)
+
+
+# One window; exactly one; a last window with less and with more than three quarters of speech; several.
+@pytest.mark.parametrize("samples", [8_000, 25_600, 31_000, 45_000, 64_321])
+def test_vectors_are_those_of_the_formulas(model, state, samples):
+    wave = speech(samples)
+    np.testing.assert_allclose(np.asarray(model(wave[None]))[0], written_out(wave, state), atol=2e-5)
+
+
+def test_an_utterance_does_not_depend_on_its_neighbours(model):
+    waves = np.stack([speech(9_000), 3 * speech(9_001)[:9_000]])
+    np.testing.assert_allclose(np.asarray(model(waves))[1], np.asarray(model(waves[1:]))[0], atol=1e-6)
+
+
+def test_mel_filters_are_librosas():
+    wanted = librosa.filters.mel(sr=16_000, n_fft=400, n_mels=40).T
+    np.testing.assert_allclose(ge2e.mel_filters(), wanted, atol=1e-8)
+
+
+def test_loads_in_a_fresh_process(model, tmp_path):
+    model.save(tmp_path / "ge2e.keras")
+    np.save(tmp_path / "wave.npy", speech(30_000))
+    code = (
+        "import sys, keras, numpy as np; from sv_utils.models.pretrained import ge2e; folder = sys.argv[1]; "
+        "model = keras.saving.load_model(folder + '/ge2e.keras'); "
+        "np.save(folder + '/after.npy', model.predict_on_batch(np.load(folder + '/wave.npy')[None]))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True)
+    np.testing.assert_allclose(np.load(tmp_path / "after.npy"), np.asarray(model(speech(30_000)[None])), atol=1e-5)
+
+
+def test_another_checkpoint_is_refused(state):
+    with pytest.raises(RequestError, match="not the expected model"):
+        ge2e.assign(keras.models.clone_model(ge2e.build()), {**state, "linear.bias": np.zeros(3, "float32")})
+    with pytest.raises(RequestError, match=r"lstm\.bias_ih_l0"):
+        ge2e.assign(ge2e.build(), {})

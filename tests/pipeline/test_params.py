@@ -1,0 +1,383 @@
+import json
+import re
+
+import pytest
+import tiny_repository
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sv_utils.base import paths
+from sv_utils.base.errors import RequestError
+from sv_utils.pipeline import params, stages
+from sv_utils.pipeline.stages import Stage
+
+SECTIONS = {"01_download": {}, "02_prep": {}, "03_train_softmax": {}, "08_evaluate": {}, "09_report": {}}
+TRAINING_DEFAULTS = """\
+# every kind of default
+seed = 1
+learning_rate = 0.1
+loss: str = "softmax"
+mixed = False
+checkpoint = None
+sizes = (32, 64)
+tags = []
+extra = {}
+augmentation = {"noise": 0.5, "room": {"size": 3, "wet": 0.25}}
+stages = [{"epochs": 10, "learning_rate": 0.1, "freeze": []}]
+"""
+
+
+class WithoutAliases(yaml.SafeDumper):
+    """Writes an object that occurs twice out twice."""
+
+    def ignore_aliases(self, data):
+        return True
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    """Notebooks with every kind of default, and a function that writes params/mine.yaml."""
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
+    monkeypatch.setenv("SV_PARAMS", str(tmp_path))
+    names = ["01_download", "02_prep", "04_train_contrastive", "05_train_cosface", "08_evaluate", "09_report"]
+    for name in names:
+        tiny_repository.write_notebook(tmp_path / f"{name}.ipynb", "seed = 1\n", "1 / 0")
+    tiny_repository.write_notebook(tmp_path / "03_train_softmax.ipynb", TRAINING_DEFAULTS, "1 / 0")
+
+    def write(text: str = "", **sections) -> None:
+        document = yaml.dump(SECTIONS | sections, Dumper=WithoutAliases, sort_keys=False)
+        (tmp_path / "mine.yaml").write_text(text or document)
+
+    return write
+
+
+def refused(match: str, stage: str = "03_train_softmax") -> None:
+    with pytest.raises(RequestError, match=match) as caught:
+        params.resolve(stage, "mine")
+    assert "mine.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def training(text: str) -> str:
+    return "01_download:\n02_prep:\n08_evaluate:\n09_report:\n03_train_softmax:\n" + text
+
+
+def test_defaults_come_from_the_notebook(house):
+    house()
+    assert params.resolve("03_train_softmax", "mine") == {
+        "seed": 1,
+        "learning_rate": 0.1,
+        "loss": "softmax",
+        "mixed": False,
+        "checkpoint": None,
+        "sizes": [32, 64],
+        "tags": [],
+        "extra": {},
+        "augmentation": {"noise": 0.5, "room": {"size": 3, "wet": 0.25}},
+        "stages": [{"epochs": 10, "learning_rate": 0.1, "freeze": []}],
+        "profile": "mine",
+        "stage": "03_train_softmax",
+    }
+
+
+def test_later_sections_override_earlier_ones(house):
+    house(common={"seed": 2}, train={"learning_rate": 0.2}, **{"04_train_contrastive": {"seed": 5}})
+    assert params.resolve("02_prep", "mine")["seed"] == 2
+    assert params.resolve("08_evaluate@softmax", "mine")["seed"] == 2
+    assert params.resolve("03_train_softmax", "mine")["seed"] == 2
+    assert params.resolve("03_train_softmax", "mine")["learning_rate"] == 0.2
+    assert params.resolve("04_train_contrastive", "mine") == {
+        "seed": 5,
+        "profile": "mine",
+        "stage": "04_train_contrastive",
+    }
+
+
+def test_dicts_merge_deeply_over_all_sections(house):
+    house(
+        train={"augmentation": {"room": {"wet": 1}}, "extra": {"a": {"b": 1}}},
+        **{"03_train_softmax": {"augmentation": {"room": {"size": 9}}, "extra": {"a": {"c": 2}}}},
+    )
+    resolved = params.resolve("03_train_softmax", "mine")
+    assert resolved["augmentation"] == {"noise": 0.5, "room": {"size": 9, "wet": 1.0}}
+    assert resolved["extra"] == {"a": {"b": 1, "c": 2}}
+
+
+def test_dicts_in_a_list_are_completed_from_the_first_default(house):
+    house(**{"03_train_softmax": {"stages": [{"epochs": 3}, {"learning_rate": 1, "freeze": ["bn"]}]}})
+    assert params.resolve("03_train_softmax", "mine")["stages"] == [
+        {"epochs": 3, "learning_rate": 0.1, "freeze": []},
+        {"epochs": 10, "learning_rate": 1.0, "freeze": ["bn"]},
+    ]
+
+
+def test_a_whole_number_for_a_float_becomes_a_float(house):
+    house(**{"03_train_softmax": {"learning_rate": 1}})
+    value = params.resolve("03_train_softmax", "mine")["learning_rate"]
+    assert (value, type(value)) == (1.0, float)
+
+
+def test_a_none_default_takes_any_value(house):
+    for value in (None, 3, "a", [1, "b"], {"c": 1.5}):
+        house(**{"03_train_softmax": {"checkpoint": value}})
+        assert params.resolve("03_train_softmax", "mine")["checkpoint"] == value
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ({"sead": 1}, r"03_train_softmax\.sead is unknown \(did you mean 'seed'\?\)"),
+        ({"augmentation": {"nois": 1}}, r"03_train_softmax\.augmentation\.nois is unknown .*'noise'"),
+        ({"stages": [{"epochs": 1}, {"epoch": 1}]}, r"stages\[1\]\.epoch is unknown .*'epochs'"),
+        ({"seed": True}, r"03_train_softmax\.seed must be a whole number, not True"),
+        ({"seed": 1.0}, r"seed must be a whole number, not 1\.0"),
+        ({"seed": None}, r"seed must be a whole number, not None"),
+        ({"seed": "seven"}, r"seed must be a whole number, not 'seven'"),
+        ({"learning_rate": "fast"}, r"learning_rate must be a number, not 'fast'"),
+        ({"learning_rate": False}, r"learning_rate must be a number, not False"),
+        ({"learning_rate": 10**400}, r"learning_rate must be a number"),
+        ({"mixed": 1}, r"mixed must be true or false, not 1"),
+        ({"mixed": "true"}, r"mixed must be true or false, not 'true'"),
+        ({"loss": 3}, r"loss must be text, not 3: put it in quotes"),
+        ({"sizes": 32}, r"sizes must be a list, not 32: write \[32\]"),
+        ({"sizes": [32, "64"]}, r"sizes\[1\] is text where a number belongs: write 64 instead"),
+        ({"sizes": [32, [64]]}, r"sizes\[1\] must be a whole number, not \[64\]"),
+        ({"augmentation": 0.5}, r"augmentation must be `key: value` lines, not 0\.5"),
+        ({"augmentation": {"room": []}}, r"augmentation\.room must be `key: value` lines, not \[\]"),
+        ({"stages": [1]}, r"stages\[0\] must be `key: value` lines, not 1"),
+        ({"profile": "other"}, r"profile is set by the run itself"),
+    ],
+)
+def test_wrong_keys_and_types_are_refused(house, content, sentence):
+    house(**{"03_train_softmax": content})
+    refused(sentence)
+
+
+@pytest.mark.parametrize(
+    ("written", "mend"),
+    [
+        ("1e-3", "1.0e-3"),
+        ("5e-05", "5.0e-5"),
+        ("1E4", "1.0e+4"),
+        ("1.5e3", "1.5e+3"),
+        ("'0.1'", "0.1"),
+        ("-2e0", "-2.0e+0"),
+    ],
+)
+def test_numbers_that_yaml_reads_as_text_are_named_with_their_mend(house, written, mend):
+    house(training(f"  learning_rate: {written}\n"))
+    refused(rf"03_train_softmax\.learning_rate is text where a number belongs: write {re.escape(mend)} instead of ")
+    house(training(f"  learning_rate: {mend}\n"))
+    assert params.resolve("03_train_softmax", "mine")["learning_rate"] == float(written.strip("'"))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (training("  seed: 1\n  seed: 2\n"), r"line 7: key 'seed' stands twice"),
+        (training("  seed: 1\n02_prep:\n"), r"key '02_prep' stands twice"),
+        (training("  seed: [1\n"), "is not readable as YAML"),
+        (training("\tseed: 1\n"), "is not readable as YAML"),
+        (training("  extra: &a {b: 1}\n  augmentation: *a\n"), r"line 7: aliases"),
+        (training("  extra: !!python/object/apply:os.system [touch hacked]\n"), "is not readable as YAML"),
+        (training("  seed: !!int abc\n"), "is not readable as YAML"),
+        (training("  checkpoint: 2024-99-99\n"), "is not readable as YAML"),
+        (training("  checkpoint: 2024-01-01\n"), "checkpoint is of type date; put it in quotes"),
+        (training("  learning_rate: .nan\n"), "learning_rate is nan; give a finite number"),
+        (training("  extra: {1: a}\n"), "extra has the key 1, which is no text"),
+        (training("  loss: no\n"), "loss must be text, not False: put it in quotes"),
+        (training("  - seed\n"), "section 03_train_softmax must hold"),
+        (training("  extra: " + "[" * 5000 + "\n"), "is not readable as YAML"),
+        ("- 1\n", "must hold sections"),
+        ("\n", "must hold sections"),
+        ("\x00", "is not readable as YAML"),
+        ("common: {}\n", r"section 01_download is missing; add `01_download: \{\}`"),
+        ("01_download:\n02_prep:\n08_evaluate:\n09_report:\n", "a training section is missing.*03_train_softmax"),
+        (training("") + "tran:\n", r"section 'tran' is unknown \(did you mean 'train'\?\)"),
+        (training("") + "09_train_new:\n", "section '09_train_new' is unknown"),
+        (training("") + "03_train_softmax@:\n", "section '03_train_softmax@' is unknown .*'03_train_softmax'"),
+        (training("") + "08_evaluate@softmax:\n", "unknown .*'08_evaluate'"),
+        (training("") + "common: {sead: 1}\n", r"common\.sead is unknown \(did you mean 'seed'\?\)"),
+        (training("") + "train: {trials: 1}\n", r"train\.trials is unknown"),
+    ],
+)
+def test_a_bad_file_is_refused_in_one_sentence(house, tmp_path, monkeypatch, text, sentence):
+    monkeypatch.chdir(tmp_path)
+    house(text)
+    with pytest.raises(RequestError, match=sentence) as caught:
+        params.resolve("03_train_softmax", "mine")
+    assert "mine.yaml" in str(caught.value)
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_any_section_is_checked_before_any_stage_runs(house):
+    house(**{"09_report": {"sead": 1}})
+    refused(r"09_report\.sead is unknown", stage="01_download")
+
+
+def test_an_unknown_profile_or_stage_is_refused(house):
+    house()
+    with pytest.raises(RequestError, match=r"mime\.yaml \(did you mean 'mine'\?\)"):
+        stages.load("mime")
+    with pytest.raises(RequestError, match=r"there is no .*/\.\./mine\.yaml"):
+        stages.load("../mine")
+    refused(r"no stage '03_train_softmx' \(did you mean '03_train_softmax'\?\)", stage="03_train_softmx")
+
+
+def test_stages_follow_the_training_sections(house):
+    house(**{"05_train_cosface@wide": {}, "05_train_cosface": {}})
+    assert stages.stages("mine") == [
+        Stage("01_download", "01_download", ()),
+        Stage("02_prep", "02_prep", ("01_download",)),
+        Stage("03_train_softmax", "03_train_softmax", ("02_prep",)),
+        Stage("05_train_cosface", "05_train_cosface", ("02_prep",)),
+        Stage("05_train_cosface@wide", "05_train_cosface", ("02_prep",)),
+        Stage("08_evaluate@softmax", "08_evaluate", ("02_prep", "03_train_softmax")),
+        Stage("08_evaluate@cosface", "08_evaluate", ("02_prep", "05_train_cosface")),
+        Stage("08_evaluate@cosface@wide", "08_evaluate", ("02_prep", "05_train_cosface@wide")),
+        Stage("09_report", "09_report", ("08_evaluate@softmax", "08_evaluate@cosface", "08_evaluate@cosface@wide")),
+    ]
+    assert stages.models("mine") == {
+        "softmax": "03_train_softmax",
+        "cosface": "05_train_cosface",
+        "cosface@wide": "05_train_cosface@wide",
+    }
+
+
+def test_encoders_trained_elsewhere_are_judged_after_the_preparation_alone(house, tmp_path):
+    (tmp_path / "mine.onnx").touch()
+    house(encoders={"known": "campplus", "mine": str(tmp_path / "mine.onnx")})
+    assert stages.models("mine") == {"softmax": "03_train_softmax", "known": "", "mine": ""}
+    assert Stage("08_evaluate@known", "08_evaluate", ("02_prep",)) in stages.stages("mine")
+    assert params.resolve("08_evaluate@known", "mine")["encoder"] == "campplus"
+    assert params.resolve("08_evaluate@mine", "mine")["encoder"] == str(tmp_path / "mine.onnx")
+    assert "encoder" not in params.resolve("08_evaluate@softmax", "mine")
+
+
+def test_a_model_to_start_from_is_found_before_anything_runs(house, tmp_path):
+    tiny_repository.write_notebook(tmp_path / "03_train_softmax.ipynb", "initial_model = ''\n", "")
+    (tmp_path / "mine.keras").touch()
+    for named, found in (("", ""), ("campplus", "campplus"), (str(tmp_path / "mine.keras"),) * 2):
+        house(**{"03_train_softmax": {"initial_model": named}})
+        assert params.resolve("03_train_softmax", "mine")["initial_model"] == found
+    house(**{"03_train_softmax": {"initial_model": "no/such.keras"}})
+    refused(r"03_train_softmax\.initial_model: there is no file .*no/such\.keras")
+
+
+def test_a_profile_may_train_nothing_and_judge_an_encoder(house, tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "encoders: {known: campplus}\n01_download:\n02_prep:\n08_evaluate:\n09_report:\n"
+    )
+    assert stages.models("mine") == {"known": ""}
+    assert [stage.name for stage in stages.stages("mine")][2:] == ["08_evaluate@known", "09_report"]
+
+
+@pytest.mark.parametrize(
+    "encoders, sentence",
+    [
+        ({"a": "no/such.onnx"}, r"encoders\.a: there is no file .*no/such\.onnx; correct the path"),
+        ({"a": 3}, r"encoders\.a must be the name of an encoder or a file, not 3"),
+        ({"a": ""}, r"encoders\.a must be"),
+        ({"A b": "campplus"}, r"encoders: 'A b' is no name of a model"),
+        ({"softmax": "campplus"}, r"both have a model called softmax; write softmax@another_name"),
+        (["campplus"], r"section encoders must hold `key: value` lines"),
+    ],
+)
+def test_encoders_that_cannot_be_judged_are_refused(house, encoders, sentence):
+    house(encoders=encoders)
+    refused(sentence)
+
+
+def test_two_trainings_of_one_model_are_refused(house, tmp_path):
+    tiny_repository.write_notebook(tmp_path / "11_train_softmax.ipynb", "seed = 1\n", "")
+    house(**{"11_train_softmax": {}})
+    refused("03_train_softmax and 11_train_softmax both train a model called softmax")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "a = b = 1",
+        "a, b = 1, 2",
+        "import os",
+        "a = 1 + 1",
+        "a = [x for x in y]",
+        "a = 1\na = 2",
+        "a: int",
+        "a =",
+        "a += 1",
+        "a = {1, 2}",
+        "a = b'x'",
+        "a.b = 1",
+        "a = float('nan')",
+        "a = 1e999",
+    ],
+)
+def test_a_parameters_cell_holds_literals_only(house, tmp_path, source):
+    house()
+    tiny_repository.write_notebook(tmp_path / "02_prep.ipynb", source, "")
+    with pytest.raises(RequestError, match=r"02_prep\.ipynb: parameters cell"):
+        params.resolve("02_prep", "mine")
+
+
+def test_a_notebook_without_its_cell_or_that_is_none_is_refused(house, tmp_path):
+    house()
+    for text, sentence in [
+        ('{"cells": []}', "one cell tagged"),
+        ("<html>", "is not a notebook"),
+        ("[]", "is not a notebook"),
+    ]:
+        (tmp_path / "02_prep.ipynb").write_text(text)
+        with pytest.raises(RequestError, match=rf"02_prep\.ipynb .*{sentence}"):
+            params.resolve("02_prep", "mine")
+
+
+words = st.text(st.characters(max_codepoint=0xD7FF), max_size=5)  # above lie surrogates, which no file holds
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = st.sampled_from(["seed", "learning_rate", "loss", "mixed", "sizes", "tags", "extra", "augmentation", "stages"])
+
+
+def shape(value: object) -> object:
+    """The type of a value, and of what it holds, as far as the defaults fix it."""
+    if isinstance(value, dict):
+        return {key: shape(inner) for key, inner in value.items()}
+    return type(value)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.dictionaries(KEYS, plain, max_size=3))
+def test_whatever_is_given_has_the_types_of_the_defaults_or_is_refused(house, content):
+    house()
+    defaults = params.resolve("03_train_softmax", "mine")
+    house(**{"03_train_softmax": content})
+    try:
+        resolved = params.resolve("03_train_softmax", "mine")
+    except RequestError as error:
+        assert "mine.yaml" in str(error)
+        return
+    assert resolved.keys() == defaults.keys()
+    for key in resolved.keys() - {"extra", "tags"}:
+        assert shape(resolved[key]) == shape(defaults[key])
+    for key in content.keys() & {"seed", "loss", "mixed", "tags", "extra"}:
+        assert resolved[key] == content[key]
+    json.dumps(resolved, allow_nan=False)  # raises where a number is not finite
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    text=st.text(alphabet="abe: \n-[]{}&*!<|>'\"#%@,?.1_0~\tx\\", max_size=60),
+    key=st.sampled_from(["extra", "checkpoint"]),
+)
+def test_any_text_is_read_or_refused_in_words(house, text, key):
+    house(training(f"  {key}: {text}\n"))
+    try:
+        resolved = params.resolve("03_train_softmax", "mine")
+    except RequestError as error:
+        assert "mine.yaml" in str(error)
+    else:
+        json.dumps(resolved, allow_nan=False)

@@ -1,0 +1,212 @@
+import json
+import platform
+import re
+import subprocess
+from datetime import UTC, datetime, timedelta
+
+import nbformat
+import numpy as np
+import pytest
+import tiny_repository
+
+from sv_utils import doctor
+from sv_utils.base import paths
+from sv_utils.base.errors import RequestError
+from sv_utils.pipeline import keys, records
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    """A tiny repository, seen from within this process."""
+    tiny_repository.build(tmp_path)
+    for name in ("SV_OUTPUTS", "SV_PARAMS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(paths, "REPO", tmp_path)
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
+    return tmp_path
+
+
+def changed_by(edit) -> list[str]:
+    """Name the stages whose key an edit changes."""
+    before = keys.stage_keys("mini")
+    edit()
+    after = keys.stage_keys("mini")
+    return [stage for stage in after if before.get(stage) != after[stage]]
+
+
+def test_a_file_of_weights_counts_by_its_content(house):
+    (house / "a.keras").write_text("weights")
+    tiny_repository.replace(house / "notebooks/03_train_softmax.ipynb", "seed = 1", "initial_model = ''\\nseed = 1")
+    softmax = "03_train_softmax: {initial_model: a.keras}"
+    tiny_repository.replace(
+        house / "params/mini.yaml", "03_train_softmax: {}", f"encoders: {{known: a.keras}}\n{softmax}"
+    )
+    changed = changed_by(lambda: (house / "a.keras").write_text("other weights"))
+    assert changed == ["03_train_softmax", "08_evaluate@softmax", "08_evaluate@known", "09_report"]
+    assert changed_by(lambda: (house / "a.keras").touch()) == []
+
+
+SOFTMAX = ["03_train_softmax", "08_evaluate@softmax", "09_report"]
+CONTRASTIVE = ["04_train_contrastive", "08_evaluate@contrastive", "09_report"]
+ALL = ["01_download", "02_prep", "03_train_softmax", "04_train_contrastive", "08_evaluate@softmax"]
+ALL += ["08_evaluate@contrastive", "09_report"]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "stages"),
+    [
+        ("params/mini.yaml", "margin: 0.3", "margin: 0.4", CONTRASTIVE),
+        ("params/mini.yaml", "03_train_softmax: {}", "03_train_softmax: {learning_rate: 0.2}", SOFTMAX),
+        ("params/mini.yaml", "03_train_softmax: {}", "03_train_softmax: {learning_rate: 0.1}", []),
+        ("params/mini.yaml", "common:", "# a comment\ncommon:", []),
+        ("params/mini.yaml", "02_prep: {}", "02_prep: {workers: 8}", []),  # how, and not what
+        ("params/mini.yaml", "seed: 7", "seed: 8", ALL[1:]),
+        ("sv_utils/losses/softmax.py", "0.1", "0.3", SOFTMAX),
+        ("sv_utils/losses/contrastive.py", "0.2", "0.3", CONTRASTIVE),
+        ("sv_utils/losses/shared.py", "ONE = 1", "ONE = 2", ALL[2:]),  # by a relative import
+        ("sv_utils/batches.py", "SIZE = 4", "SIZE = 5", ALL[1:]),  # imported within a function
+        ("sv_utils/corpora/mini.py", "'a'", "'c'", ALL),  # named by a parameter
+        ("sv_utils/corpora/ocean.py", "'b'", "'c'", []),
+        ("sv_utils/plots.py", "thin", "thick", ["09_report"]),
+        ("sv_utils/report.py", "import sys", "import sys, json", ["09_report"]),
+        ("sv_utils/run.py", "import sys", "import sys, json", []),
+        ("sv_utils/paths.py", "import os", "import os, json", []),
+    ],
+)
+def test_an_edit_changes_the_keys_of_what_it_touches_and_of_what_follows(house, file, old, new, stages):
+    assert changed_by(lambda: tiny_repository.replace(house / file, old, new)) == stages
+
+
+def edit_notebook(house, edit):
+    path = house / "notebooks/08_evaluate.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    edit(notebook.cells)
+    nbformat.write(notebook, path)
+
+
+@pytest.mark.parametrize(
+    ("edit", "stages"),
+    [
+        (lambda cells: cells[0].update(source="# Another title"), []),
+        (lambda cells: cells[2].update(id="another"), []),
+        (lambda cells: cells[2].outputs.append(nbformat.v4.new_output("stream", text="1")), []),
+        (lambda cells: cells[2].update(execution_count=3), []),
+        (lambda cells: cells.reverse(), ALL[4:]),
+        (lambda cells: cells[2].update(source=cells[2].source + "\n1"), ALL[4:]),
+        (lambda cells: cells[1].update(source="trials = 11"), ALL[4:]),
+    ],
+)
+def test_of_a_notebook_only_the_code_counts(house, edit, stages):
+    assert changed_by(lambda: edit_notebook(house, edit)) == stages
+
+
+def test_a_further_training_changes_only_itself_and_the_report(house):
+    path = house / "params/mini.yaml"
+    added = changed_by(lambda: path.write_text(path.read_text() + "03_train_softmax@wide: {learning_rate: 0.2}\n"))
+    assert added == ["03_train_softmax@wide", "08_evaluate@softmax@wide", "09_report"]
+
+
+def test_keys_do_not_depend_on_the_place_of_the_repository(house, tmp_path_factory, monkeypatch):
+    known = keys.stage_keys("mini")
+    other = tiny_repository.build(tmp_path_factory.mktemp("other") / "deeper")
+    monkeypatch.setattr(paths, "REPO", other)
+    monkeypatch.setattr(paths, "NOTEBOOKS", other / "notebooks")
+    assert keys.stage_keys("mini") == known
+
+
+def test_modules_are_found_through_every_form_of_import(house):
+    package = house / "sv_utils"
+    for name in ("one", "two", "three", "four", "five", "unused"):
+        (package / f"{name}.py").write_text("")
+    (package / "two.py").write_text("def work():\n    from . import five, absent\n")
+    (package / "losses/deep.py").write_text("from ..four import x\nfrom .shared import ONE\n")
+    cells = [
+        "import numpy, sv_utils.one as o",
+        "%load_ext x\nif True:\n    !ls\n    from sv_utils import two as t, three",
+    ]
+    cells += ["from sv_utils.losses.deep import anything\nx = (7\n% 2)", "%%bash\nfrom sv_utils import unused"]
+    found = keys.used_modules(cells, corpora=["ocean"], left_out=["sv_utils.three"])
+    assert list(found) == [
+        "sv_utils",
+        "sv_utils.corpora",
+        "sv_utils.corpora.ocean",
+        "sv_utils.five",
+        "sv_utils.four",
+        "sv_utils.losses",
+        "sv_utils.losses.deep",
+        "sv_utils.losses.shared",
+        "sv_utils.one",
+        "sv_utils.two",
+    ]
+    assert found["sv_utils.corpora.ocean"] == "MD5 = 'b'\n"
+
+
+def test_a_circle_of_imports_ends(house):
+    (house / "sv_utils/one.py").write_text("import sv_utils.two")
+    (house / "sv_utils/two.py").write_text("import sv_utils.one")
+    assert list(keys.used_modules(["import sv_utils.one"])) == ["sv_utils", "sv_utils.one", "sv_utils.two"]
+
+
+def test_code_that_is_no_python_is_refused(house):
+    (house / "sv_utils/batches.py").write_text("SIZE = (")
+    with pytest.raises(RequestError, match=r"sv_utils\.batches is not Python"):
+        keys.stage_keys("mini")
+
+
+def test_the_record_of_a_run(house):
+    start = datetime.now(UTC) - timedelta(seconds=90)
+    folder = paths.stage_dir("mini", "02_prep")
+    folder.mkdir(parents=True)
+    (folder / "data.json").write_text('{"store": "ab12"}')
+    records.write_run("k1", {"profile": "mini", "stage": "02_prep", "seed": 7}, start, records.facts())
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["key"], record["seed"], record["data"]) == ("k1", 7, {"store": "ab12"})
+    assert record["parameters"] == {"profile": "mini", "stage": "02_prep", "seed": 7}
+    assert record["start"] == start.isoformat()
+    assert datetime.fromisoformat(record["end"]) - start == timedelta(seconds=record["seconds"])
+    assert record["packages"]["numpy"] == np.__version__
+    assert record["cores"] >= 1 and record["memory"] > 2**28
+    assert records.read_key("mini", "02_prep") == "k1"
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", "{}"])
+def test_a_missing_or_broken_record_is_no_finished_run(house, text):
+    folder = paths.stage_dir("mini", "02_prep")
+    folder.mkdir(parents=True)
+    if text is not None:
+        (folder / "run.json").write_text(text)
+    assert records.read_key("mini", "02_prep") is None
+
+
+def test_git_state_is_told_also_without_git(house, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(house.parent))
+    assert records.facts()["git"] is None
+    identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+    for words in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "one"]):
+        subprocess.run(["git", *words], cwd=house, check=True)
+    clean = records.facts()["git"]
+    assert len(clean["commit"]) == 40 and clean["dirty"] is False
+    (house / "params/mini.yaml").write_text("")
+    assert records.facts()["git"] == {"commit": clean["commit"], "dirty": True}
+    monkeypatch.setenv("PATH", "")
+    assert records.facts()["git"] is None
+
+
+def test_the_command_says_what_this_machine_has_and_lacks(capsys):
+    assert doctor.main([]) == 0
+    told = dict(re.split(r" {2,}|(?<=lock) ", line, maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert told["Python"].startswith(f"{platform.python_version()} on ")
+    assert re.match(r"\d+ packages of another version", told["requirements.lock"])
+    assert told.keys() >= {"git commit", "processor", "memory", "GPU", "free disk for outputs"}
+
+
+def test_installed_packages_are_compared_with_a_lock(tmp_path):
+    lock = tmp_path / "a.lock"
+    lock.write_text(
+        f"numpy=={np.__version__} \\\n    --hash=sha256:00\n"
+        "pyyaml==0.1 ; python_full_version >= '3.11' \\\n    --hash=sha256:00\n"
+        "no-such-package==1.0\nno-such-other==1.0 ; python_full_version < '3'\n# a comment==1\n"
+    )
+    missing, other = records.lock_differences(lock)
+    assert missing == ["no-such-package"]
+    assert len(other) == 1 and other[0].startswith("pyyaml ") and other[0].endswith("(locked: ==0.1)")

@@ -1,0 +1,129 @@
+"""Reports and the index: formulas, figures and tables as any browser shows them, without a network."""
+
+import html.parser
+import re
+from datetime import UTC, datetime
+
+import nbformat
+import pytest
+from browser import DESK, PHONE, chromium, complaints, needs_chromium, sideways
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from sv_utils.base import paths
+from sv_utils.pipeline import keys, params, records
+from sv_utils.reports import pages
+
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    """An executed notebook with a formula, a figure, a wide table and text that looks like HTML."""
+    wide = "<table><tr>" + "<td>0.123456789</td>" * 40 + "</tr></table>"
+    outputs = [
+        new_output("display_data", {"image/png": PNG}, metadata={"image/png": {"width": 900, "height": 300}}),
+        new_output("display_data", {"text/html": wide}),
+        new_output("display_data", {"text/markdown": "| a | b |\n|---|---|\n| 1 | `$5` |"}),
+        new_output("stream", name="stdout", text="epoch 1 <loss> & more " * 20),
+    ]
+    cells = [
+        new_markdown_cell(
+            "# Losses <b>&amp;</b> margins\nFor $x \\neq y$, as `$HOME` is not,\n$$L = \\frac{e^{s}}{\\sum_j e^{s_j}}$$"
+        ),
+        new_code_cell("margin = 0.2", metadata={"tags": ["parameters"]}),
+        new_markdown_cell("## The curve"),
+        new_code_cell("plot()", outputs=outputs),
+    ]
+    path = tmp_path / "03_train.ipynb"
+    nbformat.write(new_notebook(cells=cells), path)
+    return path
+
+
+def test_a_report_has_its_formulas_as_mathml_and_leaves_code_alone(notebook):
+    page = pages.report(notebook, "../index.html")
+    assert page.count("<math") == 2 and "<mfrac>" in page and "$$" not in page
+    assert "<code>$HOME</code>" in page and "<code>$5</code>" in page
+    assert 'href="../index.html"' in page
+
+
+def test_a_report_folds_its_code_names_its_figures_and_boxes_its_tables(notebook):
+    page = pages.report(notebook, "../index.html")
+    assert page.count("<details") == 2 and "defaults</summary>" in page
+    assert 'alt="figure: The curve"' in page
+    assert page.count('<div class="scroll" tabindex="0"><table') == page.count("<table") == 2
+    assert "epoch 1 &lt;loss&gt; &amp; more" in page
+
+
+def test_a_report_asks_for_nothing(notebook):
+    page = pages.report(notebook, "../index.html")
+    assert not re.search(r"""(src|srcset)=(?!["']?data:)|<script|@import|url\(""", page)
+    assert "mathjax" not in page.lower() and len(page) < 30_000
+
+
+@needs_chromium
+def test_a_report_fits_a_phone_and_a_desk(notebook):
+    file = notebook.with_suffix(".html")
+    file.write_text(pages.report(notebook, "../index.html"), "utf-8")
+    with chromium() as browser:
+        for size in (PHONE, DESK):
+            page = browser.new_page(viewport=size)
+            found = complaints(page, file.as_uri())
+            page.goto(file.as_uri())
+            assert (found, sideways(page)) == ([], 0)
+            assert page.locator("math").first.bounding_box()["height"] > 8
+            box = page.locator(".scroll").nth(1)
+            assert box.evaluate("box => box.scrollWidth > box.clientWidth")
+            assert not page.get_by_text("plot()").is_visible()
+
+
+class Links(html.parser.HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attributes):
+        if "href" in dict(attributes):
+            self.found.append(dict(attributes)["href"])
+
+
+@pytest.fixture
+def profile(tmp_path, monkeypatch):
+    """A profile `mine` of one training, of which the first two stages ran, the second under another key."""
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params/mine.yaml").write_text(
+        "# mine - a <first> try.\n01_download:\n02_prep:\n05_train_cosface:\n08_evaluate:\n09_report:\n"
+    )
+    monkeypatch.setenv("SV_PARAMS", str(tmp_path / "params"))
+    monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / "outputs"))
+    known, facts = keys.stage_keys("mine"), records.facts()
+    for stage, key in {"01_download": known["01_download"], "02_prep": "0" * 64}.items():
+        paths.stage_dir("mine", stage).mkdir(parents=True)
+        (paths.stage_dir("mine", stage) / f"{stage}.html").touch()
+        records.write_run(key, params.resolve(stage, "mine"), datetime.now(UTC), facts)
+    return tmp_path / "outputs/mine"
+
+
+def test_the_index_shows_how_far_each_stage_is(profile):
+    page = pages.index("mine")
+    states = re.findall(r"<g class='(\w+)'>(?:<a[^>]*>)?<title>([^<]+)", page)
+    assert states == [
+        ("done", "01_download"),
+        ("outdated", "02_prep"),
+        ("open", "05_train_cosface"),
+        ("open", "08_evaluate@cosface"),
+        ("open", "09_report"),
+    ]
+    assert "a &lt;first&gt; try." in page and "They come when every model has been judged." in page
+    assert '"corpora": [' in page.replace("&quot;", '"')
+
+
+def test_links_of_the_index_lead_somewhere(profile):
+    pages.write_index("mine")
+    links = Links()
+    links.feed((profile / "index.html").read_text("utf-8"))
+    targets = [link for link in links.found if not link.startswith("data:")]
+    assert sorted(set(targets)) == sorted(
+        f"{s}/{n}" for s in ("01_download", "02_prep") for n in (f"{s}.html", "run.json")
+    )
+    assert all((profile / link).exists() for link in targets)
+    assert not list(profile.glob(".*"))  # nothing half-written is left

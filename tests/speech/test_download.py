@@ -1,0 +1,304 @@
+import dataclasses
+import errno
+import io
+import json
+import shutil
+import zipfile
+
+import pytest
+from faulty_server import serve
+from hypothesis import given
+from hypothesis import strategies as st
+from release import make, md5
+
+from sv_utils import download
+from sv_utils.base import fetch as network
+from sv_utils.base import paths
+from sv_utils.base.errors import RequestError, WorkError
+from sv_utils.speech import acquisition
+from sv_utils.speech.acquisition import fetch
+from sv_utils.speech.archives import open_parts
+
+
+@pytest.fixture(autouse=True)
+def surroundings(tmp_path, monkeypatch):
+    monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.delenv("SV_MIRROR", raising=False)
+    monkeypatch.delenv("SV_VOXCELEB_KEY", raising=False)
+    monkeypatch.setattr(network, "PAUSE", 0.0)
+
+
+@pytest.fixture
+def release(tmp_path):
+    """A corpus that is published, but not part of the repository."""
+    corpus = make(tmp_path / "published")
+    return dataclasses.replace(corpus, data=None, bundled=None)
+
+
+@pytest.fixture
+def server(tmp_path):
+    with serve(tmp_path / "published") as server:
+        yield server
+
+
+def test_bundled_archives_are_read_in_place(tmp_path, capsys):
+    corpus = make(tmp_path / "bundle")
+    dev, test = fetch(corpus)
+    assert [file["path"] for file in test.files] == [str(tmp_path / "bundle" / "tiny_test_wav.zip")]
+    assert (dev.subset, len(dev.files), dev.md5) == ("dev", 3, corpus.remotes[0].md5)
+    assert dev.bytes == sum((tmp_path / "bundle" / f"tiny_dev_aac_parta{c}").stat().st_size for c in "abc")
+    assert not (paths.corpus_dir("tiny") / "archives").exists()
+    assert capsys.readouterr().out.count("verified") == 2
+
+
+def test_mirror_folder_is_read_in_place(tmp_path, monkeypatch, release):
+    shutil.copytree(tmp_path / "published", tmp_path / "mirror" / "tiny")
+    monkeypatch.setenv("SV_MIRROR", str(tmp_path / "mirror"))
+    archives = fetch(release)
+    assert archives[0].files[0]["path"] == str(tmp_path / "mirror" / "tiny" / "tiny_dev_aac_partaa")
+    assert len(release.trials("tiny")) == 2
+    assert acquisition.recorded(release) == archives
+
+
+def test_verified_archives_are_found_again_wherever_they_lie(release, tmp_path):
+    with pytest.raises(RequestError, match=r"^corpus tiny is not fetched: run stage 01_download\.$"):
+        acquisition.verified(release)
+    archives = fetch(release, source=str(tmp_path / "published"))
+    assert acquisition.verified(release) == archives
+    part = tmp_path / "published" / "tiny_dev_aac_partab"
+    part.write_bytes(part.read_bytes() + b"!")
+    with pytest.raises(RequestError, match="tiny_dev_aac_partab is gone or has changed since it was verified"):
+        acquisition.verified(release)
+    part.unlink()
+    with pytest.raises(RequestError, match="tiny_dev_aac_partab is gone or has changed since it was verified"):
+        acquisition.verified(release)
+
+
+def test_the_whole_zip_serves_as_well_as_its_parts(tmp_path, release):
+    folder = tmp_path / "published"
+    parts = sorted(folder.glob("tiny_dev_aac_part*"))
+    (folder / "tiny_dev_aac.zip").write_bytes(b"".join(part.read_bytes() for part in parts))
+    for part in parts:
+        part.unlink()
+    dev = fetch(release, source=str(folder))[0]
+    assert [file["path"] for file in dev.files] == [str(folder / "tiny_dev_aac.zip")]
+    assert dev.md5 == release.remotes[0].md5
+
+
+def test_unchanged_files_are_not_read_again(tmp_path, monkeypatch):
+    corpus = make(tmp_path / "bundle")
+    first = fetch(corpus)
+    record = paths.corpus_dir("tiny") / "archives.json"
+    written = record.stat().st_mtime_ns
+    monkeypatch.setattr(acquisition, "_verify", None)
+    assert fetch(corpus) == first
+    assert record.stat().st_mtime_ns == written
+    assert [entry["md5"] for entry in json.loads(record.read_text())] == [archive.md5 for archive in first]
+
+
+def test_a_changed_file_is_read_again(tmp_path):
+    corpus = make(tmp_path / "bundle")
+    fetch(corpus)
+    part = tmp_path / "bundle" / "tiny_dev_aac_partab"
+    data = bytearray(part.read_bytes())
+    data[100] ^= 1
+    part.write_bytes(data)
+    with pytest.raises(RequestError) as caught:
+        fetch(corpus)
+    assert str(caught.value) == (
+        f"{part} ({len(data):,} bytes) has md5 {md5(data)}, expected {corpus.remotes[0].parts[1][1]}: "
+        "it is damaged or cut off; remove it and fetch it again."
+    )
+
+
+def test_a_finished_archive_stays_recorded_when_the_next_one_fails(tmp_path):
+    corpus = make(tmp_path / "bundle")
+    (tmp_path / "bundle" / "tiny_test_wav.zip").write_bytes(b"cut off")
+    with pytest.raises(RequestError, match=r"tiny_test_wav\.zip \(7 bytes\) has md5 "):
+        fetch(corpus)
+    assert [archive.name for archive in acquisition.recorded(corpus)] == ["tiny_dev_aac.zip"]
+
+
+@pytest.mark.parametrize("gone", ["tiny_test_wav.zip", "tiny_dev_aac_partab"])
+def test_a_missing_file_is_told_before_any_is_read(tmp_path, gone, monkeypatch):
+    corpus = make(tmp_path / "bundle")
+    (tmp_path / "bundle" / gone).unlink()
+    monkeypatch.setattr(acquisition, "_verify", None)
+    with pytest.raises(RequestError, match=rf"{gone} is missing: run the tests again\.$"):
+        fetch(corpus)
+
+
+def test_wrong_order_of_parts_is_told(tmp_path):
+    corpus = make(tmp_path / "bundle")
+    dev = dataclasses.replace(corpus.remotes[0], parts=corpus.remotes[0].parts[::-1])
+    with pytest.raises(RequestError, match="right one by one, but together have md5"):
+        fetch(dataclasses.replace(corpus, remotes=(dev,)))
+
+
+def test_no_source_at_all_says_how_to_place_files(tmp_path, release):
+    published = dataclasses.replace(release, data=tmp_path / "published")
+    with pytest.raises(RequestError, match="tiny_dev_aac_partaa of corpus tiny is not here: run the tests again"):
+        fetch(published)
+    with pytest.raises(RequestError, match=r"nowhere is not a folder: .* tiny_dev_aac_partaa, .*"):
+        fetch(published, source=str(tmp_path / "nowhere"))
+
+
+def test_download_over_http(server, release):
+    archives = fetch(release, source=server.url + "/{file}")
+    assert [archive.md5 for archive in archives] == [release.remotes[0].md5, release.remotes[1].parts[0][1]]
+    folder = paths.corpus_dir("tiny") / "archives"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "tiny_dev_aac_partaa", "tiny_dev_aac_partab", "tiny_dev_aac_partac", "tiny_test_wav.zip",
+    ]  # fmt: skip
+    assert len(release.trials("tiny")) == 2
+    server.requests.clear()
+    assert fetch(release, source=server.url + "/{file}") == archives
+    assert server.requests == []
+
+
+def test_drops_and_busy_servers_are_survived_by_resuming(server, tmp_path):
+    data = bytes(range(256)) * 4096
+    (tmp_path / "published").mkdir(exist_ok=True)
+    (tmp_path / "published" / "big").write_bytes(data)
+    server.faults = ["drop", 503, "drop", 429]
+    network.download(f"{server.url}/big", tmp_path / "got", md5(data))
+    assert (tmp_path / "got").read_bytes() == data
+    half, three_quarters = len(data) // 2, (len(data) // 2 + len(data)) // 2
+    assert [wanted for _, wanted in server.requests] == [
+        None, f"bytes={half}-", f"bytes={half}-", f"bytes={three_quarters}-", f"bytes={three_quarters}-",
+    ]  # fmt: skip
+    assert not (tmp_path / "got.part").exists()
+
+
+@pytest.fixture
+def file_at_server(tmp_path):
+    (tmp_path / "published").mkdir(exist_ok=True)
+    data = b"0123456789" * 1000
+    (tmp_path / "published" / "file").write_bytes(data)
+    return data
+
+
+def test_a_part_of_a_killed_run_is_resumed(server, tmp_path, file_at_server):
+    (tmp_path / "got.part").write_bytes(file_at_server[:4000])
+    network.download(f"{server.url}/file", tmp_path / "got", md5(file_at_server))
+    assert server.requests == [("file", "bytes=4000-")]
+    assert (tmp_path / "got").read_bytes() == file_at_server
+
+
+def test_a_complete_part_is_only_checked(server, tmp_path, file_at_server):
+    (tmp_path / "got.part").write_bytes(file_at_server)
+    network.download(f"{server.url}/file", tmp_path / "got", md5(file_at_server))
+    assert (tmp_path / "got").read_bytes() == file_at_server
+
+
+def test_a_part_of_another_file_is_started_over(server, tmp_path, file_at_server):
+    for content in (b"x" * 4000, b"x" * 20000):  # shorter and longer than the file
+        (tmp_path / "got.part").write_bytes(content)
+        network.download(f"{server.url}/file", tmp_path / "got", md5(file_at_server))
+        assert (tmp_path / "got").read_bytes() == file_at_server
+
+
+def test_server_without_ranges(server, tmp_path, file_at_server):
+    (tmp_path / "got.part").write_bytes(file_at_server[:4000])
+    server.faults = ["no ranges"]
+    network.download(f"{server.url}/file", tmp_path / "got", md5(file_at_server))
+    assert (tmp_path / "got").read_bytes() == file_at_server
+
+
+def test_wrong_bytes_are_fetched_once_more_and_then_told(server, tmp_path, file_at_server):
+    server.faults = ["wrong bytes"]
+    network.download(f"{server.url}/file", tmp_path / "got", md5(file_at_server))
+    server.faults = ["wrong bytes", "wrong bytes"]
+    with pytest.raises(RequestError, match=f"/file has md5 [0-9a-f]+, expected {md5(file_at_server)}"):
+        network.download(f"{server.url}/file", tmp_path / "other", md5(file_at_server))
+    assert not (tmp_path / "other").exists()
+    assert not (tmp_path / "other.part").exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (401, "answers 401: it wants a valid personal key, set SV_VOXCELEB_KEY"),
+        (403, "answers 403: it wants a valid personal key, set SV_VOXCELEB_KEY"),
+        (404, "answers 404: the file is not there"),
+        ("page", "sends a web page instead of the file"),
+    ],
+)
+def test_refusals_say_what_to_do(server, tmp_path, file_at_server, fault, told):
+    server.faults = [fault]
+    with pytest.raises(RequestError, match=told):
+        network.download(f"{server.url}/file", tmp_path / "got")
+    assert not (tmp_path / "got").exists()
+    assert len(server.requests) == 1
+
+
+def test_a_dead_server_is_given_up(server, tmp_path, file_at_server):
+    server.faults = [503] * 50
+    with pytest.raises(WorkError, match=r"/file cannot be reached or breaks off \(ConnectionError, 6 attempts"):
+        network.download(f"{server.url}/file", tmp_path / "got")
+    assert len(server.requests) == 6
+
+
+def test_key_opens_the_first_route_and_stays_secret(server, release):
+    keyed = dataclasses.replace(release, routes=(server.url + "/{file}?key={key}", server.url + "/{file}"))
+    with pytest.raises(RequestError) as caught:
+        fetch(dataclasses.replace(keyed, routes=keyed.routes[:1]), key="wrong")
+    assert "answers 401" in str(caught.value)
+    assert "wrong" not in str(caught.value)
+    assert str(caught.value).endswith("run the tests again.")
+    assert fetch(keyed, key="secret")[0].md5 == release.remotes[0].md5
+
+
+def test_second_route_is_taken_when_the_first_refuses_or_wants_a_key(server, release, tmp_path):
+    texts = dataclasses.replace(release, data=tmp_path / "published")
+    routes = (server.url + "/{file}?key={key}", server.url + "/gone/{file}", server.url + "/{file}")
+    assert len(fetch(dataclasses.replace(texts, routes=routes))) == 2
+    first = [name for name, _ in server.requests if name.endswith("partaa")]
+    assert first == ["gone/tiny_dev_aac_partaa", "tiny_dev_aac_partaa"]
+
+
+def test_full_disk_while_downloading(server, tmp_path, file_at_server, monkeypatch):
+    class Full(io.FileIO):
+        def write(self, data):
+            super().write(data[:3000])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(network, "open", Full, raising=False)
+        with pytest.raises(WorkError, match=r"no space left for .*got\.part \([\d,]+ bytes free\): free some"):
+            network.download(f"{server.url}/file", tmp_path / "got", md5(file_at_server))
+    assert not (tmp_path / "got").exists()
+    network.download(f"{server.url}/file", tmp_path / "got", md5(file_at_server))
+    assert server.requests[-1] == ("file", "bytes=3000-")
+
+
+def test_command_line(capsys, tmp_path):
+    assert download.main(["oceann"]) == 2
+    assert "did you mean 'ocean'?" in capsys.readouterr().err
+    assert download.main(["ocean", "--source", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("sv_utils.download: ")
+    assert "ocean_dev_aac_partaa is missing" in told
+    assert told.count("\n") == 1
+
+
+@given(st.lists(st.binary(max_size=20), min_size=1, max_size=5), st.lists(st.integers(0, 110), max_size=8))
+def test_parts_read_like_their_concatenation(tmp_path_factory, pieces, places):
+    folder = tmp_path_factory.mktemp("parts")
+    for number, piece in enumerate(pieces):
+        (folder / str(number)).write_bytes(piece)
+    whole = io.BytesIO(b"".join(pieces))
+    with open_parts([folder / str(number) for number in range(len(pieces))]) as parts:
+        for place in places:
+            assert parts.seek(place) == whole.seek(place)
+            assert parts.read(30) == whole.read(30)
+        assert parts.seek(0, io.SEEK_END) == whole.seek(0, io.SEEK_END)
+        with pytest.raises(OSError):
+            parts.seek(-1)
+
+
+def test_zip_in_parts_is_readable(tmp_path):
+    corpus = make(tmp_path / "bundle")
+    with fetch(corpus)[0].open() as parts, zipfile.ZipFile(parts) as archive:
+        assert archive.testzip() is None
+        assert len(archive.namelist()) == 12

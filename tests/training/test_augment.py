@@ -1,0 +1,208 @@
+"""Augmentation: ratios, spectra and rooms as asked for, the telephone's law, sources with and without corpora."""
+
+import av
+import numpy as np
+import pandas as pd
+import pytest
+
+from sv_utils.base.errors import RequestError
+from sv_utils.speech.reader import Speech
+from sv_utils.training import augment
+from sv_utils.training.augment import OFF, Augmentation
+
+
+def store(folder, waveforms, speakers):
+    """Give an open store of int16 waveforms."""
+    lengths = [len(waveform) for waveform in waveforms]
+    np.concatenate(waveforms).astype("<i2").tofile(folder / "shard.pcm")
+    table = pd.DataFrame({"shard": "shard.pcm", "offset": np.cumsum([0, *lengths[:-1]]), "samples": lengths})
+    return Speech(table.assign(speaker=speakers), folder)
+
+
+def tone(frequency, samples, amplitude=0.25):
+    return (amplitude * np.sin(2 * np.pi * frequency * np.arange(samples) / 16000)).astype(np.float32)
+
+
+def strongest(waveform):
+    """Frequency of the highest peak [Hz]."""
+    return np.abs(np.fft.rfft(waveform)).argmax() * 16000 / len(waveform)
+
+
+@pytest.fixture
+def speech(tmp_path):
+    """Voices of 700, 800, … 1200 Hz."""
+    return store(tmp_path, [32768 * tone(700 + 100 * i, 12000) for i in range(6)], list("aabbcc"))
+
+
+@pytest.fixture
+def musan(tmp_path):
+    """Kinds told apart by their pitch: noise 2 kHz, music 3 kHz, speech 4 kHz."""
+    (folder := tmp_path / "musan").mkdir()
+    waveforms = [32768 * tone(frequency, 5000) for frequency in (2000, 3000, 4000)]
+    return store(folder, waveforms, ["noise", "music", "speech"])
+
+
+def only(kind, **ranges):
+    return {**OFF, kind: 1.0, **ranges}
+
+
+CROPS = np.stack([tone(440, 8000), tone(550, 8000)])
+
+
+def test_off_changes_nothing(speech):
+    np.testing.assert_array_equal(Augmentation(OFF, speech)(CROPS, np.random.default_rng(0)), CROPS)
+
+
+@pytest.mark.parametrize(("kind", "frequency"), [("noise", 2000), ("music", 3000), ("babble", 4000)])
+def test_musan_is_added_at_the_ratio_asked_for(speech, musan, kind, frequency):
+    augmentation = Augmentation(only(kind, **{f"{kind}_snr": [7.0, 7.0], "babble_voices": [4, 4]}), speech, musan)
+    for crop, augmented in zip(CROPS, augmentation(CROPS, np.random.default_rng(0))):
+        added = augmented - crop
+        assert 10 * np.log10(np.mean(crop**2) / np.mean(added**2)) == pytest.approx(7.0, abs=1e-3)
+        assert strongest(added) == pytest.approx(frequency, abs=4)
+        assert augmented.dtype == np.float32
+
+
+def test_without_musan_babble_is_made_of_training_voices_and_noise_is_coloured(speech):
+    rng = np.random.default_rng(0)
+    added = Augmentation(only("babble", babble_voices=[2, 2]), speech)(CROPS, rng)[0] - CROPS[0]
+    spectrum = np.abs(np.fft.rfft(added[:8000]))
+    peaks = set((np.flatnonzero(spectrum > 0.3 * spectrum.max()) * 2).tolist())
+    assert peaks <= set(range(700, 1201, 100)) and peaks
+    noise = Augmentation(only("noise", noise_snr=[0.0, 0.0]), speech)(CROPS, rng) - CROPS
+    assert np.mean(noise**2, axis=1) == pytest.approx(np.mean(CROPS**2, axis=1), rel=1e-4)
+    with pytest.raises(RequestError, match="needs the corpus musan"):
+        Augmentation(only("music"), speech)
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0])
+def test_coloured_noise_falls_as_its_exponent_says(exponent):
+    noise = augment.coloured_noise(160_000, exponent, np.random.default_rng(0))
+    power = np.abs(np.fft.rfft(noise)) ** 2
+    low, high = power[1000:2000].mean(), power[10_000:20_000].mean()  # a decade apart
+    assert np.log10(low / high) == pytest.approx(exponent, abs=0.05)
+    assert np.mean(noise**2) == pytest.approx(1, rel=1e-3)
+
+
+def test_silence_stays_silent(speech):
+    silent = np.zeros((1, 8000), np.float32)
+    for kind in ("noise", "babble", "reverberation", "telephone", "clipping"):
+        augmented = Augmentation(only(kind), speech)(silent, np.random.default_rng(0))
+        assert np.abs(augmented).max() < 1e-3, kind
+
+
+@pytest.mark.parametrize("seconds", [0.2, 0.8])
+def test_a_simulated_room_decays_by_60_db_in_its_time(seconds):
+    """Schroeder's backward integration: from -5 to -35 dB takes half of the reverberation time."""
+    times, ratios = [], []
+    for seed in range(20):
+        response = augment.simulated_response(seconds, np.random.default_rng(seed), direct=(3.0, 3.0))
+        assert response[0] == 1 and len(response) == 16000 * seconds
+        ratios.append(10 * np.log10(1 / np.sum(response[1:] ** 2)))
+        energy = np.cumsum(response[:0:-1] ** 2)[::-1]
+        level = 10 * np.log10(energy / energy[0])
+        times.append(2 * ((level > -35).sum() - (level > -5).sum()) / 16000)
+    assert np.mean(times) == pytest.approx(seconds, rel=0.05)
+    assert ratios == pytest.approx([3.0] * 20, abs=1e-3)
+
+
+def test_reverberation_is_convolution_from_the_direct_sound_on():
+    """An echo of half the amplitude 10 samples after the direct sound, which itself comes 5 samples late."""
+    response = np.zeros(30, np.float32)
+    response[[5, 15]] = 2.0, 1.0
+    crop = np.random.default_rng(0).standard_normal(500).astype(np.float32)
+    wet = crop.copy()
+    wet[10:] += 0.5 * crop[:-10]
+    wet *= np.sqrt(np.mean(crop**2) / np.mean(wet**2))
+    np.testing.assert_allclose(augment.reverberate(crop, response), wet, atol=1e-5)
+
+
+def test_rooms_come_from_their_corpus(speech, tmp_path):
+    (folder := tmp_path / "rooms").mkdir()
+    impulse = np.zeros(20)
+    impulse[3] = 9000
+    rooms = store(folder, [impulse, 9000 * tone(900, 500)], ["largeroom", "pointsource_noises"])
+    crops = np.tile(CROPS, (5, 1))
+    augmented = Augmentation(only("reverberation"), speech, responses=rooms)(crops, np.random.default_rng(0))
+    np.testing.assert_allclose(augmented, crops, atol=1e-5)
+
+
+def test_mu_law_is_that_of_a_codec():
+    """Each int16 value coded and decoded by FFmpeg's pcm_mulaw."""
+    values = np.arange(-32768, 32768).astype("<i2")
+    encoder, decoder = av.CodecContext.create("pcm_mulaw", "w"), av.CodecContext.create("pcm_mulaw", "r")
+    for context in (encoder, decoder):
+        context.sample_rate, context.layout, context.format = 8000, "mono", "s16"
+    frame = av.AudioFrame.from_ndarray(values[None], format="s16", layout="mono")
+    frame.sample_rate = 8000
+    packets = [packet for part in (frame, None) for packet in encoder.encode(part)]
+    decoded = np.concatenate([f.to_ndarray()[0] for packet in packets for f in decoder.decode(packet)])
+    found = (32768 * augment._mu_law()).astype(int)
+    assert set(found.tolist()) == set(decoded.tolist())
+    assert (found == decoded).mean() > 0.98, "they differ at most on which side of a step its edges fall"
+    assert np.abs(np.searchsorted(np.unique(found), found) - np.searchsorted(np.unique(found), decoded)).max() == 1
+
+
+@pytest.mark.parametrize(("frequency", "gain"), [(100, 0.0), (400, 1.0), (3000, 1.0), (5000, 0.0)])
+def test_a_telephone_passes_its_band(frequency, gain):
+    sound = tone(frequency, 8000)
+    heard = augment.telephone(sound)
+    assert heard.shape == sound.shape and heard.dtype == np.float32
+    assert heard @ sound / (sound @ sound) == pytest.approx(gain, abs=0.02)
+    if gain:
+        noise = heard - sound
+        assert 30 < 10 * np.log10(np.mean(sound**2) / np.mean(noise**2)) < 45  # mu-law: about 38 dB
+
+
+def test_clipping_takes_the_fraction_asked_for():
+    crop = np.random.default_rng(0).standard_normal(10_000).astype(np.float32)
+    clipped = augment.clip(crop, 0.03)
+    assert (np.abs(clipped) == np.abs(clipped).max()).mean() == pytest.approx(0.03, abs=0.001)
+    np.testing.assert_array_equal(clipped[np.abs(crop) < 1], crop[np.abs(crop) < 1])
+
+
+def test_gain_in_decibels(speech):
+    augmented = Augmentation({**OFF, "gain": [-6.0, -6.0]}, speech)(CROPS, np.random.default_rng(0))
+    np.testing.assert_allclose(augmented, CROPS * 10 ** (-6 / 20), rtol=1e-5)
+
+
+def test_surroundings_come_as_often_as_asked_for_and_one_at_a_time(speech, musan):
+    settings = {**OFF, "noise": 0.2, "music": 0.1, "babble": 0.3, "noise_snr": [0.0, 0.0], "babble_snr": [0.0, 0.0]}
+    augmentation = Augmentation({**settings, "music_snr": [0.0, 0.0]}, speech, musan)
+    crops = np.tile(CROPS[:1], (2000, 1))[:, :800]
+    peaks = [strongest(crop) if crop.any() else 0 for crop in augmentation(crops, np.random.default_rng(0)) - crops]
+    for frequency, share in ((2000, 0.2), (3000, 0.1), (4000, 0.3), (0, 0.4)):
+        assert np.mean(np.abs(np.array(peaks) - frequency) < 50) == pytest.approx(share, abs=0.04)
+
+
+def test_the_same_generator_gives_the_same_crops(speech):
+    settings = {**OFF, "noise": 0.3, "babble": 0.3, "reverberation": 0.4, "telephone": 0.5, "clipping": 0.5}
+    augmentation = Augmentation({**settings, "gain": [-9.0, 3.0]}, speech)
+    first, second = (augmentation(CROPS, np.random.default_rng(7)) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert np.abs(first - augmentation(CROPS, np.random.default_rng(8))).max() > 0.01
+
+
+def test_examples_show_each_kind_by_itself(speech, musan):
+    kinds = ["original", "noise", "babble", "reverberation", "telephone", "clipping"]
+    crop = 0.1 * np.random.default_rng(0).standard_normal(8000).astype(np.float32)
+    assert list(augment.examples(Augmentation(OFF, speech), crop)) == kinds
+    shown = augment.examples(Augmentation({**OFF, "gain": [3.0, 3.0]}, speech, musan), crop)
+    assert list(shown) == [*kinds[:2], "music", *kinds[2:]]
+    assert [kind for kind in shown if np.abs(shown[kind] - crop).max() < 0.01] == ["original"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"nois": 0.5}, r"augmentation\.nois is unknown \(did you mean 'noise'\?\)"),
+        ({"noise": 1.5}, r"augmentation\.noise is a probability"),
+        ({"noise": 0.6, "babble": 0.6}, "must sum to 1 at most"),
+        ({"noise_snr": [9.0, 3.0]}, r"augmentation\.noise_snr must be \[least, most\]"),
+        ({"babble_voices": [0, 3]}, r"augmentation\.babble_voices must lie within"),
+        ({"clipped": [0.5, 1.5]}, r"augmentation\.clipped must lie within"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(speech, change, message):
+    with pytest.raises(RequestError, match=message):
+        Augmentation({**OFF, **change}, speech)

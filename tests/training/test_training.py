@@ -1,0 +1,340 @@
+"""Training: resume at the step after SIGKILL, selection by validation EER, averages, health, devices."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from small_training import ENGINE, STAGE, STAGES, small_encoder
+
+from sv_utils.base.errors import RequestError, WorkError
+from sv_utils.losses.cosface import CosFaceHead
+from sv_utils.models import encoders
+from sv_utils.training import checkpoints, loop, schedules, validation
+from sv_utils.training.data import Data
+
+
+def make(prep, directory, stages=STAGES, **engine):
+    """A small training on the prepared tones; SV_OUTPUTS must be `prep`."""
+    engine, loop.RENEWAL_BATCHES = ENGINE | engine, 2
+    devices = loop.start(5, engine)
+    data = Data.read(prep)
+    model = small_encoder()
+    crops = data.crops(stages, batch_size=8, seed=5)
+    head = CosFaceHead(crops[0].n_classes)
+    directory.mkdir(exist_ok=True)
+    accuracy = keras.metrics.sparse_categorical_accuracy
+    return loop.Training(model, head, crops, data.validation, directory, stages, accuracy, devices, engine)
+
+
+def variables(directory):
+    with np.load(directory / "checkpoint.npz") as arrays:
+        return {name: arrays[name] for name in arrays.files if name != "progress"}
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(prep, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("uninterrupted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SV_OUTPUTS", str(prep))
+        model, history, steps = make(prep, directory).run()
+    return directory, model, history, steps
+
+
+def test_history_begins_with_the_untrained_encoder_and_covers_all_stages(uninterrupted):
+    directory, _, history, steps = uninterrupted
+    assert history["epoch"].tolist() == [0, 1, 2, 2, 3]  # the second 2 is the average
+    assert history["stage"].tolist() == [0, 1, 1, 1, 2]
+    assert history["val_eer"].between(0, 1).all() and history["loss"].iloc[[1, 2, 4]].gt(0).all()
+    losses = steps.dropna(subset="loss")
+    assert losses["step"].tolist() == list(range(1, 10))
+    assert losses["margin"].tolist() == pytest.approx([0, 0.18, 0.198, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2], abs=1e-6)
+    assert losses["learning_rate"].tolist() == pytest.approx([0.05] * 6 + [1e-3 / 3, 2 / 3 * 5e-4, 0], abs=1e-8)
+    assert steps.dropna(subset="val_eer")["step"].tolist() == [2, 4, 8]  # within the epochs, every 2 steps
+    mean = losses["loss"].iloc[:3].mean()
+    assert history["loss"].iloc[1] == pytest.approx(mean)
+    assert pd.read_csv(directory / "log.csv")["val_eer"].tolist() == pytest.approx(history["val_eer"].tolist())
+
+
+def test_tensorboard_has_curves_and_histograms(uninterrupted):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(uninterrupted[0] / "tensorboard"))
+    events.Reload()
+    tags = set(events.Tags()["tensors"])
+    wanted = {"step/loss", "step/margin", "epoch/loss", "validation/EER", "validation/spread"}
+    assert tags >= wanted | {"scores/target", "scores/non-target"}
+
+
+def test_model_kept_is_the_best_by_validation_eer(uninterrupted, prep, monkeypatch):
+    monkeypatch.setenv("SV_OUTPUTS", str(prep))
+    directory, _, history, steps = uninterrupted
+    dev = Data.read(prep).validation
+    kept = dev.eer(encoders.load(directory / "model.keras"))
+    assert kept == min(history["val_eer"].iloc[1:].min(), steps["val_eer"].min())
+    assert dev.eer(encoders.load(directory / "initial.keras")) == history["val_eer"].iloc[0]
+
+
+KILLED = """
+    import os, random, signal, sys, threading, time
+    from pathlib import Path
+    sys.path[:0] = [sys.argv[3], sys.argv[3] + "/../helpers"]
+    import test_training
+    from sv_utils.training import checkpoints
+    step, delay, write = int(sys.argv[4]), float(sys.argv[5]), checkpoints.write
+    def die():
+        time.sleep(delay)
+        os.kill(os.getpid(), signal.SIGKILL)
+    def write_and_die(path, model, progress):
+        if progress.step >= step:
+            threading.Thread(target=die).start()
+        write(path, model, progress)
+        if progress.step >= step + 2:
+            time.sleep(60)  # until death comes
+    checkpoints.write = write_and_die
+    test_training.make(Path(sys.argv[1]), Path(sys.argv[2])).run()
+"""
+
+
+def kill_and_resume(prep, directory, points):
+    """Train in processes that die at these (step, seconds after it) one after the other, and end the training here."""
+    for step, delay in points:
+        command = [sys.executable, "-c", textwrap.dedent(KILLED), str(prep), str(directory)]
+        line = [*command, os.path.dirname(__file__), str(step), str(delay)]
+        assert subprocess.run(line, capture_output=True).returncode == -signal.SIGKILL
+    return make(prep, directory).run()
+
+
+def assert_same_end(uninterrupted, directory, history):
+    expected, reached = variables(uninterrupted[0]), variables(directory)
+    assert expected.keys() == reached.keys()
+    for name in expected:
+        np.testing.assert_array_equal(reached[name], expected[name], err_msg=name)
+    columns = ["epoch", "stage", "loss", "accuracy", "val_eer", "learning_rate"]
+    pd.testing.assert_frame_equal(history[columns], uninterrupted[2][columns])
+
+
+def test_resume_after_sigkill_ends_where_the_uninterrupted_run_ends(uninterrupted, prep, tmp_path, monkeypatch):
+    monkeypatch.setenv("SV_OUTPUTS", str(prep))
+    rng = np.random.default_rng()  # other delays each time; within an epoch, and at the end of each stage
+    points = [(step, rng.uniform(0, 0.05)) for step in (2, 6, 9)]
+    _, history, _ = kill_and_resume(prep, tmp_path / "killed", points)
+    assert_same_end(uninterrupted, tmp_path / "killed", history)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(12))
+def test_resume_after_sigkill_at_any_point(uninterrupted, prep, tmp_path, monkeypatch, seed):
+    monkeypatch.setenv("SV_OUTPUTS", str(prep))
+    rng = np.random.default_rng(seed)
+    point = (int(rng.integers(1, 10)), rng.uniform(0, 0.3))
+    _, history, _ = kill_and_resume(prep, tmp_path / "killed", [point])
+    assert_same_end(uninterrupted, tmp_path / "killed", history)
+
+
+def test_finished_training_runs_nothing_again(uninterrupted, prep, monkeypatch, capsys):
+    monkeypatch.setenv("SV_OUTPUTS", str(prep))
+    before = variables(uninterrupted[0])
+    model, _, _ = make(prep, uninterrupted[0]).run()
+    assert "resumes after epoch 3, step 9" in capsys.readouterr().out
+    after = variables(uninterrupted[0])
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    assert all(map(np.array_equal, model.get_weights(), uninterrupted[1].get_weights()))
+
+
+def test_checkpoint_of_another_model_is_refused(uninterrupted, prep, tmp_path, monkeypatch):
+    monkeypatch.setenv("SV_OUTPUTS", str(prep))
+    other = make(prep, tmp_path / "other")
+    (tmp_path / "other" / "checkpoint.npz").write_bytes((uninterrupted[0] / "checkpoint.npz").read_bytes())
+    other.encoder = small_encoder(channels=4)
+    with pytest.raises(RequestError, match="checkpoint of another model; remove it"):
+        other.run()
+
+
+def test_checkpoint_is_one_file_with_json_progress(uninterrupted):
+    with np.load(uninterrupted[0] / "checkpoint.npz") as arrays:
+        progress = json.loads(str(arrays["progress"]))
+    assert (progress["stage"], progress["stage_step"], progress["epoch"], progress["step"]) == (2, 0, 3, 9)
+    assert len(progress["history"]) == 5 and not list(uninterrupted[0].glob("weights_*"))
+
+
+def test_frozen_normalisations_stay_as_they_were_and_the_moving_average_is_what_is_judged(prep, tmp_path, monkeypatch):
+    monkeypatch.setenv("SV_OUTPUTS", str(prep))
+    stage = STAGE | {"epochs": 1, "frozen": "batch_normalization", "ema": 0.5}
+    run = make(prep, tmp_path / "frozen", [stage])
+    layers = schedules.normalizations(run.encoder)
+    before = [[weight.copy() for weight in layer.get_weights()] for layer in layers]
+    seen, copy = [], checkpoints.copy_weights
+
+    def copy_and_note(model, target):
+        seen.append(keras.ops.convert_to_numpy(model.head.weight))
+        copy(model, target)
+
+    monkeypatch.setattr(checkpoints, "copy_weights", copy_and_note)
+    monkeypatch.setattr(loop, "RENEWAL_BATCHES", 2)
+    model, _, _ = run_each_step(run)
+    same = [all(map(np.array_equal, old, layer.get_weights())) for old, layer in zip(before, layers)]
+    assert same == [True] * (len(layers) - 1) + [False]
+    average = seen[0]
+    for weights in seen[1:3]:  # the fourth look is that at the end of the stage
+        average = 0.5 * average + 0.5 * weights
+    np.testing.assert_allclose(model.head.weight, average, rtol=1e-5)
+    assert np.abs(average - seen[-1]).max() > 1e-4
+
+
+def run_each_step(run):
+    """Run a training that is judged after every step."""
+    run.engine = run.engine | {"validate_steps": 1}
+    return run.run()
+
+
+def test_learning_rate_falls_after_epochs_without_gain(tmp_path):
+    run = loop.Training(None, None, [], None, tmp_path, [STAGE | {"plateau_patience": 2}], None, None, ENGINE)
+    run._progress, seen = checkpoints.Progress(), []
+    for eer in (0.3, 0.2, 0.25, 0.21, 0.1, 0.1, 0.1):
+        run._lower_on_plateau(eer)
+        seen.append(run._progress.plateau)
+    assert seen == [1, 1, 1, 0.5, 0.5, 0.5, 0.25]
+
+
+def test_loss_that_is_not_finite_stops_with_cause_and_mend_and_keeps_what_was_good(prep, tmp_path, monkeypatch):
+    monkeypatch.setenv("SV_OUTPUTS", str(prep))
+    wild = STAGE | {"learning_rate": float("inf"), "epochs": 1, "steps_per_epoch": 3}
+    run = make(prep, tmp_path / "wild", [STAGE | {"epochs": 1, "steps_per_epoch": 1}, wild])
+    with pytest.raises(
+        WorkError, match=r"embeddings are not finite after step 2: .*lower the learning_rate .*set clip_norm"
+    ) as caught:
+        run.run()
+    assert "model.keras, checkpoint.npz" in str(caught.value)
+    wild_run = make(prep, tmp_path / "wild", run.stages, validate_steps=0)
+    with pytest.raises(WorkError, match=r"loss is nan in step 3: the loss had"):
+        wild_run.run()
+    assert checkpoints.read_progress(tmp_path / "wild" / "checkpoint.npz").step >= 1
+    dev = Data.read(prep).validation
+    assert np.isfinite(dev.eer(encoders.load(tmp_path / "wild" / "model.keras")))
+
+
+def test_waveforms_that_are_not_finite_are_told_from_a_diverging_training():
+    waveforms = np.full((2, 100), np.nan)
+    assert "look at the augmentation" in validation.why_not_finite(waveforms, STAGE, 0.1, [])
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-6])
+def test_collapsed_embeddings_stop_with_a_diagnosis(noise):
+    embeddings = np.ones((8, 4)) / 2 + noise * np.random.default_rng(0).normal(size=(8, 4))
+    cosines = np.sum(embeddings[:4] * embeddings[4:], axis=1)
+    judgement = validation.Judgement(cosines[:2], cosines[2:], validation.spread(embeddings))
+    with pytest.raises(WorkError, match=r"collapsed.*learning_rate is too high.*kept here"):
+        judgement.raise_if_collapsed("kept here")
+
+
+def test_spread_of_unit_vectors():
+    assert validation.spread(np.eye(3)) == pytest.approx(2 / 3)
+    assert validation.spread(np.tile([0.6, 0.8], (5, 1))) == pytest.approx(0)
+
+
+def test_engine_names_that_do_not_exist_are_refused():
+    with pytest.raises(RequestError, match=r"engine.precision: there is no 'float16' \(did you mean"):
+        loop.start(1, ENGINE | {"precision": "float16"})
+    with pytest.raises(RequestError, match=r"distribution: there is no 'mirror' \(did you mean 'mirrored'"):
+        loop.start(1, ENGINE | {"distribution": "mirror"})
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains_with_weights_in_float32(prep, tmp_path, monkeypatch, precision):
+    monkeypatch.setenv("SV_OUTPUTS", str(prep))
+    try:
+        run = make(prep, tmp_path / "mixed", [STAGE | {"epochs": 1}], precision=precision)
+        _, history, _ = run.run()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    kernels = [layer for layer in run.encoder._flatten_layers() if isinstance(layer, keras.layers.Conv2D)]
+    assert {layer.compute_dtype for layer in kernels} == {precision.removeprefix("mixed_")}
+    assert {str(weight.dtype) for layer in kernels for weight in layer.weights} == {"float32"}
+    assert np.isfinite(history["loss"].iloc[1])
+    scaled = isinstance(run._model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scaled == (precision == "mixed_float16")
+
+
+def test_a_trained_encoder_can_be_gone_on_from(uninterrupted):
+    path = uninterrupted[0] / "model.keras"
+    model = loop.make_encoder(str(path), {})
+    assert all(map(np.array_equal, model.get_weights(), encoders.load(path).get_weights()))
+    with pytest.raises(RequestError, match=r"nowhere\.keras"):
+        loop.make_encoder("nowhere.keras", {})
+
+
+WORKER = """
+    import sys
+    from pathlib import Path
+    sys.path[:0] = [sys.argv[1], sys.argv[1] + "/../helpers"]
+    import test_training
+    if sys.argv[4] == "mirrored":
+        import tensorflow as tf
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+        tf.distribute.MirroredStrategy = lambda make=tf.distribute.MirroredStrategy: make(["CPU:0", "CPU:1"])
+    test_training.shared(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]).run()
+"""
+
+
+def shared(prep, directory, distribution):
+    """A training for one or more devices; without masks, which each device draws for itself."""
+    stage = STAGE | {"epochs": 1, "steps_per_epoch": 4, "learning_rate": 0.01, "ema": 0.5}
+    run = make(prep, directory, [stage], distribution=distribution, validate_steps=0, checkpoint_steps=0)
+    run.encoder = small_encoder(masks=False)
+    return run
+
+
+def start_worker(prep, directory, distribution, **environment):
+    line = [sys.executable, "-c", textwrap.dedent(WORKER), os.path.dirname(__file__), str(prep), str(directory)]
+    options = {"env": os.environ | environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([*line, distribution], **options)
+
+
+def assert_same_losses(one, *others):
+    losses = pd.read_csv(one / "steps.csv")["loss"]
+    assert len(losses) == 4 and losses.nunique() == 4
+    for other in others:
+        np.testing.assert_allclose(pd.read_csv(other / "steps.csv")["loss"], losses, rtol=1e-3)
+
+
+def test_two_workers_train_as_one_does_on_the_whole_batch(prep, tmp_path, monkeypatch):
+    monkeypatch.setenv("SV_OUTPUTS", str(prep))
+    with socket.socket() as first, socket.socket() as second:
+        first.bind(("127.0.0.1", 0)), second.bind(("127.0.0.1", 0))
+        hosts = [f"127.0.0.1:{one.getsockname()[1]}" for one in (first, second)]
+    running = []
+    for i in (0, 1):
+        cluster = {"cluster": {"worker": hosts}, "task": {"type": "worker", "index": i}}
+        running.append(start_worker(prep, tmp_path / f"worker{i}", "multi_worker", TF_CONFIG=json.dumps(cluster)))
+    shared(prep, tmp_path / "one", "one").run()
+    for process in running:
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said[-2000:]
+    assert_same_losses(tmp_path / "one", tmp_path / "worker0", tmp_path / "worker1")
+    one, other = (variables(tmp_path / f"worker{i}") for i in (0, 1))
+    assert all(np.array_equal(one[name], other[name]) for name in one if name.startswith("model_"))
+
+
+@pytest.mark.long
+def test_two_devices_of_one_machine_train_as_one_does(prep, tmp_path, monkeypatch):
+    monkeypatch.setenv("SV_OUTPUTS", str(prep))
+    process = start_worker(prep, tmp_path / "mirrored", "mirrored")
+    shared(prep, tmp_path / "one", "one").run()
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said[-2000:]
+    assert_same_losses(tmp_path / "one", tmp_path / "mirrored")
+
+
+def test_multi_worker_without_its_cluster_is_refused(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(RequestError, match=r"needs \$TF_CONFIG"):
+        loop.start(1, ENGINE | {"distribution": "multi_worker"})

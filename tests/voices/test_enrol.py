@@ -1,0 +1,194 @@
+"""Voices under names: means of unit vectors, one file that no crash and no crowd damages, and who is none of them."""
+
+import json
+import os
+import random
+import signal
+import stat
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import soundfile
+
+from sv_utils import enrol
+from sv_utils import identify as identify_command
+from sv_utils.base.errors import RequestError
+from sv_utils.evaluation.calibration import Calibration
+from sv_utils.models import pretrained
+from sv_utils.voices import encoder, enrolment, identify, measured
+
+POINT = {"name": "equal error", "wanted": None, "threshold": 0.7, "list": "own", "false_accept": [0.02, 0.01, 0.08]}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return tmp_path / "voices.npz"
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """Write a recording of noise whose first sample says which unit vector it has."""
+
+    def write(name, degrees, seconds=3.0):
+        samples = np.random.default_rng(0).normal(0, 3000, round(16_000 * seconds)).astype(np.int16)
+        samples[0] = degrees
+        soundfile.write(tmp_path / name, samples, 16_000)
+        return str(tmp_path / name)
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def model(monkeypatch):
+    """An encoder that gives the direction in degrees that a recording names."""
+
+    def embeddings(model, waveforms):
+        angles = np.radians([float(samples[0]) for samples in waveforms])
+        return np.column_stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
+
+    monkeypatch.setattr(encoder, "embeddings", embeddings)
+    monkeypatch.setattr(measured, "known", lambda *_: (Calibration(("cosine",), (10.0,), -5.0, 0.5, 99, 99), POINT))
+    monkeypatch.setattr(pretrained, "fingerprint", lambda model: f"print of {model}")
+
+
+def test_a_voice_is_the_mean_of_its_recordings_in_whatever_steps(store, recording):
+    assert enrolment.enrol("ada", [recording("a.wav", 0), recording("b.wav", 30)], store=store) == (2, [])
+    assert enrolment.enrol("ada", [recording("c.wav", 60)], store=store)[0] == 3
+    enrolment.enrol("bob", [recording("d.wav", 120)], store=store)
+    answer = identify.identify(recording("e.wav", 40), store=store)
+    assert (answer["decision"], answer["name"]) == ("known", "ada")
+    assert [c["name"] for c in answer["candidates"]] == ["ada", "bob"]
+    cosines = [candidate["cosine"] for candidate in answer["candidates"]]
+    assert cosines == pytest.approx(np.cos(np.radians([10, 80])), abs=1e-6)
+    assert answer["candidates"][1]["log_likelihood_ratio"] == pytest.approx(10 * cosines[1] - 5, abs=1e-6)
+    assert answer["stranger_accepted"] == pytest.approx(0.04)  # two voices, 2 % each
+
+
+def test_who_is_none_of_them_is_unknown_unless_the_set_is_closed(store, recording, capsys):
+    enrolment.enrol("ada", [recording("a.wav", 0)], store=store)
+    stranger = recording("s.wav", 90)
+    line = [stranger, "--store", str(store)]
+    assert identify_command.main([*line, "--json"]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["decision"], answer["name"]) == ("unknown", None)
+    assert identify_command.main([*line, "--closed"]) == 0
+    assert capsys.readouterr().out.startswith("ada\n  ada: cosine 0.000")
+    assert identify_command.main([recording("a.wav", 10), "--store", str(store)]) == 0
+    assert "a stranger is taken for one of the enrolled in at most 2.0%" in capsys.readouterr().out
+    assert identify_command.main([recording("short.wav", 0, seconds=0.3), "--store", str(store)]) == 2
+    assert capsys.readouterr().out.startswith("cannot tell")
+
+
+def test_models_are_not_mixed(store, recording, monkeypatch, capsys):
+    file = recording("a.wav", 0)
+    line = ["ada", file, "--store", str(store)]
+    assert enrol.main(line) == 0
+    before = store.read_bytes()
+    assert enrol.main([*line, "--model", "other"]) == 2
+    assert "the enrolled voices are of the model campplus, which other cannot compare" in capsys.readouterr().err
+    assert store.read_bytes() == before
+    monkeypatch.setattr(pretrained, "fingerprint", lambda model: "print of a later training")
+    with pytest.raises(RequestError, match="campplus has changed since"):
+        identify.identify(file, store=store)
+
+
+def test_voices_are_listed_and_deleted_and_nothing_else_is_kept(store, recording, capsys):
+    for name in ("ada", "bob"):
+        enrolment.enrol(name, [recording("a.wav", 0)], store=store)
+    assert stat.S_IMODE(store.stat().st_mode) == 0o600
+    assert enrol.main(["--list", "--store", str(store)]) == 0
+    assert "2 voices, of campplus\n  ada (1 recordings)\n  bob (1 recordings)\n" in capsys.readouterr().out
+    assert enrol.main(["--delete", "ada", "--store", str(store)]) == 0
+    assert list(enrolment.read(store).sums) == ["bob"] and b"ada" not in store.read_bytes()
+    assert enrol.main(["--delete", "bop", "--store", str(store)]) == 2
+    assert "did you mean 'bob'" in capsys.readouterr().err
+    with np.load(store) as file:
+        assert sorted(file) == ["counts", "fingerprint", "model", "names", "sums", "version"]
+    enrolment.delete(store, "bob")
+    assert enrolment.add(store, "other", "other print", "ada", np.eye(1, 3, dtype=np.float32)) == 1  # empty: any model
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["ada"], "name a voice and its recordings"),
+        ([], "name a voice and its recordings"),
+        (["ada", "absent.wav"], "absent.wav"),
+        (["a\nb", "{good}"], "is no name"),
+        (["ada", "{good}", "{short}"], "short.wav: 0.30 s of speech"),
+        (["--delete", "ada"], "no voice is enrolled as 'ada'"),
+    ],
+)
+def test_bad_requests_are_one_sentence_and_enrol_nobody(store, recording, capsys, arguments, said):
+    files = {"good": recording("good.wav", 0), "short": recording("short.wav", 0, seconds=0.3)}
+    assert enrol.main([argument.format(**files) for argument in arguments] + ["--store", str(store)]) == 2
+    message = capsys.readouterr().err
+    assert said in message and message.count("\n") == 1
+    assert not store.exists()
+
+
+def test_a_file_that_is_no_store_is_told(store, recording, capsys):
+    file = recording("a.wav", 0)
+    assert identify_command.main([file, "--store", str(store)]) == 2
+    assert "nobody is enrolled" in capsys.readouterr().err
+    for content in (b"", b"nonsense", b"PK\x03\x04" + bytes(99)):
+        store.write_bytes(content)
+        assert enrol.main(["ada", file, "--store", str(store)]) == 2
+        assert "holds no enrolled voices" in capsys.readouterr().err
+        assert store.read_bytes() == content
+    np.savez(store, version=2)
+    with pytest.raises(RequestError, match="layout 2"):
+        enrolment.read(store)
+
+
+WRITER = """
+import sys, numpy as np
+from pathlib import Path
+from sv_utils.voices import enrolment as enrol
+store, who, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+for number in range(count):
+    enrol.add(store, "m", "f", f"{who}{number}", np.eye(1, 64, number % 64, dtype=np.float32))
+    print(f"{who}{number}", flush=True)
+"""
+
+
+def writer(store, who, count):
+    line = [sys.executable, "-c", WRITER, str(store), who, str(count)]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
+
+
+def test_concurrent_enrolments_lose_nothing(store):
+    processes = [writer(store, who, 10) for who in "abcd"]
+    assert [process.communicate()[0].count("\n") for process in processes] == [10] * 4
+    assert sorted(enrolment.read(store).sums) == sorted(f"{who}{number}" for who in "abcd" for number in range(10))
+    with ThreadPoolExecutor(4) as pool:  # threads of one process take turns too
+        list(pool.map(lambda _: enrolment.add(store, "m", "f", "e", np.eye(1, 64, dtype=np.float32)), range(20)))
+    assert enrolment.read(store).counts["e"] == 20
+
+
+def killed_again_and_again(store, kills):
+    rng, told = random.Random(0), set()
+    for turn in range(kills):
+        process = writer(store, f"w{turn}n", 10_000)
+        told.add(process.stdout.readline().strip())
+        time.sleep(rng.uniform(0, 0.05))
+        os.kill(process.pid, signal.SIGKILL)
+        told |= set(process.communicate()[0].split("\n")[:-1])
+        voices = enrolment.read(store)
+        assert told <= voices.sums.keys()
+        assert all(np.linalg.norm(vector) == 1 for vector in voices.sums.values())
+    enrolment.delete(store, min(told))
+    assert sorted(path.name for path in store.parent.glob(".voices*")) == [".voices.npz.lock"]  # no leavings
+
+
+def test_kills_lose_nothing_that_was_told(store):
+    killed_again_and_again(store, 3)
+
+
+@pytest.mark.long
+def test_many_kills_lose_nothing_that_was_told(store):
+    killed_again_and_again(store, 200)

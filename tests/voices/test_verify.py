@@ -1,0 +1,324 @@
+"""Two recordings in, an answer out: decision, error rates, warnings, and exit codes that are the answer."""
+
+import json
+import math
+import random
+import subprocess
+import sys
+import time
+import zipfile
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sv_utils import card, corpora, verify
+from sv_utils.base import paths
+from sv_utils.base.errors import RequestError, WorkError
+from sv_utils.evaluation.calibration import Calibration
+from sv_utils.models import embedding, encoders, pretrained
+from sv_utils.pipeline import params, stages
+from sv_utils.pipeline.stages import Stage
+from sv_utils.speech import archives, audio
+from sv_utils.voices import compare, encoder, measured, recordings
+
+POINT = {"name": "equal error", "wanted": None, "threshold": 0.4, "threshold_from": "dev", "list": "own"}
+POINT |= {"n_speakers": 5, "n_target": 20, "n_nontarget": 30}
+POINT |= {"false_accept": [0.02, 0.01, 0.08], "miss": [0.01, 0.0, 0.04]}
+
+
+@pytest.fixture(scope="module")
+def voices(tmp_path_factory):
+    """The recordings of the embedded corpus's test voices that are wav: two of each of 18 voices."""
+    corpus, folder = corpora.get("mini"), tmp_path_factory.mktemp("voices")
+    with zipfile.ZipFile(
+        archives.open_parts([corpus.bundled / file for file, _ in corpus.remotes[1].parts])
+    ) as archive:
+        archive.extractall(folder)
+    return sorted(folder.rglob("*.wav"))
+
+
+@pytest.fixture
+def fixed(monkeypatch):
+    """Answers of a set cosine, without an encoder."""
+
+    def answer(cosine):
+        monkeypatch.setattr(
+            measured, "known", lambda model, rate: (Calibration(("cosine",), (10.0,), -4.0, 0.5, 99, 999), POINT)
+        )
+        pair = np.array([[1, 0], [cosine, math.sqrt(1 - cosine**2)]])
+        monkeypatch.setattr(encoder, "embeddings", lambda model, waveforms: pair)
+        monkeypatch.setattr(encoder, "prepare", lambda model: None)
+
+    return answer
+
+
+@pytest.fixture
+def sound(tmp_path):
+    """Write a recording of noise, by default three seconds of it."""
+
+    def write(name="a.wav", seconds=3.0, rate=16_000, level=0.1, silence=0.0):
+        rng = np.random.default_rng(len(name))
+        samples = np.concatenate([rng.normal(0, level, round(seconds * rate)), np.zeros(round(silence * rate))])
+        soundfile.write(tmp_path / name, np.clip(samples, -1, 1), rate)
+        return str(tmp_path / name)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("cosine", "code", "decision", "ratio"),
+    [(0.6, 0, "same speaker", 2.0), (0.4, 0, "same speaker", 0.0), (0.3, 1, "different speakers", -1.0)],
+)
+def test_the_exit_code_is_the_answer(fixed, sound, capsys, cosine, code, decision, ratio):
+    fixed(cosine)
+    assert verify.main([sound(), sound("b.wav"), "--json"]) == code
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["decision"] == decision and answer["warnings"] == []
+    assert answer["cosine"] == pytest.approx(cosine)
+    assert answer["log_likelihood_ratio"] == pytest.approx(ratio, abs=1e-9)
+    assert answer["probability"] == pytest.approx(1 / (1 + math.exp(-ratio)))
+    assert answer["operating_point"] == POINT
+    assert [recording["seconds"] for recording in answer["recordings"]] == [3.0, 3.0]
+
+
+def test_the_prior_moves_the_probability_and_not_the_ratio(fixed, sound):
+    fixed(0.6)
+    answer = compare.compare(sound(), sound("b.wav"), prior=0.01)
+    assert answer["log_likelihood_ratio"] == pytest.approx(2.0)
+    assert answer["probability"] == pytest.approx(math.exp(2) / (math.exp(2) + 99))
+    with pytest.raises(RequestError, match="prior"):
+        compare.compare("a.wav", "b.wav", prior=1.0)
+
+
+def test_no_ratio_goes_beyond_what_the_trials_can_tell(fixed, sound):
+    first, second = sound(), sound("b.wav")
+    fixed(1.0)  # the calibration would say 6, and its 999 non-target trials allow 6.9
+    assert compare.compare(first, second)["log_likelihood_ratio"] == pytest.approx(6.0)
+    fixed(-1.0)  # -14, of which 99 target trials allow 4.6
+    assert compare.compare(first, second)["log_likelihood_ratio"] == pytest.approx(-math.log(100))
+
+
+def test_no_error_among_the_trials_is_told_without_an_interval(fixed, sound):
+    fixed(0.6)
+    answer = compare.compare(sound(), sound("b.wav"))
+    answer["operating_point"] = POINT | {"miss": [0.0, 0.0, 0.0]}
+    assert "0.0% (too few errors for an interval) of same voices missed" in verify.text(answer)
+
+
+def test_the_text_names_rates_list_and_interval(fixed, sound, capsys):
+    fixed(0.6)
+    assert verify.main([sound(), sound("b.wav", seconds=1.0)]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("same speaker\n  cosine 0.600, threshold 0.400 (campplus)")
+    assert "2.0% [1.0%, 8.0%] of different voices accepted, 1.0% [0.0%, 4.0%] of same voices missed" in text
+    assert "list own (5 speakers, 50 trials)" in text
+    assert "b.wav: 1.00 s of speech are too short" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"seconds": 1.5}, "1.50 s of speech are too short"),
+        ({"rate": 8000}, "recorded at 8000 Hz, so nothing above 4 kHz"),
+        ({"level": 0.5}, "samples are clipped"),
+        ({"silence": 4.0}, "mostly silence: 3.0 s of speech in 7.0 s"),
+    ],
+)
+def test_what_makes_an_answer_weak_is_said(sound, options, said):
+    name = sound(**options)
+    described = recordings.describe(name, audio.decode(name))
+    assert len(described["warnings"]) == 1 and said in described["warnings"][0]
+
+
+def test_a_good_recording_has_no_warning(sound):
+    assert recordings.describe("a", audio.decode(sound()))["warnings"] == []
+
+
+def test_silence_cannot_be_told_and_no_encoder_is_asked(monkeypatch, sound, capsys):
+    monkeypatch.setattr(measured, "known", lambda *_: (Calibration(("cosine",), (10.0,), -4.0, 0.5, 9, 9), POINT))
+    monkeypatch.setattr(encoder, "embeddings", lambda model, waveforms: pytest.fail("embedded silence"))
+    monkeypatch.setattr(encoder, "prepare", lambda model: None)
+    assert verify.main([sound(), sound("b.wav", seconds=0.3, silence=5.0)]) == 2
+    assert capsys.readouterr().out.startswith("cannot tell\n  operating point")
+
+
+def test_speech_is_what_is_loud():
+    tone = (8000 * np.sin(np.arange(16_000) / 9)).astype(np.int16)
+    assert recordings.speech_seconds(tone) == pytest.approx(1.0)
+    assert recordings.speech_seconds(np.concatenate([tone, tone // 100])) == pytest.approx(1.0)  # 40 dB below
+    assert recordings.speech_seconds(np.concatenate([tone, tone // 10])) == pytest.approx(2.0)  # 20 dB below
+    assert recordings.speech_seconds(np.zeros(16_000, np.int16)) == 0
+    assert recordings.speech_seconds(np.zeros(100, np.int16)) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(None, "No such file"), (b"", "empty file"), (b"no audio" * 99, "not audio")]
+)
+def test_bad_input_is_one_sentence_and_not_an_answer(sound, tmp_path, capsys, content, said):
+    bad = tmp_path / "bad.wav"
+    if content is not None:
+        bad.write_bytes(content)
+    for pair in ([sound(), str(bad)], [str(bad), sound()]):
+        assert verify.main(pair) == 2
+        message = capsys.readouterr().err
+        assert "bad.wav" in message and said in message and message.count("\n") == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_no_mutation_of_a_recording_ends_in_a_traceback(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("mutated")
+    soundfile.write(folder / "a.wav", np.random.default_rng(0).normal(0, 0.1, 4000), 16_000)
+    content = bytearray((folder / "a.wav").read_bytes())
+    for place in data.draw(st.lists(st.integers(0, 100), max_size=8)):
+        content[place] = data.draw(st.integers(0, 255))
+    (folder / "a.wav").write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    try:
+        recordings.describe("a.wav", recordings.decode(folder / "a.wav"))
+    except RequestError as error:
+        assert "a.wav" in str(error)
+
+
+def answers_for_damaged_files(voices, folder, capsys, count):
+    """Real recordings with bytes changed, removed or doubled: an answer or one sentence, and soon."""
+    rng = random.Random(0)
+    files = [*voices[:6], *sorted(voices[0].parents[3].rglob("*.m4a"))[:6]]
+    for number in range(count):
+        content = bytearray(files[number % len(files)].read_bytes())
+        for _ in range(rng.choice([1, 4, 64])):
+            place = rng.randrange(rng.choice([64, len(content)]))
+            kind = rng.randrange(4)
+            content[place : place + kind] = rng.randbytes(rng.choice([kind, 1, 8]))
+        if number % 5 == 0:
+            del content[rng.randrange(len(content)) :]
+        damaged = folder / f"damaged{files[number % len(files)].suffix}"
+        damaged.write_bytes(content)
+        started = time.monotonic()
+        code = verify.main([str(damaged), str(voices[0])])
+        said = capsys.readouterr()
+        assert code in (0, 1, 2) and "Traceback" not in said.err and time.monotonic() - started < 60, number
+        assert bool(said.out) != (said.err.count("\n") == 1), number
+
+
+def test_damaged_files_get_an_answer_or_a_sentence(fixed, voices, tmp_path, capsys):
+    fixed(0.6)
+    answers_for_damaged_files(voices, tmp_path, capsys, 15)
+
+
+@pytest.mark.long
+def test_500_damaged_files_get_an_answer_or_a_sentence(fixed, voices, tmp_path, capsys):
+    fixed(0.6)
+    answers_for_damaged_files(voices, tmp_path, capsys, 500)
+
+
+def test_what_was_measured_of_an_own_model_comes_from_its_evaluation(tmp_path):
+    training, judged = tmp_path / "03_train_softmax@7", tmp_path / "08_evaluate@softmax@7"
+    training.mkdir()
+    judged.mkdir()
+    encoders.build(backbone="resnet18", width=4, stem="imagenet", embedding_dim=8, n_mels=20).save(
+        training / "model.keras"
+    )
+    with pytest.raises(RequestError, match="evaluate it"):
+        measured.known(str(training / "model.keras"))
+    Calibration(("cosine",), (9.0,), -3.0, 0.5, 5, 6).save(judged / "calibration.json")
+    row = {"list": "own", "n_speakers": 4, "n_target": 10, "n_nontarget": 20, "threshold": 0.3}
+    (judged / "metrics.json").write_text(json.dumps([row]))
+    with pytest.raises(RequestError, match="no operating points; evaluate it anew"):
+        measured.known(str(training / "model.keras"))
+    strict = POINT | {"wanted": 0.01, "threshold": 0.6}
+    (judged / "metrics.json").write_text(json.dumps([row | {"operating_points": [POINT, strict]}]))
+    calibration, point = measured.known(str(training / "model.keras"))
+    assert calibration.weights == (9.0,)
+    assert point == POINT  # its threshold comes from dev speakers, not from the list as row["threshold"] does
+    assert measured.known(str(training / "model.keras"), 0.01)[1] == strict
+    with pytest.raises(RequestError, match=r"0\.02 was not measured.*give one of 0\.01"):
+        measured.known(str(training / "model.keras"), 0.02)
+    (judged / "scores_own.csv").write_text("label,enrol,test,score\n1,a,b,0.5\n0,a,c,-0.25\n1,a,d,0.75\n")
+    target, nontarget = measured.scores(str(training / "model.keras"))
+    assert (target.tolist(), nontarget.tolist()) == ([0.5, 0.75], [-0.25])
+    with pytest.raises(RequestError, match="no such model"):
+        measured.known(str(tmp_path / "absent.keras"))
+
+
+def test_an_own_model_has_a_card_with_data_lists_and_limits(tmp_path, capsys):
+    training, judged, prepared = (tmp_path / name for name in ("03_train_softmax", "08_evaluate@softmax", "02_prep"))
+    for folder in (training, judged, prepared):
+        folder.mkdir()
+    (training / "model.keras").write_bytes(b"weights")
+    (judged / "calibration.json").touch()
+    row = {
+        "model": "softmax",
+        "loss": "softmax",
+        "list": "mini",
+        "n_speakers": 18,
+        "n_target": 100,
+        "n_nontarget": 1000,
+    }
+    row |= {"eer": 0.1007, "eer_low": 0.0678, "eer_high": 0.147, "operating_points": [POINT]}
+    row |= {"encoder": {"parameters": 1234567, "dimensions": 64}}
+    row |= {"by_group": [{"by": "gender", "group": "f", "n_speakers": 9, "p_fa": 0.03, "p_miss": None}]}
+    (judged / "metrics.json").write_text(json.dumps([row]))
+    line = [str(training / "model.keras")]
+    assert card.main(line) == 2 and "run.json is missing" in capsys.readouterr().err
+    made = {"seed": 7, "git": {"commit": "abc"}, "parameters": {"corpora": ["mini"], "train_corpora": ["mini"]}}
+    for folder in (training, prepared):
+        (folder / "run.json").write_text(json.dumps(made))
+    assert card.main(line) == 0
+    text = (training / "CARD.md").read_text()
+    assert text.startswith("# softmax\n") and "1,234,567 parameters, 64 dimensions" in text
+    assert "Licence: Free licences" in text and "One voice is one microphone" in text
+    assert "10.07% [6.78%, 14.70%]" in text and "1,100" in text and "equal error" in text
+    assert "2.00% [1.00%, 8.00%]" in text and "gender" in text and "Commit abc, seed 7" in text
+    assert "synthetic speech are not detected" in text
+
+
+def test_without_weights_the_mend_is_named_and_the_code_is_not_an_answer(monkeypatch, sound, capsys):
+    def fail(name):
+        raise WorkError("the package cannot be fetched")
+
+    monkeypatch.setattr(pretrained, "published", fail)
+    assert verify.main([sound(), sound("b.wav")]) == 2
+    message = capsys.readouterr().err
+    assert "cannot be fetched" in message and "--model" in message and message.count("\n") == 1
+
+
+def test_published_encoder_tells_voices_apart_and_the_terminal_stays_quiet(voices):
+    try:
+        model = pretrained.load("campplus")
+    except WorkError as error:
+        pytest.skip(f"no weights: {error}")
+    model.run_eagerly = True
+    sounds = [audio.decode(file).samples for file in voices[:20]]
+    embeddings = embedding.embed(model, [len(sound) for sound in sounds], sounds.__getitem__)
+    same = np.sum(embeddings[::2] * embeddings[1::2], axis=1)
+    different = np.sum(embeddings[::2] * np.roll(embeddings[1::2], 1, axis=0), axis=1)
+    threshold = pretrained.card("campplus")["operating_points"][0]["threshold"]
+    assert len(same) == 10
+    assert np.count_nonzero(same < threshold) + np.count_nonzero(different >= threshold) <= 1
+    code = (
+        "import sys; from sv_utils import verify; verify.encoder.prepare = lambda model: None; sys.exit(verify.main())"
+    )
+    line = [sys.executable, "-c", code, str(voices[0]), str(voices[1]), "--json"]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["cosine"] == pytest.approx(same[0], abs=1e-4)
+
+
+def test_the_scores_are_those_that_the_rates_come_from():
+    target, nontarget = measured.scores("campplus")
+    point = pretrained.card("campplus")["operating_points"][0]
+    assert (len(target), len(nontarget)) == (point["n_target"], point["n_nontarget"])
+    assert np.mean(target < point["threshold"]) == pytest.approx(point["miss"][0], abs=0.002)
+    assert np.mean(nontarget >= point["threshold"]) == pytest.approx(point["false_accept"][0], abs=0.002)
+
+
+def test_the_notebook_is_a_stage_of_a_profile_that_has_its_section(monkeypatch, tmp_path):
+    assert "10_verify" not in [stage.name for stage in stages.stages("mini")]
+    file = tmp_path / "mini.yaml"
+    file.write_text((paths.REPO / "params" / "mini.yaml").read_text() + "\n10_verify: {prior: 0.1}\n")
+    monkeypatch.setenv("SV_PARAMS", str(tmp_path))
+    assert stages.stages("mini")[-1] == Stage("10_verify", "10_verify", ("09_report",))
+    assert params.resolve("10_verify", "mini")["prior"] == 0.1
