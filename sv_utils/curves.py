@@ -8,6 +8,7 @@ import argparse
 
 from sv_utils.base.errors import command
 from sv_utils.base.paths import replace_on_success
+from sv_utils.pipeline.profile import Profile
 from sv_utils.reports.expected import collect, file_of
 
 
@@ -17,7 +18,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m sv_utils.curves", description=main.__doc__)
     parser.add_argument("profile", help="name of a file in params/ that has been run")
     profile = parser.parse_args(argv).profile
-    table = collect(profile)
+    table = collect(Profile.read(profile))
     with replace_on_success(file_of(profile)) as temporary:
         table.to_csv(temporary, index=False, float_format="%.5g")
     print(f"{file_of(profile)}: {len(table)} rows")

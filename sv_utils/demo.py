@@ -24,6 +24,7 @@ from sv_utils import corpora
 from sv_utils.base import paths, terminal
 from sv_utils.base.errors import RequestError, WorkError, command
 from sv_utils.models import pretrained
+from sv_utils.pipeline.profile import Profile
 from sv_utils.reports import figures, tables
 from sv_utils.speech import archives, audio
 from sv_utils.voices import compare as comparison
@@ -300,7 +301,7 @@ def last_results() -> str:
     table = tables.summary(results).to_html(index=False, border=0)
     parts = [f"<h2>The last run: {html.escape(profile)}</h2><p>{html.escape(tables.session_note(profile))}</p>"]
     parts += [f"<div class='scroll' tabindex='0'>{table}</div><div class='beside'>"]
-    for name, rows in tables.read_scores(profile).items():
+    for name, rows in tables.read_scores(Profile.read(profile)).items():
         systems = {m: [t.loc[t["label"] == label, "score"].to_numpy() for label in (1, 0)] for m, t in rows.items()}
         said = "How often different voices are accepted, against how often one voice is missed, at every threshold."
         parts.append(_figure(figures.det_curves(systems, title=name), f"{said} Closer to the lower left is better."))

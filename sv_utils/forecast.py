@@ -23,7 +23,7 @@ from sv_utils import corpora
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError, command
 from sv_utils.corpora import Archive, Corpus
-from sv_utils.pipeline import params
+from sv_utils.pipeline.profile import Profile
 from sv_utils.speech import acquisition, archives, audio, manifest, reader
 
 SAMPLE = 60  # files that are decoded to measure
@@ -46,7 +46,7 @@ def forecast(profile: str) -> dict[str, pd.DataFrame | dict]:
     RequestError
         No such profile, or a corpus whose size nothing tells.
     """
-    resolved = params.resolve_all(profile)
+    resolved = Profile.read(profile).parameters
     fetching, preparing = resolved["01_download"], resolved["02_prep"]
     chosen = [corpora.get(name) for name in fetching["corpora"]]
     rows = [row for corpus in chosen for row in _archives(corpus, fetching["source"] or None)]

@@ -21,7 +21,9 @@ from pathlib import Path
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError, WorkError, command
 from sv_utils.base.paths import replace_on_success
-from sv_utils.pipeline import keys, params, records, stages
+from sv_utils.pipeline import keys, records
+from sv_utils.pipeline.profile import Profile
+from sv_utils.pipeline.stages import FIRST, LAST
 from sv_utils.reports import pages
 
 QUIET = {"TQDM_DISABLE": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}  # a report needs no progress bars and no start-up notices
@@ -50,13 +52,14 @@ def run_stage(stage: str, profile: str) -> bool:
     WorkError
         If the notebook failed otherwise.
     """
-    params.resolve(stage, profile)  # a wrong request need not wait for its turn
-    if _is_up_to_date(stage, profile):
+    asked = Profile.read(profile)
+    parameters = asked.of(stage)
+    if _is_up_to_date(stage, asked):
         return False
     with _turn(stage, profile):
-        if _is_up_to_date(stage, profile):  # another run may have made it meanwhile
+        if _is_up_to_date(stage, asked):  # another run may have made it meanwhile
             return False
-        parameters, key = params.resolve(stage, profile), keys.stage_keys(profile)[stage]
+        key = keys.stage_keys(asked)[stage]
         folder = paths.stage_dir(profile, stage)
         _make_room(folder, key)
         start, made_by = datetime.now(UTC), records.facts()
@@ -64,15 +67,17 @@ def run_stage(stage: str, profile: str) -> bool:
         _execute(parameters)
         _render(folder / f"{stage}.ipynb")
         records.write_run(key, parameters, start, made_by)
-        pages.write_index(profile)
+        write_keys(asked)  # of the stages after it, which count what this one hands on
+        pages.write_index(asked)
         print(f"{stage}: done in {(datetime.now(UTC) - start).total_seconds():.0f} s", flush=True)
         return True
 
 
-def _is_up_to_date(stage: str, profile: str) -> bool:
-    if records.read_key(profile, stage) != keys.stage_keys(profile)[stage]:
+def _is_up_to_date(stage: str, profile: Profile) -> bool:
+    record = records.read_run(profile.name, stage)
+    if record is None or record["key"] != keys.stage_keys(profile)[stage]:
         return False
-    os.utime(paths.stage_dir(profile, stage) / "run.json")  # make compares its time with that of the key
+    os.utime(paths.stage_dir(profile.name, stage) / "run.json")  # make compares its time with that of the key
     return True
 
 
@@ -84,7 +89,7 @@ def _turn(stage: str, profile: str) -> Iterator[None]:
     Trainings and evaluations form one queue, for several would fight for the GPU's memory, or the cores. Any other
     stage has its own, since downloads and stores are shared between profiles.
     """
-    alone = stage in (*stages.FIRST, stages.LAST[-1])
+    alone = stage in (*FIRST, LAST[-1])
     lock = paths.outputs() / f".{stage if alone else 'training'}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a+", encoding="utf-8") as file:  # the system frees the lock also when its holder is killed
@@ -185,7 +190,7 @@ def _set_environment() -> None:
 def _render(notebook: Path) -> None:
     """Write the executed notebook as a page; that of the last stage also where a reader looks first."""
     targets = {notebook.with_suffix(".html"): "../index.html"}
-    if notebook.stem == stages.LAST[-1]:
+    if notebook.stem == LAST[-1]:
         targets[notebook.parents[1] / "report.html"] = "index.html"
     for target, home in targets.items():
         page = pages.report(notebook, home)
@@ -193,16 +198,15 @@ def _render(notebook: Path) -> None:
             temporary.write_text(page, "utf-8")
 
 
-def write_keys(profile: str) -> None:
+def write_keys(profile: Profile) -> None:
     """
     Tell make what there is to do.
 
     Writes ``outputs/<profile>/.keys/<stage>.key`` for each stage, touching a file only if its key changed, and
     ``stages.mk`` with one rule per stage.
     """
-    folder = paths.profile_dir(profile) / ".keys"
-    current = keys.stage_keys(profile)
-    texts = {folder / f"{stage}.key": key for stage, key in current.items()}
+    folder = paths.profile_dir(profile.name) / ".keys"
+    texts = {folder / f"{stage}.key": key for stage, key in keys.stage_keys(profile).items()}
     texts[folder / "stages.mk"] = _rules(profile)
     for file, text in texts.items():
         if not file.exists() or file.read_text("utf-8") != text:
@@ -210,13 +214,13 @@ def write_keys(profile: str) -> None:
                 temporary.write_text(text, "utf-8")
 
 
-def _rules(profile: str) -> str:
+def _rules(profile: Profile) -> str:
     lines = []
-    for stage in stages.stages(profile):
+    for stage in profile.stages:
         upstream = " ".join(f"$(RESULTS)/{name}/run.json" for name in stage.upstream)
         lines.append(f"$(RESULTS)/{stage.name}/run.json: $(RESULTS)/.keys/{stage.name}.key | {upstream}".rstrip(" |"))
-        lines.append(f"\t@$(PY) -m sv_utils.run {stage.name} --profile {profile}")
-    targets = " ".join(f"$(RESULTS)/{stage.name}/run.json" for stage in stages.stages(profile))
+        lines.append(f"\t@$(PY) -m sv_utils.run {stage.name} --profile {profile.name}")
+    targets = " ".join(f"$(RESULTS)/{stage.name}/run.json" for stage in profile.stages)
     return "\n".join([f"stages: {targets}", "\t@:", *lines, ""])
 
 
@@ -236,9 +240,11 @@ def main(argv: list[str] | None = None) -> int:
     for ending in (signal.SIGTERM, signal.SIGINT):  # both end the kernel too, also that of a job in the background
         signal.signal(ending, _stop)
     if arguments.keys:
-        write_keys(arguments.keys)
+        write_keys(Profile.read(arguments.keys))
     elif arguments.list:
-        print(*(f"{stage.name:32} {' '.join(stage.upstream)}" for stage in stages.stages(arguments.list)), sep="\n")
+        print(
+            *(f"{stage.name:32} {' '.join(stage.upstream)}" for stage in Profile.read(arguments.list).stages), sep="\n"
+        )
     elif arguments.stage is None:
         raise RequestError("a stage is missing; python -m sv_utils.run --list PROFILE names them")
     else:

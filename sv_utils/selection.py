@@ -14,7 +14,7 @@ finished already is not run again.
     recipes:
       base:
         why: where everything starts
-        change: {stages: [{epochs: 10}]}
+        change: {phases: [{epochs: 10}]}
       wider:
         after: base         # change and comparison start from this recipe
         why: more channels
@@ -28,6 +28,7 @@ finished already is not run again.
 
 import argparse
 import concurrent.futures
+import inspect
 import json
 import os
 import subprocess
@@ -40,6 +41,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from sv_utils import losses
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError, WorkError, command, nearest
 from sv_utils.base.paths import replace_on_success
@@ -49,7 +51,6 @@ from sv_utils.pipeline import params
 NOTEBOOK = "07_train_aam"  # whose parameters a recipe changes
 KEYS = {"profile": str, "folds": int, "used": int, "recipes": dict}
 OF_A_RECIPE = ("after", "why", "change", "kept")
-LOSSES = ("aam", "cosface", "adacos", "softmax")
 REPLICATES = 1000
 
 
@@ -87,8 +88,9 @@ def read(name: str) -> dict:
             raise RequestError(f"{where}.after: there is no recipe {after!r} above it{nearest(after, raw)}")
         raw[recipe] = _laid_over(raw.get(after, {}), said.get("change", {}))
         said["parameters"] = params.overlay(defaults, defaults, raw[recipe], where)
-        if (loss := said["parameters"]["loss"]) not in LOSSES:
-            raise RequestError(f"{where}: change.loss: there is no {loss!r}{nearest(loss, LOSSES)}")
+        known = [loss for loss, about in losses.LOSSES.items() if about.knows_speakers]
+        if (loss := said["parameters"]["loss"]) not in known:
+            raise RequestError(f"{where}: change.loss: there is no {loss!r}{nearest(loss, known)}")
     return content
 
 
@@ -96,8 +98,8 @@ def _laid_over(base: object, change: object) -> object:
     """Merge dicts deeply, and lists of equally many dicts one by one; anything else is replaced."""
     if isinstance(base, dict) and isinstance(change, dict):
         return base | {key: _laid_over(base.get(key), value) for key, value in change.items()}
-    stages = isinstance(base, list) and isinstance(change, list) and len(base) == len(change)
-    if stages and all(isinstance(item, dict) for item in base + change):
+    phases = isinstance(base, list) and isinstance(change, list) and len(base) == len(change)
+    if phases and all(isinstance(item, dict) for item in base + change):
         return [_laid_over(*pair) for pair in zip(base, change)]
     return change
 
@@ -118,15 +120,15 @@ def train(name: str, recipe: str, fold: int) -> None:
     out = _run(name, recipe, fold)
     devices = loop.start(chosen["seed"], chosen["engine"])
     data = Data.read(paths.stage_dir(selection["profile"], "02_prep"), fold, selection["folds"])
-    crops = data.crops(chosen["stages"], chosen["batch_size"], chosen["seed"])
+    crops = data.crops(chosen["phases"], chosen["batch_size"], chosen["seed"])
     encoder = loop.make_encoder(chosen["initial_model"], chosen["architecture"])
     head = _head(max(batches.n_classes for batches in crops), chosen)
-    stages = chosen["stages"]
+    phases = chosen["phases"]
     if not hasattr(head, "margin"):
-        stages = [{key: value for key, value in stage.items() if not key.startswith("margin")} for stage in stages]
+        phases = [{key: value for key, value in phase.items() if not key.startswith("margin")} for phase in phases]
     accuracy, before = keras.metrics.sparse_categorical_accuracy, time.process_time()
     trained, _, _ = loop.Training(
-        encoder, head, crops, data.validation, out, stages, accuracy, devices, chosen["engine"]
+        encoder, head, crops, data.validation, out, phases, accuracy, devices, chosen["engine"]
     ).run()
     target, nontarget = data.validation.scores(trained.encoder)
     scores = np.empty(len(data.validation.labels))
@@ -142,23 +144,19 @@ def train(name: str, recipe: str, fold: int) -> None:
             core_seconds=time.process_time() - before,
             parameters=trained.encoder.count_params(),
             crops=sum(
-                chosen["batch_size"] * stage["epochs"] * loop.steps_per_epoch(batches, stage)
-                for batches, stage in zip(crops, chosen["stages"])
+                chosen["batch_size"] * phase["epochs"] * loop.steps_per_epoch(batches, phase)
+                for batches, phase in zip(crops, chosen["phases"])
             ),
         )
 
 
 def _head(n_classes: int, chosen: dict):
     """Give the head of the recipe's loss; what the recipe does not say is as the loss's own notebook has it."""
-    from sv_utils.losses import aam, adacos, cosface, softmax
+    from sv_utils.losses.heads import MarginHead
 
-    if chosen["loss"] == "adacos":
-        return adacos.AdaCosHead(n_classes)
-    if chosen["loss"] == "softmax":
-        return softmax.SoftmaxHead(n_classes)
-    if chosen["loss"] == "cosface":
-        return cosface.CosFaceHead(n_classes, scale=chosen["scale"])
-    return aam.AamHead(n_classes, scale=chosen["scale"], centres=chosen["centres"], hard_margin=chosen["hard_margin"])
+    kind = losses.head(chosen["loss"])
+    own = inspect.signature(kind.__init__).parameters if issubclass(kind, MarginHead) else ()
+    return kind(n_classes, **{name: chosen[name] for name in ("scale", "centres", "hard_margin") if name in own})
 
 
 def table(name: str) -> pd.DataFrame:

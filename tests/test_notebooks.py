@@ -16,7 +16,7 @@ from browser import DESK, PHONE, chromium, complaints, needs_chromium, sideways
 from sv_utils import curves, run
 from sv_utils.base import paths
 from sv_utils.models import encoders
-from sv_utils.pipeline import params, stages
+from sv_utils.pipeline.profile import Profile
 from sv_utils.reports import expected, tables
 
 TINY = """
@@ -71,7 +71,7 @@ def made(tmp_path_factory):
 
 def test_each_stage_leaves_its_notebook_its_page_and_its_birth_certificate(made):
     folder, printed = made
-    for stage in stages.stages("tiny"):
+    for stage in list(Profile.read("tiny").stages):
         left = {path.name for path in (folder / stage.name).iterdir()}
         assert {f"{stage.name}.ipynb", f"{stage.name}.html", "run.json"} <= left
         assert f"{stage.name}: done" in printed
@@ -80,7 +80,7 @@ def test_each_stage_leaves_its_notebook_its_page_and_its_birth_certificate(made)
 
 
 def test_no_notebook_wrote_to_stderr_or_showed_an_empty_figure(made):
-    for stage in stages.stages("tiny"):
+    for stage in list(Profile.read("tiny").stages):
         notebook = nbformat.read(made[0] / stage.name / f"{stage.name}.ipynb", 4)
         outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
         assert [output.text for output in outputs if output.get("name") == "stderr"] == [], stage.name
@@ -122,7 +122,7 @@ def test_second_make_runs_nothing(made):
 
 def test_pages_are_small_and_ask_for_nothing(made):
     found = sorted(made[0].rglob("*.html"))
-    assert len(found) == len(stages.stages("tiny")) + 2
+    assert len(found) == len(list(Profile.read("tiny").stages)) + 2
     for page in found:
         text = page.read_text("utf-8")
         assert len(text) < 3_000_000, page.name
@@ -172,10 +172,10 @@ def test_jupyterlab_gives_what_make_gives(made, tmp_path, monkeypatch):
     import nbclient
 
     monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / "outputs"))
-    for stage in stages.stages("tiny"):
+    for stage in list(Profile.read("tiny").stages):
         notebook = nbformat.read(paths.NOTEBOOKS / f"{stage.notebook}.ipynb", 4)
         cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
-        cell.source = "\n".join(f"{name} = {value!r}" for name, value in params.resolve(stage.name, "tiny").items())
+        cell.source = "\n".join(f"{name} = {value!r}" for name, value in Profile.read("tiny").of(stage.name).items())
         folder = {"metadata": {"path": str(paths.NOTEBOOKS)}}
         nbclient.NotebookClient(notebook, kernel_name="python3", resources=folder).execute()
         by_make = nbformat.read(made[0] / stage.name / f"{stage.name}.ipynb", 4)

@@ -20,6 +20,7 @@ from packaging.specifiers import SpecifierSet
 from sv_utils.base import paths
 from sv_utils.models import encoders
 from sv_utils.pipeline import keys, params, stages
+from sv_utils.pipeline.profile import Profile
 from sv_utils.training import augment
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
@@ -157,14 +158,15 @@ def functions_lines(source: str) -> list[int]:
 def test_a_training_notebook_declares_every_key_there_is(name):
     declared = params.declared_parameters(name)
     assert list(declared["architecture"]) == list(inspect.signature(encoders.build).parameters)
-    (stage,) = declared["stages"]
-    assert {key: value for key, value in stage["augmentation"].items() if isinstance(value, list)} == {
-        key: value for key, value in augment.OFF.items() if isinstance(value, list)
-    }
-    assert list(stage["augmentation"]) == list(augment.OFF)
+    (stage,) = declared["phases"]
+    assert stage["augmentation"].keys() == augment.OFF.keys()
     margin = {"margin", "margin_start_epoch", "margin_end_epoch", "margin_growth"}
-    assert stage.keys() - margin == small_training.STAGE.keys() - margin
+    assert stage.keys() - margin == small_training.PHASE.keys() - margin
     assert declared["engine"].keys() == small_training.ENGINE.keys()
+
+
+def test_nothing_is_augmented_where_nothing_is_said():
+    assert all(not value or isinstance(value, list) for value in augment.OFF.values()) and augment.OFF["gain"] == [0, 0]
 
 
 def test_the_notebooks_of_the_pipeline_exist():
@@ -177,18 +179,18 @@ def test_the_notebooks_of_the_pipeline_exist():
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_params_file_resolves_and_begins_with_its_needs(profile, monkeypatch):
     monkeypatch.delenv("SV_PARAMS", raising=False)
-    resolved = params.resolve_all(profile)
-    assert list(resolved) == [stage.name for stage in stages.stages(profile)]
+    resolved = Profile.read(profile).parameters
+    assert list(resolved) == [stage.name for stage in list(Profile.read(profile).stages)]
     head = (paths.REPO / "params" / f"{profile}.yaml").read_text()
     head = head[: re.search(r"(?m)^[^#]", head).start()]
     assert head.startswith(f"# {profile} ")
     assert all(f"# {word}:" in head for word in ("Needs", "Expected", "Run"))
-    known = keys.stage_keys(profile)
+    known = keys.stage_keys(Profile.read(profile))
     assert len(set(known.values())) == len(known) == len(resolved)
 
 
 def test_the_quick_profile_names_the_four_losses():
-    assert list(stages.models("mini")) == ["softmax", "contrastive", "cosface", "adacos"]
+    assert list(Profile.read("mini").models) == ["softmax", "contrastive", "cosface", "adacos"]
 
 
 def test_links_of_the_readme_lead_somewhere():

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from sv_utils.base.errors import RequestError
-from sv_utils.losses.cosine import CosineHead
+from sv_utils.losses.heads import CosineHead
 from sv_utils.losses.softmax import softmax_loss
 
 

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from sv_utils.losses.cosine import MarginHead
+from sv_utils.losses.heads import MarginHead
 from sv_utils.losses.softmax import softmax_loss
 
 

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from sv_utils.losses.cosine import MarginHead
+from sv_utils.losses.heads import MarginHead
 
 
 def sphereface2_loss(labels, cosines, scale, margin, bias, balance=0.7, sharpness=3):

@@ -6,15 +6,11 @@ import keras
 from keras import layers, ops
 
 from sv_utils.base.errors import RequestError, nearest
-from sv_utils.models.backbones.ecapa import ecapa_tdnn
-from sv_utils.models.backbones.mobilenet import mobilenet_v2
+from sv_utils.models import backbones
 from sv_utils.models.backbones.pooling import AttentivePooling, AveragePooling, StatisticsPooling
-from sv_utils.models.backbones.redimnet import SIZES, bins_multiple, redimnet2
-from sv_utils.models.backbones.resnet import DEPTHS, ResNet
 from sv_utils.models.features import Deltas, InstanceNormalization, LogMel, LogSpectrogram, SpecAugment
 
 POOLINGS = {"average": AveragePooling, "statistics": StatisticsPooling, "attentive": AttentivePooling}
-BACKBONES = (*(f"resnet{depth}" for depth in DEPTHS), "mobilenetv2", "ecapa", *SIZES)
 
 
 @keras.saving.register_keras_serializable(package="sv_utils")
@@ -87,16 +83,15 @@ def build(
     RequestError
         For a name that does not exist, or bands that the backbone cannot merge.
     """
+    architecture = dict(locals())
     for argument, value, known in (
         ("front_end", front_end, ("mel", "spectrogram")),
-        ("backbone", backbone, BACKBONES),
         ("stem", stem, ("imagenet", "thin")),
         ("pooling", pooling, POOLINGS),
     ):
         if value not in known:
             raise RequestError(f"{argument}: there is no {value!r}{nearest(value, known)}")
-    if backbone in SIZES and front_end == "mel" and n_mels % bins_multiple(backbone):
-        raise RequestError(f"n_mels: {backbone} takes a multiple of {bins_multiple(backbone)} (72 as published)")
+    network = backbones.get(backbone)
     waveform = keras.Input((None,), dtype="float32", name="waveform")
     mel = front_end == "mel"
     x = (LogMel(n_mels) if mel else LogSpectrogram())(waveform)
@@ -104,14 +99,7 @@ def build(
     if masked_frames or masked_bins:
         x = SpecAugment(masked_frames, masked_bins)(x)
     x = Deltas()(x) if deltas else layers.Reshape((-1, x.shape[-1], 1), dtype="float32")(x)
-    if backbone == "mobilenetv2":
-        x = mobilenet_v2(x)
-    elif backbone == "ecapa":
-        x = ecapa_tdnn(x, width)
-    elif backbone in SIZES:
-        x = redimnet2(x, backbone)
-    else:
-        x = ResNet(int(backbone.removeprefix("resnet")), width, stem, squeeze_excitation, simam)(x)
+    x = network.add(x, architecture)
     x = POOLINGS[pooling]()(x)
     x = layers.Dense(embedding_dim, dtype="float32", name="embedding")(x)
     x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype="float32", name="embedding_normalization")(x)
@@ -139,6 +127,7 @@ def load(path: str | os.PathLike) -> keras.Model:
     """
     if not os.path.isfile(path):
         raise RequestError(f"{path}: there is no such model file; train one or name another")
+    backbones.register_layers()
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # keras raises many kinds: from zipfile, h5py, json and its own

@@ -1,47 +1,69 @@
-"""What a stage was made from: its content key."""
+"""
+What a stage was made from: its content key. Equal keys, equal work.
+
+A key counts meaning. Of the code it counts what the notebook and the modules that it uses do, without comments and
+docstrings; a module that is loaded by name (a backbone, a corpus, a published encoder) counts where a parameter names
+it. The ground (`base`), the pipeline itself and, for every stage before the report, the drawing (`reports`) change no
+number and never count.
+"""
 
 import ast
+import functools
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError
-from sv_utils.pipeline import params, stages
+from sv_utils.pipeline import records
+from sv_utils.pipeline.params import INJECTED
+from sv_utils.pipeline.profile import Profile
+from sv_utils.pipeline.stages import LAST
 
-# How a run is told, placed and recorded changes no number.
-MACHINERY = {"sv_utils.errors", "sv_utils.params", "sv_utils.paths", "sv_utils.progress"}
-MACHINERY |= {"sv_utils.provenance", "sv_utils.run"}
+MACHINERY = ("base", "pipeline")  # how a run is told, placed and recorded changes no number
+READING = "reports"  # a redrawn figure must not cost days of training
 # Parameters that say how the work is done, and change nothing of what comes out.
 WAYS = {"workers", "scheduler", "connections", "remove_archives"}
-# A redrawn figure must not cost days of training: only the report is made again.
-READING = {"sv_utils.plots", "sv_utils.report", "sv_utils.curves"}
 
 
-def stage_keys(profile: str) -> dict[str, str]:
+def stage_keys(profile: Profile, sources: Mapping[str, str] | None = None) -> dict[str, str]:
     """
-    Give the content key of each stage: equal keys, equal work.
+    Give the content key of each stage of a profile.
+
+    Parameters
+    ----------
+    profile : Profile
+    sources : mapping of str to str, optional
+        Digests of what lies outside the repository and has no checksum, by corpus: a tree of a user's own recordings.
 
     Returns
     -------
     dict
-        Stage name to the sha256 [hex] over the notebook's code cells, the resolved parameters (not those of `WAYS`),
-        the source of the modules that it uses, the keys of the stages before it, and the content of a file of weights
-        that it judges or starts from. Times, outputs, and text cells do not count.
+        Stage name to the sha256 [hex] over the code that it uses, the resolved parameters (not those of `WAYS`), what
+        the stages before it handed on (the digest of their result where they ended with one under their present key,
+        else their key), and the content of a file of weights that it judges or starts from.
     """
-    resolved, keys = params.resolve_all(profile), {}
-    for stage in stages.stages(profile):
+    keys: dict[str, str] = {}
+    for stage in profile.stages:
         cells = code_cells(paths.NOTEBOOKS / f"{stage.notebook}.ipynb")
-        counted = {name: value for name, value in resolved[stage.name].items() if name not in WAYS}
+        parameters = profile.parameters[stage.name]
+        counted = {name: value for name, value in parameters.items() if name not in WAYS}
         files = [counted[name] for name in ("encoder", "initial_model") if name in counted]
-        upstream = [keys[name] for name in stage.upstream] + _digests(files)
-        left_out = MACHINERY if stage.notebook == stages.LAST[-1] else MACHINERY | READING
-        modules = used_modules(cells, resolved[stage.name].get("corpora", ()), left_out)
-        keys[stage.name] = content_key(cells, counted, modules, upstream)
+        upstream = [_handed_on(profile.name, name, keys[name]) for name in stage.upstream]
+        if not stage.upstream:
+            upstream += [f"{name} {digest}" for name, digest in (sources or {}).items()]
+        left_out = MACHINERY if stage.notebook >= LAST[-1] else (*MACHINERY, READING)
+        modules = used_modules(cells, _words(parameters), left_out)
+        keys[stage.name] = content_key(list(map(meaning, cells)), counted, modules, upstream + _digests(files))
     return keys
+
+
+def _handed_on(profile: str, stage: str, key: str) -> str:
+    record = records.read_run(profile, stage) or {}
+    return record.get("result") or key if record.get("key") == key else key
 
 
 def _digests(files: Iterable[str]) -> list[str]:
@@ -53,6 +75,20 @@ def _digests(files: Iterable[str]) -> list[str]:
     return found
 
 
+def _words(parameters: dict) -> set[str]:
+    """All texts among the values of parameters, but for those that name the run."""
+
+    def walk(value: object) -> Iterator[str]:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict | list):
+            for inner in value.values() if isinstance(value, dict) else value:
+                yield from walk(inner)
+
+    own = {name: value for name, value in parameters.items() if name not in INJECTED or name == "encoder"}
+    return set(walk(own))
+
+
 def content_key(cells: list[str], parameters: dict, modules: dict[str, str], upstream: Iterable[str]) -> str:
     """Hash what a stage is made from; the arguments are as in `stage_keys`."""
     text = json.dumps([cells, parameters, modules, sorted(upstream)], sort_keys=True)
@@ -60,12 +96,48 @@ def content_key(cells: list[str], parameters: dict, modules: dict[str, str], ups
 
 
 def code_cells(notebook: Path) -> list[str]:
-    """Read the sources of the code cells of a notebook."""
+    """Read the sources of the code cells of a notebook, without that of its parameters, which are resolved."""
     cells = json.loads(notebook.read_text("utf-8"))["cells"]
-    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code" and not _declares(cell)]
 
 
-def used_modules(cells: Iterable[str], corpora: Iterable[str] = (), left_out: Iterable[str] = ()) -> dict[str, str]:
+def _declares(cell: dict) -> bool:
+    return "parameters" in cell.get("metadata", {}).get("tags", [])
+
+
+def meaning(source: str) -> str:
+    """
+    Write a source without comments, docstrings and layout, which mean nothing to the machine.
+
+    Parameters
+    ----------
+    source : str
+        Python, or a cell of a notebook.
+
+    Raises
+    ------
+    RequestError
+        If the source is not Python.
+
+    Examples
+    --------
+    >>> meaning("x = (1,   # one" + chr(10) + "     2)")
+    'x = (1, 2)'
+    """
+    tree = _parsed(_python(source), "a code cell")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def used_modules(cells: Iterable[str], named: Iterable[str] = (), left_out: Iterable[str] = ()) -> dict[str, str]:
     """
     Collect the modules of this package that code cells import, directly or through each other.
 
@@ -73,36 +145,52 @@ def used_modules(cells: Iterable[str], corpora: Iterable[str] = (), left_out: It
     ----------
     cells : iterable of str
         Sources; lines of IPython's own (``%``, ``!``) are passed over.
-    corpora : iterable of str
-        Names of corpora, whose modules are loaded by name.
+    named : iterable of str
+        Values of parameters. Of a package that loads its modules by name, a module counts when one of these begins
+        with its name (``resnet34`` with ``resnet``).
     left_out : iterable of str
-        Modules that do not count, nor what only they import.
+        Folders of the package whose modules do not count, nor what only they import.
 
     Returns
     -------
     dict
-        Module name to its source text. Imports count wherever they stand, also within functions.
+        Module name to what its source means. Imports count wherever they stand, also within functions.
 
     Raises
     ------
     RequestError
         If a source is not Python.
     """
-    waiting = {f"sv_utils.corpora.{name}" for name in corpora}
-    waiting |= {name for cell in cells for name in imports(_python(cell), "a code cell", "")}
+    named, left_out = set(named), {f"sv_utils.{folder}" for folder in left_out}
+    waiting = {name for cell in cells for name in imports(_python(cell), "a code cell", "")}
     found: dict[str, str] = {}
     while waiting:
         name = waiting.pop()
         parent = name.rpartition(".")[0]
-        if name in left_out or name in found or name.split(".")[0] != "sv_utils":
+        if name.split(".")[0] != "sv_utils" or ".".join(name.split(".")[:2]) in left_out or name in found:
             continue
         if parent:  # importing a.b.c also runs a and a.b
             waiting.add(parent)
         file = _module_file(name)
         if file is not None:
-            found[name] = file.read_text("utf-8")
-            waiting |= set(imports(found[name], name, name if file.stem == "__init__" else parent))
+            found[name], imported = _module(file, file.stat().st_mtime_ns, name)
+            waiting |= imported
+            if "import_module" in found[name]:
+                waiting |= {f"{name}.{module}" for module in _modules_named(file.parent, named)}
     return dict(sorted(found.items()))
+
+
+@functools.lru_cache(maxsize=1024)
+def _module(file: Path, _changed: int, name: str) -> tuple[str, frozenset[str]]:
+    """What a module means, and what it imports."""
+    source = file.read_text("utf-8")
+    imported = frozenset(imports(source, name, name if file.stem == "__init__" else name.rpartition(".")[0]))
+    return meaning(source), imported
+
+
+def _modules_named(folder: Path, named: set[str]) -> list[str]:
+    stems = [file.stem for file in folder.glob("*.py") if file.stem != "__init__"]
+    return [stem for stem in stems if any(word.startswith(stem) for word in named)]
 
 
 def imports(source: str, name: str, package: str) -> Iterator[str]:
@@ -128,11 +216,7 @@ def imports(source: str, name: str, package: str) -> Iterator[str]:
     RequestError
         If the source is not Python.
     """
-    try:
-        tree = ast.parse(source)
-    except SyntaxError as error:
-        raise RequestError(f"{name} is not Python: {error}") from None
-    for node in ast.walk(tree):
+    for node in ast.walk(_parsed(source, name)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -140,6 +224,13 @@ def imports(source: str, name: str, package: str) -> Iterator[str]:
             base = ".".join(parents[: len(parents) + 1 - node.level]) if node.level else ""
             origin = ".".join(filter(None, (base, node.module)))
             yield from (f"{origin}.{alias.name}" for alias in node.names)
+
+
+def _parsed(source: str, name: str) -> ast.Module:
+    try:
+        return ast.parse(source)
+    except SyntaxError as error:
+        raise RequestError(f"{name} is not Python: {error}") from None
 
 
 def _python(cell: str) -> str:

@@ -1,77 +1,89 @@
 """
-Strict, typed parameters: what a params file says, laid over what the notebooks declare.
+Strict, typed parameters: names, defaults and types are declared in a notebook's cell tagged `parameters`.
 
-A params file ``params/<profile>.yaml`` has the sections ``common`` (each key goes to every notebook that declares it),
-``train`` (likewise, for training notebooks) and one for each stage. ``encoders`` names encoders that were trained
-elsewhere, to be judged beside those of the training sections. Later sections override earlier ones. Dicts merge
-deeply; a list replaces the default, but dicts in it are completed from the first one of the default. Names, defaults
-and types are those of the notebook's cell tagged `parameters`, read as literals: nothing runs, no kernel starts.
+The cell is read as literals: nothing runs, no kernel starts. What all trainings share (architecture, phases,
+augmentation, engine) is declared once, in ``params/shared/training.yaml``; the cell of a training holds what is its
+own, laid over that. Dicts merge deeply; a list replaces the default, but dicts in it are completed from the first one
+of the default.
 """
 
 import ast
+import functools
 import json
 import math
 import re
 from collections.abc import Iterable
+from pathlib import Path
+
+import yaml
 
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError, nearest
-from sv_utils.pipeline.stages import LAST, _file, _file_of_weights, _is_training, _show, encoders, load, stages
+from sv_utils.pipeline.stages import is_training
 
 INJECTED = ("profile", "stage", "encoder")  # set by the run, not by a params file
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+RENAMED = {"stages": "phases"}  # keys of older params files
 
 
-def resolve(stage: str, profile: str) -> dict:
+def shared_parameters() -> dict:
     """
-    Give the complete parameters of one stage; the whole params file is checked on the way.
+    Read what all trainings share: ``params/shared/training.yaml``.
 
     Returns
     -------
     dict
-        Every parameter that the notebook declares; `profile` and `stage`; `encoder` where the stage judges one of
-        `encoders`.
-
-    Raises
-    ------
-    RequestError
-        For anything in the file that would not do what it says, naming the file, the key and the mend.
+        ``architecture, phases`` (a list of one), ``engine``: the defaults, which also say the types.
     """
-    resolved = resolve_all(profile)
-    if stage not in resolved:
-        raise RequestError(f"{_show(_file(profile))}: the profile has no stage {stage!r}{nearest(stage, resolved)}")
-    return resolved[stage]
+    file = paths.REPO / "params/shared/training.yaml"
+    return _shared(file, file.stat().st_mtime_ns) if file.exists() else {}
 
 
-def resolve_all(profile: str) -> dict[str, dict]:
-    """Give the complete parameters of every stage of a profile, as `resolve` does for one."""
-    sections, file, elsewhere = load(profile), _show(_file(profile)), encoders(profile)
-    resolved, declared = {}, {"common": set(), "train": set()}
-    for stage in stages(profile):
-        defaults = declared_parameters(stage.notebook)
-        shared = ("common", "train") if _is_training(stage.name) else ("common",)
-        values = defaults
-        for section in shared:
-            declared[section] |= defaults.keys()
-            content = {key: value for key, value in sections.get(section, {}).items() if key in defaults}
-            values = overlay(defaults, values, content, f"{file}: {section}")
-        own = stage.name if _is_training(stage.name) else stage.notebook
-        values = overlay(defaults, values, sections[own], f"{file}: {own}")
-        resolved[stage.name] = values | {"profile": profile, "stage": stage.name}
-        if (model := stage.name.partition("@")[2]) in elsewhere and stage.notebook == LAST[0]:
-            resolved[stage.name]["encoder"] = elsewhere[model]
-        if initial := values.get("initial_model"):
-            resolved[stage.name]["initial_model"] = _file_of_weights(initial, f"{file}: {own}.initial_model")
-    for section, names in declared.items():
-        for key in sections.get(section, {}):
-            if key not in names:
-                raise _unknown(f"{file}: {section}", key, names)
-    return resolved
+@functools.lru_cache(maxsize=4)
+def _shared(file: Path, _changed: int) -> dict:
+    return read_yaml(file)
+
+
+def complete(**own: object) -> list:
+    """
+    Complete what the cell of a training notebook declares by what all trainings share.
+
+    A run hands complete parameters to the notebook, which this leaves as they are; in JupyterLab it makes them so.
+
+    Parameters
+    ----------
+    **own
+        Values by their names in ``params/shared/training.yaml``.
+
+    Returns
+    -------
+    list
+        The values, complete, in the order given.
+
+    Examples
+    --------
+    >>> (engine,) = complete(engine={"validate_steps": 10})
+    >>> engine["precision"], engine["validate_steps"]
+    ('float32', 10)
+    """
+    shared = shared_parameters()
+    return [_united(shared[name], value) for name, value in own.items()]
+
+
+def _united(shared: object, own: object) -> object:
+    """Lay what a notebook declares over what is shared; it may declare further keys."""
+    if isinstance(shared, dict) and isinstance(own, dict):
+        return shared | {key: _united(shared.get(key), value) for key, value in own.items()}
+    if isinstance(shared, list) and isinstance(own, list) and shared and all(isinstance(item, dict) for item in own):
+        return [_united(shared[0], item) for item in own]
+    return own
 
 
 def declared_parameters(notebook: str) -> dict:
     """
     Read names and defaults from the cell tagged `parameters` of a notebook, without running it.
+
+    Those of a training notebook are completed by `shared_parameters`.
 
     Parameters
     ----------
@@ -87,13 +99,14 @@ def declared_parameters(notebook: str) -> dict:
     try:
         cells = json.loads(path.read_text("utf-8"))["cells"]
     except FileNotFoundError:
-        raise RequestError(f"{_show(path)} does not exist") from None
+        raise RequestError(f"{show(path)} does not exist") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise RequestError(f"{_show(path)} is not a notebook: {error}") from None
+        raise RequestError(f"{show(path)} is not a notebook: {error}") from None
     tagged = [cell for cell in cells if "parameters" in cell.get("metadata", {}).get("tags", [])]
     if len(tagged) != 1:
-        raise RequestError(f"{_show(path)} must have one cell tagged `parameters`, not {len(tagged)}")
-    return _literals("".join(tagged[0]["source"]), f"{_show(path)}: parameters cell")
+        raise RequestError(f"{show(path)} must have one cell tagged `parameters`, not {len(tagged)}")
+    own = _literals("".join(tagged[0]["source"]), f"{show(path)}: parameters cell")
+    return _united(shared_parameters(), own) if is_training(notebook) else own
 
 
 def _literals(source: str, where: str) -> dict:
@@ -124,7 +137,7 @@ def overlay(defaults: dict, values: dict, content: dict, where: str) -> dict:
     values = dict(values)
     for key, value in content.items():
         if key not in defaults or key in INJECTED:
-            raise _unknown(where, key, defaults)
+            raise unknown(where, key, defaults)
         values[key] = _merge(defaults[key], values[key], _plain(value, f"{where}.{key}"), f"{where}.{key}")
     return values
 
@@ -148,7 +161,7 @@ def _nested(default: dict, current: dict, value: dict, where: str) -> dict:
     merged = dict(current)
     for key, inner in value.items():
         if default and key not in default:
-            raise _unknown(where, key, default)
+            raise unknown(where, key, default)
         merged[key] = _merge(default.get(key), merged.get(key), inner, f"{where}.{key}")
     return merged
 
@@ -191,7 +204,51 @@ def _number(text: str) -> str:
     return f"{mantissa}e{int(exponent):+d}"
 
 
-def _unknown(where: str, key: object, known: Iterable[str]) -> RequestError:
+def unknown(where: str, key: object, known: Iterable[str]) -> RequestError:
+    """Give the error that tells of a key that is not declared, and of the nearest that is."""
     if key in INJECTED:
         return RequestError(f"{where}.{key} is set by the run itself; remove it")
+    if RENAMED.get(key) in known:
+        return RequestError(f"{where}.{key} is called {RENAMED[key]} now; rename it")
     return RequestError(f"{where}.{key} is unknown{nearest(key, set(known) - set(INJECTED))}")
+
+
+class _Loader(yaml.SafeLoader):
+    """Builds plain values only; refuses what could silently lose a value or grow without end."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            line = self.peek_event().start_mark.line + 1
+            raise yaml.YAMLError(f"line {line}: aliases (*name) are not read; put shared keys into common or train")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: key {key.value!r} stands twice; keep one")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(file: Path) -> dict:
+    """
+    Read a YAML file of sections.
+
+    Raises
+    ------
+    RequestError
+        If it is not YAML, a key stands twice, it holds aliases, or no sections.
+    """
+    try:
+        sections = yaml.load(file.read_text("utf-8"), _Loader)  # a SafeLoader
+    except Exception as error:  # besides YAMLError, PyYAML lets the errors of int(), datetime() and its tables through
+        raise RequestError(f"{show(file)} is not readable as YAML: {error}") from None
+    if not isinstance(sections, dict) or not all(isinstance(section, str) for section in sections):
+        raise RequestError(f"{show(file)} must hold sections (common, train, 01_download, ...) of `key: value` lines")
+    return sections
+
+
+def show(path: Path) -> str:
+    """Write a path as seen from the repository, where it lies in it."""
+    return str(path.relative_to(paths.REPO) if path.is_relative_to(paths.REPO) else path)

@@ -1,5 +1,6 @@
 """The birth certificate of a result: what made it, where and when (``run.json``)."""
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -47,29 +48,46 @@ def write_run(key: str, parameters: dict, start: datetime, made_by: dict) -> Non
     key : str
         Content key under which the stage ran.
     parameters : dict
-        As of `params.resolve`.
+        As `Profile.of` gives them.
     start : datetime
         When the stage began, with its time zone.
     made_by : dict
-        The `facts` as they were at the start. A notebook may leave hashes of the data that it read or made in
-        ``data.json`` of its folder; they are taken in.
+        The `facts` as they were at the start. What the notebook left by `hand_on` is taken in.
     """
     profile, stage, end = parameters["profile"], parameters["stage"], datetime.now(UTC)
     folder = paths.stage_dir(profile, stage)
-    data = folder / "data.json"
+    file = folder / "data.json"
+    data = json.loads(file.read_text("utf-8")) if file.exists() else None
     record = {"profile": profile, "stage": stage, "key": key, "parameters": parameters}
     record |= {"start": start.isoformat(), "end": end.isoformat(), "seconds": (end - start).total_seconds()}
-    record |= {"seed": parameters.get("seed"), "data": json.loads(data.read_text("utf-8")) if data.exists() else None}
+    record |= {"seed": parameters.get("seed"), "data": data, "result": (data or {}).get("result")}
     with replace_on_success(folder / "run.json") as temporary:
         temporary.write_text(json.dumps(record | made_by, indent=1) + "\n", "utf-8")
 
 
-def read_key(profile: str, stage: str) -> str | None:
-    """Give the content key of the finished run of a stage, None if there is none."""
+def hand_on(folder: Path, digests: dict[str, str]) -> None:
+    """
+    Say in ``data.json`` what a stage hands on to those after it: they run again when this changes, not when code does.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the stage.
+    digests : dict
+        Digest [hex] of each thing that the later stages read, by its name.
+    """
+    result = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+    with replace_on_success(folder / "data.json") as temporary:
+        temporary.write_text(json.dumps({"result": result, "digests": digests}, indent=1) + "\n", "utf-8")
+
+
+def read_run(profile: str, stage: str) -> dict | None:
+    """Read ``run.json`` of the finished run of a stage; None if there is none."""
     try:
-        return json.loads((paths.stage_dir(profile, stage) / "run.json").read_text("utf-8"))["key"]
-    except (OSError, ValueError, KeyError, TypeError):
+        record = json.loads((paths.stage_dir(profile, stage) / "run.json").read_text("utf-8"))
+    except (OSError, ValueError):
         return None
+    return record if isinstance(record, dict) and "key" in record else None
 
 
 def lock_differences(lock: Path) -> tuple[list[str], list[str]]:

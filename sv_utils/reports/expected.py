@@ -1,10 +1,12 @@
 """Curves to expect: what the trainings of a params file that has been run looked like."""
 
+from pathlib import Path
+
 import pandas as pd
 
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError
-from sv_utils.pipeline import stages
+from sv_utils.pipeline.profile import Profile
 
 COLUMNS = ["stage", "epoch", "loss", "accuracy", "learning_rate", "val_eer"]
 
@@ -26,7 +28,7 @@ def expected(profile: str, stage: str) -> pd.DataFrame | None:
     return None if table.empty else table
 
 
-def collect(profile: str) -> pd.DataFrame:
+def collect(profile: Profile) -> pd.DataFrame:
     """
     Take the curves of all finished trainings of a profile from its outputs.
 
@@ -36,15 +38,16 @@ def collect(profile: str) -> pd.DataFrame:
         If a training has not been run, or the profile has none.
     """
     tables = []
-    for stage in filter(None, stages.models(profile).values()):
-        path = paths.stage_dir(profile, stage) / "log.csv"
+    for stage in filter(None, profile.models.values()):
+        path = paths.stage_dir(profile.name, stage) / "log.csv"
         if not path.exists():
-            raise RequestError(f"{path} is missing; make it with: make reproduce PROFILE={profile}")
+            raise RequestError(f"{path} is missing; make it with: make reproduce PROFILE={profile.name}")
         tables.append(pd.read_csv(path).assign(stage=stage).reindex(columns=COLUMNS))
     if not tables:
-        raise RequestError(f"profile {profile} trains nothing, so that it has no curves")
+        raise RequestError(f"profile {profile.name} trains nothing, so that it has no curves")
     return pd.concat(tables)
 
 
-def file_of(profile: str):
+def file_of(profile: str) -> Path:
+    """Where the curves to expect of a profile lie."""
     return paths.params_dir() / "expected" / f"{profile}.csv"

@@ -142,7 +142,7 @@ def augmentations(waveforms: dict[str, np.ndarray]) -> Figure:
 
 def training_curves(history: pd.DataFrame, expected: pd.DataFrame | None = None) -> Figure:
     """
-    Loss, accuracy, learning rate and validation EER [%] over the epochs; stages are divided by dotted lines.
+    Loss, accuracy, learning rate and validation EER [%] over the epochs; phases are divided by dotted lines.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ def training_curves(history: pd.DataFrame, expected: pd.DataFrame | None = None)
                 axis.plot(expected["epoch"], factor * expected[column], "--", color="grey", label="expected")
             axis.plot(history["epoch"], factor * history[column], marker="o", markersize=3)
             axis.set(xlabel="epoch", ylabel=label)
-            for epoch in history.loc[(history["stage"] > 1) & (history["stage"].diff() > 0), "epoch"]:
+            for epoch in history.loc[(history["phase"] > 1) & (history["phase"].diff() > 0), "epoch"]:
                 axis.axvline(epoch - 0.5, color="grey", linestyle=":", linewidth=1)
         axes[1, 0].set_yscale("log")
         best = history.loc[history["val_eer"].idxmin()]

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from sv_utils.base import paths
 from sv_utils.base.paths import replace_on_success
-from sv_utils.pipeline import keys, records, stages
-from sv_utils.pipeline.stages import Stage
+from sv_utils.pipeline import keys, records
+from sv_utils.pipeline.profile import Profile
+from sv_utils.pipeline.stages import EXTRA, FIRST, LAST, TRAINING, Stage
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2733; --dim: #5a6776; --line: #d9dfe6; --box: #f5f7f9; --mark: #0b6aa8;
@@ -131,13 +132,13 @@ def _name_figures(content) -> None:
                 output.metadata.setdefault("image/png", {})["alt"] = heading
 
 
-def write_index(profile: str) -> None:
+def write_index(profile: Profile) -> None:
     """Write ``outputs/<profile>/index.html``: the pipeline as a picture, each report, parameters, results."""
-    with replace_on_success(paths.profile_dir(profile) / "index.html") as temporary:
+    with replace_on_success(paths.profile_dir(profile.name) / "index.html") as temporary:
         temporary.write_text(index(profile), "utf-8")
 
 
-def index(profile: str) -> str:
+def index(profile: Profile) -> str:
     """
     Give the index page of a profile, as far as its stages have run.
 
@@ -145,23 +146,18 @@ def index(profile: str) -> str:
     -------
     str
         HTML with links to the reports, relative to ``outputs/<profile>/``.
-
-    Raises
-    ------
-    RequestError
-        If the params file is wrong.
     """
     known = keys.stage_keys(profile)
-    runs = {stage.name: _run(profile, stage.name) for stage in stages.stages(profile)}
+    runs = {stage.name: records.read_run(profile.name, stage.name) for stage in profile.stages}
     states = {
         name: "open" if run is None else "done" if run["key"] == known[name] else "outdated"
         for name, run in runs.items()
     }
-    file = paths.params_dir() / f"{profile}.yaml"
+    file = profile.file
     said = [line.removeprefix("#").strip() for line in file.read_text("utf-8").splitlines() if line.startswith("#")]
-    parts = [f"<h1>{html.escape(profile)}</h1>"]
-    parts += [f"<p>{html.escape(line.removeprefix(f'{profile} - '))}</p>" for line in said[:1]]
-    parts += [_scroll(_pipeline(profile, runs, states)), *_results(profile, states)]
+    parts = [f"<h1>{html.escape(profile.name)}</h1>"]
+    parts += [f"<p>{html.escape(line.removeprefix(f'{profile.name} - '))}</p>" for line in said[:1]]
+    parts += [_scroll(_pipeline(profile, runs, states)), *_results(profile.name, states)]
     parts += ["<h2>Stages</h2>", _scroll(_stages(runs, states))]
     parts += [
         "<h2>Parameters</h2>",
@@ -173,31 +169,24 @@ def index(profile: str) -> str:
         _folded(f"{name}, complete", json.dumps(run["parameters"], indent=1)) for name, run in runs.items() if run
     ]
     parts += _made_by([run for run in runs.values() if run])
-    return _page(f"{profile}: reports", "\n".join(parts), "Speaker verification")
-
-
-def _run(profile: str, stage: str) -> dict | None:
-    """What is recorded of a stage that ended well, its key included."""
-    if records.read_key(profile, stage) is None:
-        return None
-    return json.loads((paths.stage_dir(profile, stage) / "run.json").read_text("utf-8"))
+    return _page(f"{profile.name}: reports", "\n".join(parts), "Speaker verification")
 
 
 def _results(profile: str, states: dict[str, str]) -> list[str]:
-    if states[stages.LAST[-1]] == "open" or not (paths.profile_dir(profile) / "results.csv").exists():
+    if states[LAST[-1]] == "open" or not (paths.profile_dir(profile) / "results.csv").exists():
         return ["<h2>Results</h2>", "<p>They come when every model has been judged.</p>"]
     from sv_utils.reports import tables
 
     results = tables.read_results(profile)
     repeated = tables.over_seeds(results)
-    tables = [
+    shown = [
         _boxed(table.to_html(index=False, border=0)) for table in (repeated, tables.summary(results)) if len(table)
     ]
     notes = [f"<p>{html.escape(tables.session_note(profile))}</p>"]
-    if states[stages.LAST[-1]] == "outdated":
+    if states[LAST[-1]] == "outdated":
         notes.append("<p>These are of the run before: something that they come from has changed since.</p>")
     links = '<p>More in the <a href="report.html">report</a>; as numbers in <a href="results.csv">results.csv</a>.</p>'
-    return ["<h2>Results</h2>", *notes, *tables, links]
+    return ["<h2>Results</h2>", *notes, *shown, links]
 
 
 def _stages(runs: dict[str, dict | None], states: dict[str, str]) -> str:
@@ -233,10 +222,10 @@ def _made_by(runs: list[dict]) -> list[str]:
 BOX, GAP, HEIGHT, STEP = 176, 26, 46, 62  # of the picture's boxes [px]
 
 
-def _pipeline(profile: str, runs: dict[str, dict | None], states: dict[str, str]) -> str:
+def _pipeline(profile: Profile, runs: dict[str, dict | None], states: dict[str, str]) -> str:
     """The stages as boxes, a column a kind and a row a model, with a line from each to what reads its results."""
-    steps, models = stages.stages(profile), list(stages.models(profile))
-    places = {stage.name: _place(stage, profile, models) for stage in steps}
+    steps, models = profile.stages, list(profile.models)
+    places = {stage.name: _place(stage, steps, models) for stage in steps}
     lines, boxes = [], []
     for stage in steps:
         x, y = places[stage.name]
@@ -250,16 +239,18 @@ def _pipeline(profile: str, runs: dict[str, dict | None], states: dict[str, str]
         boxes.append(_box(stage, x, y, runs[stage.name], states[stage.name]))
     width = max(x for x, _ in places.values()) + BOX + 2
     height = max(y for _, y in places.values()) + HEIGHT / 2 + 2
-    label = f"The pipeline of {html.escape(profile)}: {sum(map(bool, runs.values()))} of {len(steps)} stages have run"
+    label = (
+        f"The pipeline of {html.escape(profile.name)}: {sum(map(bool, runs.values()))} of {len(steps)} stages have run"
+    )
     head = f'<svg class="pipeline" viewBox="0 0 {width} {height}" role="group" aria-label="{label}">'
     return f"{head}{''.join(lines)}{''.join(boxes)}</svg>"
 
 
-def _place(stage: Stage, profile: str, models: list[str]) -> tuple[float, float]:
+def _place(stage: Stage, steps: tuple[Stage, ...], models: list[str]) -> tuple[float, float]:
     """Left edge and middle of a stage's box."""
-    extra = [name for name in stages.EXTRA if name in stages.load(profile)]
-    order = [*stages.FIRST, "training", *stages.LAST, *extra]
-    training = stages.TRAINING.fullmatch(stage.name)
+    extra = [step.name for step in steps if step.name in EXTRA]
+    order = [*FIRST, "training", *LAST, *extra]
+    training = TRAINING.fullmatch(stage.name)
     column = order.index("training" if training else stage.notebook)
     model = training["model"] if training else stage.name.partition("@")[2]
     row = models.index(model) if model in models else (len(models) - 1) / 2

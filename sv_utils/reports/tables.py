@@ -11,7 +11,7 @@ from sv_utils.base.errors import RequestError
 from sv_utils.base.paths import replace_on_success
 from sv_utils.evaluation import intervals, trials
 from sv_utils.evaluation.systems import base_and_scoring
-from sv_utils.pipeline import stages
+from sv_utils.pipeline.profile import Profile
 from sv_utils.reports import published
 
 SEED = r"@seed\d+\b"  # in the name of a model that was trained several times
@@ -19,7 +19,7 @@ COLUMNS = ["profile", "model", "loss", "list", "n_target", "n_nontarget", "n_spe
 COLUMNS += ["threshold", "min_dcf_001", "min_dcf_005", "cllr", "cllr_min", "seconds", "key"]
 
 
-def evaluations(profile: str) -> dict[str, list[dict]]:
+def evaluations(profile: Profile) -> dict[str, list[dict]]:
     """
     Read what the evaluation of each model of a profile left in ``metrics.json``.
 
@@ -35,15 +35,15 @@ def evaluations(profile: str) -> dict[str, list[dict]]:
         When a model has not been evaluated.
     """
     found = {}
-    for model in stages.models(profile):
-        path = paths.stage_dir(profile, f"08_evaluate@{model}") / "metrics.json"
+    for model in profile.models:
+        path = paths.stage_dir(profile.name, f"08_evaluate@{model}") / "metrics.json"
         if not path.exists():
-            raise RequestError(f"{path} is missing; make it with: make reproduce PROFILE={profile}")
+            raise RequestError(f"{path} is missing; make it with: make reproduce PROFILE={profile.name}")
         found[model] = json.loads(path.read_text())
     return found
 
 
-def collect(profile: str) -> pd.DataFrame:
+def collect(profile: Profile) -> pd.DataFrame:
     """
     Rows of all evaluations of a profile.
 
@@ -59,10 +59,10 @@ def collect(profile: str) -> pd.DataFrame:
     return pd.DataFrame(rows)[COLUMNS].astype(known)
 
 
-def write_results(profile: str) -> pd.DataFrame:
+def write_results(profile: Profile) -> pd.DataFrame:
     """Write ``outputs/<profile>/results.csv`` and return its rows."""
     results = collect(profile)
-    with replace_on_success(paths.profile_dir(profile) / "results.csv") as temporary:
+    with replace_on_success(paths.profile_dir(profile.name) / "results.csv") as temporary:
         results.to_csv(temporary, index=False)
     return results
 
@@ -163,7 +163,7 @@ def _with_interval(value: float, low: float, high: float, pattern: str = "{:.2f}
     return text if math.isnan(low) else f"{text} [{pattern.format(100 * low)}, {pattern.format(100 * high)}]"
 
 
-def read_scores(profile: str) -> dict[str, dict[str, pd.DataFrame]]:
+def read_scores(profile: Profile) -> dict[str, dict[str, pd.DataFrame]]:
     """
     Read the scores of all models.
 
@@ -173,8 +173,8 @@ def read_scores(profile: str) -> dict[str, dict[str, pd.DataFrame]]:
         List to model to a table ``label, enrol, test, score, llr, as_norm, as_norm_llr, qmf_llr``, a row a trial.
     """
     found: dict[str, dict[str, pd.DataFrame]] = {}
-    for model in stages.models(profile):
-        for path in sorted(paths.stage_dir(profile, f"08_evaluate@{model}").glob("scores_*.csv")):
+    for model in profile.models:
+        for path in sorted(paths.stage_dir(profile.name, f"08_evaluate@{model}").glob("scores_*.csv")):
             found.setdefault(path.stem.removeprefix("scores_"), {})[model] = pd.read_csv(path)
     return found
 
@@ -249,7 +249,7 @@ def findings(results: pd.DataFrame, differences: pd.DataFrame) -> str:
     return "\n\n".join(paragraphs)
 
 
-def properties(profile: str) -> pd.DataFrame:
+def properties(profile: Profile) -> pd.DataFrame:
     """
     What each model is and what it cost.
 
@@ -260,7 +260,7 @@ def properties(profile: str) -> pd.DataFrame:
         ``training_seconds`` spent in them, and ``best_epoch`` by validation EER, missing where the encoder was trained
         elsewhere; ``realtime``: seconds of speech embedded in one second.
     """
-    rows, trained = [], stages.models(profile)
+    rows, trained = [], profile.models
     for model, evaluation in evaluations(profile).items():
         about, row = evaluation[0]["encoder"], evaluation[0]
         rows.append(
@@ -278,8 +278,8 @@ def properties(profile: str) -> pd.DataFrame:
     return table.reindex(columns=[*table.columns.drop("realtime"), "realtime"])
 
 
-def _training_of(profile: str, stage: str) -> dict:
-    log = pd.read_csv(paths.stage_dir(profile, stage) / "log.csv")
+def _training_of(profile: Profile, stage: str) -> dict:
+    log = pd.read_csv(paths.stage_dir(profile.name, stage) / "log.csv")
     return {
         "epochs": int(log["epoch"].max()),
         "best_epoch": int(log.loc[log["val_eer"].idxmin(), "epoch"]),
@@ -294,7 +294,7 @@ def provenance_note(results: pd.DataFrame) -> str:
     return names and f"Trained elsewhere, on data that this experiment does not know (loss *pretrained*): {names}."
 
 
-def breakdowns(profile: str, name: str) -> pd.DataFrame:
+def breakdowns(profile: Profile, name: str) -> pd.DataFrame:
     """One of the breakdowns of all models (``by_duration``, ``by_group`` or ``hardest``), with model and list."""
     rows = [row for evaluation in evaluations(profile).values() for row in evaluation if name in row]
     return pd.DataFrame([{"model": row["model"], "list": row["list"]} | line for row in rows for line in row[name]])

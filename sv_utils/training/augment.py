@@ -18,29 +18,13 @@ import numpy as np
 from scipy import fft, signal
 
 from sv_utils.base.errors import RequestError, nearest
+from sv_utils.pipeline.params import shared_parameters
 from sv_utils.speech.reader import Speech
 
 SAMPLE_RATE = 16_000  # [Hz]
 RESPONSES = ("smallroom", "mediumroom", "largeroom", "real_rirs")  # speakers of corpus rirs_noises; others are noises
 SURROUNDINGS = ("noise", "music", "babble", "reverberation")
-OFF = {
-    # Probabilities of surroundings. A crop gets one of them at most, so that together they come to 1 at most.
-    "noise": 0.0,
-    "music": 0.0,
-    "babble": 0.0,
-    "reverberation": 0.0,
-    # Probabilities of what happens to a crop afterwards, each by itself.
-    "telephone": 0.0,
-    "clipping": 0.0,
-    # Ranges, drawn from evenly.
-    "noise_snr": [0.0, 15.0],  # [dB]
-    "music_snr": [5.0, 15.0],  # [dB]
-    "babble_snr": [13.0, 20.0],  # [dB]
-    "babble_voices": [3, 7],
-    "reverberation_time": [0.2, 0.8],  # of a simulated room, until 60 dB down [s]
-    "clipped": [0.001, 0.05],  # fraction of the samples
-    "gain": [0.0, 0.0],  # of every crop [dB]
-}
+OFF = shared_parameters()["phases"][0]["augmentation"]  # every key there is; nothing is switched on
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -18,15 +18,15 @@ from sv_utils.training.schedules import normalizations
 class Progress:
     """Everything of a training that is not a variable of the model or optimizer; saved with them."""
 
-    stage: int = 0  # number of the present stage, from 0
-    stage_step: int = 0  # steps of it that are done
-    step: int = 0  # steps done in all stages: the number of the next batch
-    epoch: int = 0  # epochs done in all stages
+    phase: int = 0  # number of the present phase, from 0
+    phase_step: int = 0  # steps of it that are done
+    step: int = 0  # steps done in all phases: the number of the next batch
+    epoch: int = 0  # epochs done in all phases
     sums: dict[str, float] = dataclasses.field(default_factory=dict)  # of loss and accuracy over the present epoch
     seconds: float = 0.0  # spent on the present epoch
     plateau: float = 1.0  # what plateaus have left of the learning rate
     best_eer: float = math.inf
-    stage_best: float = math.inf
+    phase_best: float = math.inf
     epochs_without_gain: int = 0
     history: list[dict] = dataclasses.field(default_factory=list)
     steps: list[dict] = dataclasses.field(default_factory=list)

@@ -68,28 +68,28 @@ class Data:
         sounds = (None if kind.empty else Speech(kind) for kind in rows)
         return cls(Speech(train), labels, speakers, ValidationTrials(Speech(validation), pairs.labels, *sides), *sounds)
 
-    def crops(self, stages: list[dict], batch_size: int, seed: int, speakers_per_batch: int = 0) -> list[Crops]:
+    def crops(self, phases: list[dict], batch_size: int, seed: int, speakers_per_batch: int = 0) -> list[Crops]:
         """
-        Training batches of each stage, with its crop length, speeds and augmentation.
+        Training batches of each phase, with its crop length, speeds and augmentation.
 
         Raises
         ------
         RequestError
-            For stages that cannot be.
+            For phases that cannot be.
         """
-        schedules.check(stages)
+        schedules.check(phases)
         return [
             Crops(
                 self.train,
                 self.labels,
                 batch_size,
-                round(SAMPLE_RATE * stage["crop_seconds"]),
+                round(SAMPLE_RATE * phase["crop_seconds"]),
                 seed,
                 speakers_per_batch,
-                self.augmentation(stage["augmentation"]),
-                tuple(stage["speeds"]),
+                self.augmentation(phase["augmentation"]),
+                tuple(phase["speeds"]),
             )
-            for stage in stages
+            for phase in phases
         ]
 
     def augmentation(self, settings: dict) -> augment.Augmentation | None:

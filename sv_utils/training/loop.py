@@ -68,9 +68,9 @@ def make_encoder(initial_model: str, architecture: dict) -> keras.Model:
     return pretrained.load(initial_model) if initial_model else encoders.build(**architecture)
 
 
-def steps_per_epoch(crops: Crops, stage: dict) -> int:
-    """Steps of an epoch of a stage: as many as it says, or one pass over the utterances."""
-    return stage["steps_per_epoch"] or max(1, len(crops.labels) // crops.batch_size)
+def steps_per_epoch(crops: Crops, phase: dict) -> int:
+    """Steps of an epoch of a phase: as many as it says, or one pass over the utterances."""
+    return phase["steps_per_epoch"] or max(1, len(crops.labels) // crops.batch_size)
 
 
 @dataclasses.dataclass
@@ -85,18 +85,18 @@ class Training:
     head : keras.Layer
         Speaker head of `sv_utils.losses`.
     crops : list of Crops
-        Training batches of each stage.
+        Training batches of each phase.
     validation : ValidationTrials
         Trials of held-out dev speakers.
     directory : Path
         Receives ``model.keras`` (best by validation EER), ``initial.keras`` (untrained), ``log.csv``, ``steps.csv``,
         ``tensorboard/`` and ``checkpoint.npz``, from which a killed training goes on.
-    stages : list of dict
+    phases : list of dict
         See `schedules` for ``optimizer, learning_rate, momentum, nesterov, weight_decay, clip_norm, ema, accumulate,
         schedule, final_learning_rate, warmup_epochs, frozen`` and ``margin, margin_start_epoch, margin_end_epoch,
         margin_growth`` (only for heads with a margin). ``epochs, steps_per_epoch`` (0: one pass).
         ``plateau_factor, plateau_patience``: under schedule ``plateau`` the learning rate is multiplied by the factor
-        after so many epochs in which the validation EER did not fall. ``average_last``: the stage ends with the mean
+        after so many epochs in which the validation EER did not fall. ``average_last``: the phase ends with the mean
         of the weights after so many last epochs (0: off).
     accuracy : callable
         ``(labels, outputs)`` to per-sample accuracy, shown as `accuracy`.
@@ -112,14 +112,14 @@ class Training:
     crops: list[Crops]
     validation: ValidationTrials
     directory: Path
-    stages: list[dict]
+    phases: list[dict]
     accuracy: Callable
     devices: Devices
     engine: dict
 
     def run(self) -> tuple[SpeakerModel, pd.DataFrame, pd.DataFrame]:
         """
-        Train all stages, from the checkpoint where there is one.
+        Train all phases, from the checkpoint where there is one.
 
         Returns
         -------
@@ -133,7 +133,7 @@ class Training:
         Raises
         ------
         RequestError
-            For stages that do not fit the head or the devices.
+            For phases that do not fit the head or the devices.
         WorkError
             When the loss or the embeddings are not finite, or the embeddings have collapsed. The last good checkpoint
             and the best encoder stay.
@@ -150,8 +150,8 @@ class Training:
             self._judged.set_weights(self._model.get_weights())
         else:
             self._judge_untrained()
-        while progress.stage < len(self.stages):
-            self._run_stage()
+        while progress.phase < len(self.phases):
+            self._run_phase()
         history, steps = pd.DataFrame(progress.history), pd.DataFrame(progress.steps)
         for table, name in ((history, "log.csv"), (steps, "steps.csv")):
             with replace_on_success(self.directory / name) as temporary:
@@ -159,13 +159,13 @@ class Training:
         return self._judged, history, steps
 
     def _check(self) -> None:
-        schedules.check(self.stages)
-        for number, stage in enumerate(self.stages):
-            if "margin" in stage and not hasattr(self.head, "margin"):
-                raise RequestError(f"stages[{number}].margin: this loss has none; remove it")
-            if stage["accumulate"] > 1 and self.devices.replicas > 1:
+        schedules.check(self.phases)
+        for number, phase in enumerate(self.phases):
+            if "margin" in phase and not hasattr(self.head, "margin"):
+                raise RequestError(f"phases[{number}].margin: this loss has none; remove it")
+            if phase["accumulate"] > 1 and self.devices.replicas > 1:
                 raise RequestError(
-                    f"stages[{number}].accumulate needs one device (Keras cannot accumulate on several); set it to 1 "
+                    f"phases[{number}].accumulate needs one device (Keras cannot accumulate on several); set it to 1 "
                     "and raise batch_size"
                 )
 
@@ -174,44 +174,44 @@ class Training:
         return self.directory / "checkpoint.npz"
 
     @property
-    def _stage(self) -> dict:
-        return self.stages[self._progress.stage]
+    def _phase(self) -> dict:
+        return self.phases[self._progress.phase]
 
     @property
     def _steps_per_epoch(self) -> int:
-        return steps_per_epoch(self.crops[self._progress.stage], self._stage)
+        return steps_per_epoch(self.crops[self._progress.phase], self._phase)
 
     def _judge_untrained(self) -> None:
         checkpoints.save(self.encoder, self.directory / "initial.keras")
         eer = self.validation.eer(self.encoder)
-        self._progress.history.append({"epoch": 0, "stage": 0, "val_eer": eer})
+        self._progress.history.append({"epoch": 0, "phase": 0, "val_eer": eer})
         print(f"untrained: validation EER {100 * eer:.2f} %", flush=True)
 
-    def _run_stage(self) -> None:
-        progress, stage, per_epoch = self._progress, self._stage, self._steps_per_epoch
+    def _run_phase(self) -> None:
+        progress, phase, per_epoch = self._progress, self._phase, self._steps_per_epoch
         self._compile()
-        if progress.stage_step:  # resumed in the middle of this stage
+        if progress.phase_step:  # resumed in the middle of this phase
             checkpoints.read_variables(self._checkpoint, "optimizer", self._model.optimizer.variables)
         else:
-            progress.plateau, progress.stage_best, progress.epochs_without_gain = 1.0, math.inf, 0
+            progress.plateau, progress.phase_best, progress.epochs_without_gain = 1.0, math.inf, 0
         step = self.devices.step(self._model)
-        batches = self.devices.batches(self.crops[progress.stage], progress.step)
-        while progress.stage_step < stage["epochs"] * per_epoch:
+        batches = self.devices.batches(self.crops[progress.phase], progress.step)
+        while progress.phase_step < phase["epochs"] * per_epoch:
             self._set_schedules()
             started, batch = time.perf_counter(), next(batches)
             self._note(step(batch), batch)
             progress.seconds += time.perf_counter() - started
             self._after_step()
-        self._end_stage()
+        self._end_phase()
 
     def _compile(self) -> None:
-        """Optimizer and frozen layers of the present stage."""
+        """Optimizer and frozen layers of the present phase."""
         for encoder in (self._model.encoder, self.encoder):
-            schedules.freeze(encoder, self._stage["frozen"])
+            schedules.freeze(encoder, self._phase["frozen"])
 
         def compiled() -> None:
             scale_loss = self.engine["precision"] == "mixed_float16"
-            optimizer = schedules.optimizer(self._stage, scale_loss, self.devices.replicas)
+            optimizer = schedules.optimizer(self._phase, scale_loss, self.devices.replicas)
             accuracy = keras.metrics.MeanMetricWrapper(self.accuracy, name="accuracy")
             self._model.compile(optimizer, metrics=[accuracy], jit_compile=self.engine["jit_compile"])
             optimizer.build(self._model.trainable_variables)
@@ -219,11 +219,11 @@ class Training:
         self.devices.build(compiled)
 
     def _set_schedules(self) -> None:
-        progress, stage, per_epoch = self._progress, self._stage, self._steps_per_epoch
-        rate = schedules.learning_rate(stage, progress.stage_step, per_epoch)
+        progress, phase, per_epoch = self._progress, self._phase, self._steps_per_epoch
+        rate = schedules.learning_rate(phase, progress.phase_step, per_epoch)
         self._model.optimizer.learning_rate = rate * progress.plateau
-        if "margin" in stage:
-            self._model.head.margin.assign(schedules.margin(stage, progress.stage_step / per_epoch))
+        if "margin" in phase:
+            self._model.head.margin.assign(schedules.margin(phase, progress.phase_step / per_epoch))
 
     def _note(self, logs: dict[str, float], batch) -> None:
         """Count a step and add up its figures."""
@@ -233,7 +233,7 @@ class Training:
         for name, value in logs.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + float(value)
         progress.step += 1
-        progress.stage_step += 1
+        progress.phase_step += 1
         if progress.step % max(1, self._steps_per_epoch // 10) == 0:
             row = {"loss": float(logs["loss"]), "learning_rate": self._rate()}
             for name in ("scale", "margin"):
@@ -244,13 +244,13 @@ class Training:
 
     def _diverged(self, what: str) -> None:
         losses = [row["loss"] for row in self._progress.steps[-20:] if "loss" in row]
-        why = why_not_finite(self.devices.local(self._batch[0]), self._stage, self._rate(), losses)
+        why = why_not_finite(self.devices.local(self._batch[0]), self._phase, self._rate(), losses)
         raise WorkError(f"{what}: {why}. {self._kept()}")
 
     def _after_step(self) -> None:
         """Judge and write what is due after this step."""
         progress = self._progress
-        epoch_ends = progress.stage_step % self._steps_per_epoch == 0
+        epoch_ends = progress.phase_step % self._steps_per_epoch == 0
         if epoch_ends:
             self._end_epoch()
         elif self._is_due("validate_steps"):
@@ -263,11 +263,11 @@ class Training:
         return self.engine[name] > 0 and self._progress.step % self.engine[name] == 0
 
     def _end_epoch(self) -> None:
-        progress, stage = self._progress, self._stage
+        progress, phase = self._progress, self._phase
         started = time.perf_counter()
         judgement = self._judge()
         progress.epoch += 1
-        row = {"epoch": progress.epoch, "stage": progress.stage + 1}
+        row = {"epoch": progress.epoch, "phase": progress.phase + 1}
         row |= {name: total / self._steps_per_epoch for name, total in progress.sums.items()}
         row |= {"val_eer": judgement.eer, "spread": judgement.spread, "learning_rate": self._rate()}
         row["seconds"] = progress.seconds + time.perf_counter() - started
@@ -276,11 +276,11 @@ class Training:
         self._board.scalars(progress.step, {f"epoch/{name}": row[name] for name in ("loss", "accuracy")})
         self._lower_on_plateau(judgement.eer)
         self._print(row)
-        if progress.stage_step > (stage["epochs"] - stage["average_last"]) * self._steps_per_epoch:
+        if progress.phase_step > (phase["epochs"] - phase["average_last"]) * self._steps_per_epoch:
             checkpoints.write_weights(self._weights(progress.epoch), self._judged)
 
     def _judge(self) -> Judgement:
-        """Judge the encoder as it stands (its moving average, where the stage has one), and keep it if it is best."""
+        """Judge the encoder as it stands (its moving average, where the phase has one), and keep it if it is best."""
         self._take_weights()
         return self._keep_best(self.validation.judge(self.encoder))
 
@@ -296,42 +296,42 @@ class Training:
 
     def _take_weights(self) -> None:
         checkpoints.copy_weights(self._model, self._judged)
-        if self._stage["ema"]:
+        if self._phase["ema"]:
             self._renew_statistics()
 
     def _renew_statistics(self) -> None:
-        crops = self.crops[self._progress.stage]
+        crops = self.crops[self._progress.phase]
         checkpoints.renew_statistics(self.encoder, (crops.batch(i)[0] for i in range(RENEWAL_BATCHES)))
 
     def _lower_on_plateau(self, eer: float) -> None:
-        progress, stage = self._progress, self._stage
-        if stage["schedule"] != "plateau":
+        progress, phase = self._progress, self._phase
+        if phase["schedule"] != "plateau":
             return
-        if eer < progress.stage_best:
-            progress.stage_best, progress.epochs_without_gain = eer, 0
+        if eer < progress.phase_best:
+            progress.phase_best, progress.epochs_without_gain = eer, 0
             return
         progress.epochs_without_gain += 1
-        if progress.epochs_without_gain >= stage["plateau_patience"]:
-            progress.plateau *= stage["plateau_factor"]
+        if progress.epochs_without_gain >= phase["plateau_patience"]:
+            progress.plateau *= phase["plateau_factor"]
             progress.epochs_without_gain = 0
 
-    def _end_stage(self) -> None:
-        """Hand over to the next stage, with the averaged weights where the stage asks for that."""
-        progress, stage = self._progress, self._stage
-        if stage["average_last"]:
-            last = range(progress.epoch - min(stage["average_last"], stage["epochs"]), progress.epoch)
+    def _end_phase(self) -> None:
+        """Hand over to the next phase, with the averaged weights where the phase asks for that."""
+        progress, phase = self._progress, self._phase
+        if phase["average_last"]:
+            last = range(progress.epoch - min(phase["average_last"], phase["epochs"]), progress.epoch)
             files = [self._weights(epoch + 1) for epoch in last]
             checkpoints.average(files, self._judged)
             self._renew_statistics()
             judgement = self._keep_best(self.validation.judge(self.encoder))
-            row = {"epoch": progress.epoch, "stage": progress.stage + 1, "val_eer": judgement.eer}
+            row = {"epoch": progress.epoch, "phase": progress.phase + 1, "val_eer": judgement.eer}
             progress.history.append(row | {"spread": judgement.spread})
             print(f"mean of the last {len(files)} epochs: validation EER {100 * judgement.eer:.2f} %", flush=True)
-        elif stage["ema"]:
+        elif phase["ema"]:
             self._take_weights()  # a run that is resumed just here has not judged them yet
-        if stage["average_last"] or stage["ema"]:
+        if phase["average_last"] or phase["ema"]:
             self._model.set_weights(self._judged.get_weights())
-        progress.stage, progress.stage_step = progress.stage + 1, 0
+        progress.phase, progress.phase_step = progress.phase + 1, 0
         checkpoints.write(self._checkpoint, self._model, progress)
         for path in self.directory.glob("weights_*.npz"):
             path.unlink()
@@ -348,7 +348,7 @@ class Training:
 
     def _print(self, row: dict) -> None:
         print(
-            f"epoch {row['epoch']:3d}/{sum(stage['epochs'] for stage in self.stages)}  loss {row['loss']:.4f}  "
+            f"epoch {row['epoch']:3d}/{sum(phase['epochs'] for phase in self.phases)}  loss {row['loss']:.4f}  "
             f"accuracy {row['accuracy']:.3f}  validation EER {100 * row['val_eer']:.2f} %  "
             f"learning rate {row['learning_rate']:.2g}  {row['seconds']:.0f} s",
             flush=True,

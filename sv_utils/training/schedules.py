@@ -1,4 +1,4 @@
-"""What a stage of training prescribes: its optimizer, the learning rate and margin of each step, the layers at rest."""
+"""What a phase of training prescribes: its optimizer, the learning rate and margin of each step, the layers at rest."""
 
 import math
 from collections.abc import Mapping
@@ -13,51 +13,51 @@ FROZEN = ("none", "batch_normalization", "encoder")
 GROWTHS = ("linear", "exponential")
 
 
-def check(stages: list[Mapping]) -> None:
+def check(phases: list[Mapping]) -> None:
     """
-    Refuse stages that cannot be, before anything runs.
+    Refuse phases that cannot be, before anything runs.
 
     Raises
     ------
     RequestError
-        Naming the stage, the key and the mend.
+        Naming the phase, the key and the mend.
     """
-    for number, stage in enumerate(stages):
+    for number, phase in enumerate(phases):
         names = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "frozen": FROZEN}
-        if "margin" in stage:
+        if "margin" in phase:
             names["margin_growth"] = GROWTHS
         for key, known in names.items():
-            if stage[key] not in known:
-                raise RequestError(f"stages[{number}].{key}: there is no {stage[key]!r}{nearest(stage[key], known)}")
-        if stage["schedule"] == "exponential" and not 0 < stage["final_learning_rate"] <= stage["learning_rate"]:
+            if phase[key] not in known:
+                raise RequestError(f"phases[{number}].{key}: there is no {phase[key]!r}{nearest(phase[key], known)}")
+        if phase["schedule"] == "exponential" and not 0 < phase["final_learning_rate"] <= phase["learning_rate"]:
             raise RequestError(
-                f"stages[{number}].final_learning_rate must be above 0 and not above learning_rate for an "
-                f"exponential schedule, not {stage['final_learning_rate']}"
+                f"phases[{number}].final_learning_rate must be above 0 and not above learning_rate for an "
+                f"exponential schedule, not {phase['final_learning_rate']}"
             )
-        if stage["optimizer"] == "adam" and stage["weight_decay"]:
-            raise RequestError(f"stages[{number}].weight_decay: adam has none; set it to 0.0, or take adamw")
-        if not 0 <= stage["ema"] < 1:
-            raise RequestError(f"stages[{number}].ema is a decay from 0 (off) to below 1, not {stage['ema']}")
+        if phase["optimizer"] == "adam" and phase["weight_decay"]:
+            raise RequestError(f"phases[{number}].weight_decay: adam has none; set it to 0.0, or take adamw")
+        if not 0 <= phase["ema"] < 1:
+            raise RequestError(f"phases[{number}].ema is a decay from 0 (off) to below 1, not {phase['ema']}")
         for key in ("epochs", "accumulate"):
-            if stage[key] < 1:
-                raise RequestError(f"stages[{number}].{key} must be 1 or more, not {stage[key]}")
+            if phase[key] < 1:
+                raise RequestError(f"phases[{number}].{key} must be 1 or more, not {phase[key]}")
 
 
-def learning_rate(stage: Mapping, step: int, steps_per_epoch: int) -> float:
+def learning_rate(phase: Mapping, step: int, steps_per_epoch: int) -> float:
     """
     Learning rate of one step; what a plateau has taken off comes on top.
 
-    With the share p of the stage's steps that are done, peak a and final rate b: ``plateau`` stays at a;
+    With the share p of the phase's steps that are done, peak a and final rate b: ``plateau`` stays at a;
     ``exponential`` is ``a (b / a)^p``; ``cosine`` is ``b + (a - b) (1 + cos(pi p)) / 2``. These three rise in
     proportion to the steps during ``warmup_epochs``. ``one_cycle`` goes up from a / 25 to a along a cosine during
     them, and down to b along another afterwards (the momentum stays as it is).
 
     Parameters
     ----------
-    stage : mapping
+    phase : mapping
         ``schedule, learning_rate, final_learning_rate, warmup_epochs, epochs``.
     step : int
-        Number of the step within the stage, from 0.
+        Number of the step within the phase, from 0.
     steps_per_epoch : int
 
     References
@@ -67,82 +67,82 @@ def learning_rate(stage: Mapping, step: int, steps_per_epoch: int) -> float:
 
     Examples
     --------
-    >>> stage = {"schedule": "cosine", "learning_rate": 0.1, "final_learning_rate": 0.0, "epochs": 2}
-    >>> stage["warmup_epochs"] = 0.0
-    >>> [round(learning_rate(stage, step, 2), 3) for step in range(4)]
+    >>> phase = {"schedule": "cosine", "learning_rate": 0.1, "final_learning_rate": 0.0, "epochs": 2}
+    >>> phase["warmup_epochs"] = 0.0
+    >>> [round(learning_rate(phase, step, 2), 3) for step in range(4)]
     [0.1, 0.075, 0.025, 0.0]
     """
-    peak, final = stage["learning_rate"], stage["final_learning_rate"]
-    last, rise = max(1, stage["epochs"] * steps_per_epoch - 1), stage["warmup_epochs"] * steps_per_epoch
-    if stage["schedule"] == "one_cycle":
+    peak, final = phase["learning_rate"], phase["final_learning_rate"]
+    last, rise = max(1, phase["epochs"] * steps_per_epoch - 1), phase["warmup_epochs"] * steps_per_epoch
+    if phase["schedule"] == "one_cycle":
         if step < rise:
             return _cosine(peak / 25, peak, step / rise)
         return _cosine(peak, final, min(1.0, (step - rise) / max(1.0, last - rise)))
     warm, done = min(1.0, (step + 1) / rise) if rise else 1.0, min(1.0, step / last)
-    if stage["schedule"] == "exponential":
+    if phase["schedule"] == "exponential":
         return warm * peak * (final / peak) ** done
-    return warm * (_cosine(peak, final, done) if stage["schedule"] == "cosine" else peak)
+    return warm * (_cosine(peak, final, done) if phase["schedule"] == "cosine" else peak)
 
 
 def _cosine(start: float, end: float, done: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * done)) / 2
 
 
-def margin(stage: Mapping, epochs: float) -> float:
+def margin(phase: Mapping, epochs: float) -> float:
     """
-    Margin after so many epochs of a stage: 0 until ``margin_start_epoch``, ``margin`` from ``margin_end_epoch`` on.
+    Margin after so many epochs of a phase: 0 until ``margin_start_epoch``, ``margin`` from ``margin_end_epoch`` on.
 
     In between it grows with the share p of the way: as p (``linear``), or as ``1 - 0.001^p`` (``exponential``), which
     rises fast at first.
 
     Parameters
     ----------
-    stage : mapping
+    phase : mapping
         ``margin, margin_start_epoch, margin_end_epoch, margin_growth``.
     epochs : float
-        Epochs of the stage that are done, with the fraction of the present one.
+        Epochs of the phase that are done, with the fraction of the present one.
 
     References
     ----------
     Wang et al.: Wespeaker, arXiv 2210.17016, section 2.5.
     """
-    start, end = stage["margin_start_epoch"], stage["margin_end_epoch"]
+    start, end = phase["margin_start_epoch"], phase["margin_end_epoch"]
     if epochs >= end:
-        return stage["margin"]
+        return phase["margin"]
     if epochs < start:
         return 0.0
     done = (epochs - start) / (end - start)
-    return stage["margin"] * (done if stage["margin_growth"] == "linear" else 1 - 0.001**done)
+    return phase["margin"] * (done if phase["margin_growth"] == "linear" else 1 - 0.001**done)
 
 
-def optimizer(stage: Mapping, scale_loss: bool = False, replicas: int = 1) -> keras.optimizers.Optimizer:
+def optimizer(phase: Mapping, scale_loss: bool = False, replicas: int = 1) -> keras.optimizers.Optimizer:
     """
-    Optimizer of a stage; biases and normalisation parameters are spared by the weight decay.
+    Optimizer of a phase; biases and normalisation parameters are spared by the weight decay.
 
     The decay is taken off the weights directly (``w -= learning_rate weight_decay w``). Under momentum 0.9 that is a
     tenth of what the same number does as an L2 term of the loss, as which other frameworks' SGD has it.
 
     Parameters
     ----------
-    stage : mapping
+    phase : mapping
         ``optimizer, learning_rate, momentum, nesterov, weight_decay, clip_norm, ema, accumulate``.
     scale_loss : bool
         Scale the loss so that float16 gradients do not vanish, and pass over steps whose gradients overflow.
     replicas : int
         Devices that share a batch. Each clips its own part of the gradient, so that the sum is within ``clip_norm``.
     """
-    accumulate = stage["accumulate"]
+    accumulate = phase["accumulate"]
     options = {
-        "learning_rate": stage["learning_rate"],
-        "weight_decay": stage["weight_decay"] or None,
-        "global_clipnorm": stage["clip_norm"] / replicas or None,
-        "use_ema": stage["ema"] > 0,
+        "learning_rate": phase["learning_rate"],
+        "weight_decay": phase["weight_decay"] or None,
+        "global_clipnorm": phase["clip_norm"] / replicas or None,
+        "use_ema": phase["ema"] > 0,
         # Keras averages after each batch, also where the weights change only every few.
-        "ema_momentum": stage["ema"] ** (1 / accumulate),
+        "ema_momentum": phase["ema"] ** (1 / accumulate),
         "gradient_accumulation_steps": accumulate if accumulate > 1 else None,
     }
-    if stage["optimizer"] == "sgd":
-        made = keras.optimizers.SGD(momentum=stage["momentum"], nesterov=stage["nesterov"], **options)
+    if phase["optimizer"] == "sgd":
+        made = keras.optimizers.SGD(momentum=phase["momentum"], nesterov=phase["nesterov"], **options)
     else:
         made = keras.optimizers.Adam(**options)  # decays as AdamW does; `check` keeps that from the name "adam"
     made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
@@ -158,7 +158,7 @@ def freeze(encoder: keras.Model, frozen: str) -> None:
     encoder : keras.Model
     frozen : str
         ``"none"``; ``"batch_normalization"``: all layers of this kind but the last, which precedes the L2 normalisation
-        of the embedding (the original system's second stage: their statistics and affine parameters stay as they are);
+        of the embedding (the original system's second phase: their statistics and affine parameters stay as they are);
         ``"encoder"``: everything, so that a new head finds its place on a trained encoder first.
     """
     encoder.trainable = frozen != "encoder"

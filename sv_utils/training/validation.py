@@ -111,7 +111,7 @@ def spread(embeddings: np.ndarray) -> float:
     return float(np.sum(np.var(embeddings.astype(np.float64), axis=0)))
 
 
-def why_not_finite(waveforms: np.ndarray, stage: dict, rate: float, losses: list[float]) -> str:
+def why_not_finite(waveforms: np.ndarray, phase: dict, rate: float, losses: list[float]) -> str:
     """
     Say what made a loss or embeddings NaN or infinite, and what to do.
 
@@ -119,7 +119,7 @@ def why_not_finite(waveforms: np.ndarray, stage: dict, rate: float, losses: list
     ----------
     waveforms : np.ndarray [shape=(batch, samples)]
         Of the last step.
-    stage : dict
+    phase : dict
         Its parameters.
     rate : float
         Its learning rate.
@@ -133,9 +133,9 @@ def why_not_finite(waveforms: np.ndarray, stage: dict, rate: float, losses: list
     else:
         cause = "the loss had not been rising: one batch threw the weights, or a number overflowed"
     mends = [f"lower the learning_rate (now {rate:.2g})"]
-    if not stage["clip_norm"]:
+    if not phase["clip_norm"]:
         mends.append("set clip_norm to 5.0")
-    if not stage["warmup_epochs"]:
+    if not phase["warmup_epochs"]:
         mends.append("give warmup_epochs")
     if "float16" in keras.config.dtype_policy().name:
         mends.append("set precision to mixed_bfloat16, which has float32's range")

@@ -10,7 +10,7 @@ import numpy as np
 from sv_utils.base.errors import RequestError
 from sv_utils.evaluation.calibration import Calibration
 from sv_utils.models import pretrained
-from sv_utils.pipeline import stages
+from sv_utils.pipeline.stages import LAST, TRAINING
 
 
 def known(model: str, false_accept: float | None = None) -> tuple[Calibration, dict]:
@@ -67,9 +67,9 @@ def evaluation(model: Path) -> Path:
     RequestError
         If there is no such model, or it was not evaluated.
     """
-    training = stages.TRAINING.fullmatch(model.absolute().parent.name)
+    training = TRAINING.fullmatch(model.absolute().parent.name)
     name = training["model"] if training else "MODEL"
-    folder = model.absolute().parent.parent / f"{stages.LAST[0]}@{name}"
+    folder = model.absolute().parent.parent / f"{LAST[0]}@{name}"
     if not (folder / "metrics.json").is_file() or not (folder / "calibration.json").is_file():
         pretrained.load(model)  # a wrong name is told as such
         raise RequestError(

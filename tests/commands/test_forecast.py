@@ -8,7 +8,7 @@ from release import make
 
 from sv_utils import corpora, forecast
 from sv_utils.base.errors import RequestError
-from sv_utils.pipeline import stages
+from sv_utils.pipeline.profile import Profile
 from sv_utils.speech import acquisition
 
 
@@ -41,8 +41,8 @@ def test_voxceleb_without_a_network_takes_what_the_corpora_state(offline, capsys
 def test_removed_archives_and_flac_need_less(offline, monkeypatch, tmp_path):
     (tmp_path / "params").mkdir()
     text = (
-        (stages._file("voxceleb_original_resnet34"))
-        .read_text()
+        Profile.read("voxceleb_original_resnet34")
+        .file.read_text()
         .replace("  workers: 8", "  workers: 8\n  remove_archives: true\n  encoding: flac")
     )
     (tmp_path / "params" / "lean.yaml").write_text(text)

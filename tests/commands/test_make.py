@@ -73,8 +73,26 @@ def test_an_edited_training_re_runs_itself_and_what_follows(house):
     assert started(done.stdout) == ["04_train_contrastive", "08_evaluate@contrastive", "09_report"]
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new", "expected"),
+    [
+        ("sv_utils/losses/softmax.py", "return 0.1", "return 0.1  # said", []),
+        ("sv_utils/losses/softmax.py", "def loss():", 'def loss():\n    """Said."""', []),
+        ("sv_utils/losses/softmax.py", "0.1", "0.3", ["03_train_softmax", "08_evaluate@softmax", "09_report"]),
+        ("sv_utils/models/backbones/ecapa.py", "512", "1024", []),  # no profile names it
+        ("sv_utils/corpora/mini.py", "'a'", "'A'", ["01_download"]),  # hands on the same as before
+        ("sv_utils/base/fetch.py", "ATTEMPTS = ", "ATTEMPTS = 2 * ", []),
+    ],
+)
+def test_make_runs_what_a_change_means_and_nothing_else(house, file, old, new, expected):
+    replace(house / file, old, new)
+    done = make(house, "reproduce")
+    assert (done.returncode, started(done.stdout)) == (0, expected)
+    assert started(make(house, "reproduce").stdout) == []
+
+
 def test_a_redrawn_figure_re_runs_the_report_also_after_a_kill(house):
-    replace(house / "sv_utils/plots.py", "thin", "thick")
+    replace(house / "sv_utils/reports/figures.py", "thin", "thick")
     line = ["make", f"PY={sys.executable}", "reproduce"]
     killed = subprocess.Popen(line, cwd=house, env=environment(), start_new_session=True, stdout=subprocess.PIPE)
     wait_for((house / "outputs/mini/09_report/09_report.partial.ipynb").exists)

@@ -51,6 +51,7 @@ def test_a_stage_leaves_its_notebook_its_page_and_its_record(house):
     assert (folder(house) / "model.txt").read_text() == "5 7 2 False"
     record = json.loads((folder(house) / "run.json").read_text())
     expected = {"seed": 7, "epochs": 2, "fail": "", "learning_rate": 0.1, "profile": "mini", "stage": STAGE}
+    expected["architecture"] = {"backbone": "resnet18"}
     assert record["parameters"] == expected
     assert record["key"] == (folder(house) / "key").read_text()
     notebook = nbformat.read(folder(house) / f"{STAGE}.ipynb", as_version=4)

@@ -11,7 +11,7 @@ from sv_utils.models import encoders, features
 from sv_utils.models.backbones import pooling
 from sv_utils.training import augment
 
-STAGE = {
+PHASE = {
     "epochs": 2,
     "steps_per_epoch": 3,
     "crop_seconds": 0.5,
@@ -37,9 +37,9 @@ STAGE = {
     "speeds": [1.0, 0.9],
     "augmentation": augment.OFF | {"noise": 0.5, "telephone": 0.5},
 }
-STAGES = [
-    STAGE | {"average_last": 2},
-    STAGE
+PHASES = [
+    PHASE | {"average_last": 2},
+    PHASE
     | {"epochs": 1, "optimizer": "adamw", "learning_rate": 1e-3, "schedule": "cosine", "warmup_epochs": 1.0}
     | {"frozen": "batch_normalization", "ema": 0.5, "margin_end_epoch": 0, "augmentation": augment.OFF},
 ]

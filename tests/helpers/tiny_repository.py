@@ -13,7 +13,8 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 REAL = Path(__file__).resolve().parents[2]
-MACHINERY = ("__init__", "errors", "pages", "params", "paths", "provenance", "run")
+MACHINERY = ("__init__.py", "run.py", "base", "pipeline", "reports/__init__.py", "reports/pages.py")
+SHARED = "architecture: {backbone: resnet18}\n"
 PARAMS = """\
 common:
   seed: 7
@@ -27,10 +28,10 @@ train:
 08_evaluate: {}
 09_report: {}
 """
-REPORT = """\
+TABLES = """\
 import sys
 import pandas as pd
-from sv_utils import paths
+from sv_utils.base import paths
 
 
 def read_results(profile):
@@ -47,36 +48,56 @@ def over_seeds(results):
 
 def session_note(profile):
     return ""
-
+"""
+REPORT = """\
+import sys
+from sv_utils.base import paths
+from sv_utils.reports import tables
 
 if __name__ == "__main__":
     print((paths.profile_dir(sys.argv[1]) / "results.csv").read_text())
 """
 TRAINING = """\
-from .losses import shared
+from ..losses import shared
+from sv_utils.models import backbones
 
 
 def train():
-    from sv_utils import batches
+    from sv_utils.training import batches
 
     return batches.SIZE + shared.ONE
 """
+BY_NAME = """\
+import importlib
+
+
+def get(name):
+    return importlib.import_module(f"{__name__}.{name}")
+"""
 MODULES = {
-    "plots": "STYLE = 'thin'\n",
     "report": REPORT,
-    "training": TRAINING,
-    "batches": "SIZE = 4\n",
-    "losses/__init__": "",
+    "reports/tables": TABLES,
+    "reports/figures": "STYLE = 'thin'\n",
+    "training/__init__": "",
+    "training/loop": TRAINING,
+    "training/batches": "SIZE = 4\n",
+    "losses/__init__": BY_NAME,
     "losses/shared": "ONE = 1\n",
     "losses/softmax": "def loss():\n    return 0.1\n",
     "losses/contrastive": "def loss():\n    return 0.2\n",
-    "corpora/__init__": "",
+    "models/__init__": "",
+    "models/backbones/__init__": BY_NAME,
+    "models/backbones/resnet": "DEPTH = 18\n",
+    "models/backbones/ecapa": "WIDTH = 512\n",
+    "corpora/__init__": BY_NAME,
     "corpora/mini": "MD5 = 'a'\n",
     "corpora/ocean": "MD5 = 'b'\n",
 }
 TRAIN = """\
 import os, pathlib, time
-from sv_utils import errors, paths, plots, training
+from sv_utils.base import errors, paths
+from sv_utils.reports import figures
+from sv_utils.training import loop
 folder = paths.stage_dir(profile, stage)
 turns = paths.outputs() / "turns.txt"
 with turns.open("a") as file:
@@ -87,13 +108,25 @@ while (folder / "../hold").exists():
     time.sleep(0.05)
 if fail:
     raise {"request": errors.RequestError, "work": errors.WorkError, "bug": KeyError}[fail]("the cause")
-(folder / "model.txt").write_text(f"{training.train()} {seed} {epochs} {resumed}")
+(folder / "model.txt").write_text(f"{loop.train()} {seed} {epochs} {resumed}")
 with turns.open("a") as file:
     file.write(f"leave {stage}\\n")
 """
 NOTEBOOKS = {
-    "01_download": ("corpora = ['mini']\n", "from sv_utils import paths\nprint(profile, stage, corpora)\n"),
-    "02_prep": ("seed = 1\nworkers = 2\n", "from sv_utils import batches, plots\nassert seed == 7\n"),
+    "01_download": (
+        "corpora = ['mini']\n",
+        "from sv_utils import corpora as catalogue\nfrom sv_utils.base import paths\n"
+        "from sv_utils.pipeline import records\n"
+        "print(profile, stage, corpora)\nfor name in corpora:\n    made = catalogue.get(name).MD5\n"
+        "records.hand_on(paths.stage_dir(profile, stage), {'archive': made.lower()})\n",
+    ),
+    "02_prep": (
+        "seed = 1\nworkers = 2\n",
+        "from sv_utils.base import paths\nfrom sv_utils.pipeline import records\n"
+        "from sv_utils.reports import figures\n"
+        "from sv_utils.training import batches\nassert seed == 7\n"
+        "records.hand_on(paths.stage_dir(profile, stage), {'store': str(abs(batches.SIZE))})\n",
+    ),
     "03_train_softmax": (
         "seed = 1  # any whole number\nepochs: int = 1\nfail = ''\nlearning_rate = 0.1\n",
         "from sv_utils.losses import softmax\n" + TRAIN,
@@ -104,12 +137,12 @@ NOTEBOOKS = {
     ),
     "08_evaluate": (
         "trials = 10\n",
-        "import json\nfrom sv_utils import paths\nmodel = stage.partition('@')[2]\n"
+        "import json\nfrom sv_utils.base import paths\nmodel = stage.partition('@')[2]\n"
         "(paths.stage_dir(profile, stage) / 'data.json').write_text(json.dumps({'model': model}))\n",
     ),
     "09_report": (
         "title = 'Report'\n",
-        "from sv_utils import paths, plots, report\n"
+        "from sv_utils.base import paths\nfrom sv_utils.reports import figures, tables\n"
         "(paths.profile_dir(profile) / 'results.csv').write_text('model,eer')\n",
     ),
 }
@@ -125,13 +158,17 @@ def write_notebook(path: Path, parameters: str, code: str) -> None:
 
 def build(folder: Path) -> Path:
     """Make the repository in `folder`, with the profile `mini`."""
-    for name in ("sv_utils/corpora", "sv_utils/losses", "notebooks", "params"):
+    for name in ("sv_utils/reports", "notebooks", "params/shared"):
         (folder / name).mkdir(parents=True)
     shutil.copy(REAL / "Makefile", folder)
     for name in MACHINERY:
-        shutil.copy(REAL / "sv_utils" / f"{name}.py", folder / "sv_utils")
+        copy = shutil.copytree if (REAL / "sv_utils" / name).is_dir() else shutil.copy
+        copy(REAL / "sv_utils" / name, folder / "sv_utils" / name)
     for name, source in MODULES.items():
-        (folder / "sv_utils" / f"{name}.py").write_text(source)
+        file = folder / "sv_utils" / f"{name}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(source)
+    (folder / "params/shared/training.yaml").write_text(SHARED)
     for name, (parameters, code) in NOTEBOOKS.items():
         write_notebook(folder / "notebooks" / f"{name}.ipynb", parameters, code)
     (folder / "params/mini.yaml").write_text(PARAMS)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError
-from sv_utils.pipeline import params, stages
+from sv_utils.pipeline import params
+from sv_utils.pipeline.profile import Profile
 from sv_utils.pipeline.stages import Stage
 
 SECTIONS = {"01_download": {}, "02_prep": {}, "03_train_softmax": {}, "08_evaluate": {}, "09_report": {}}
@@ -39,6 +40,7 @@ class WithoutAliases(yaml.SafeDumper):
 def house(tmp_path, monkeypatch):
     """Notebooks with every kind of default, and a function that writes params/mine.yaml."""
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(paths, "REPO", tmp_path)
     monkeypatch.setenv("SV_PARAMS", str(tmp_path))
     names = ["01_download", "02_prep", "04_train_contrastive", "05_train_cosface", "08_evaluate", "09_report"]
     for name in names:
@@ -54,7 +56,7 @@ def house(tmp_path, monkeypatch):
 
 def refused(match: str, stage: str = "03_train_softmax") -> None:
     with pytest.raises(RequestError, match=match) as caught:
-        params.resolve(stage, "mine")
+        Profile.read("mine").of(stage)
     assert "mine.yaml" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -65,7 +67,7 @@ def training(text: str) -> str:
 
 def test_defaults_come_from_the_notebook(house):
     house()
-    assert params.resolve("03_train_softmax", "mine") == {
+    assert Profile.read("mine").of("03_train_softmax") == {
         "seed": 1,
         "learning_rate": 0.1,
         "loss": "softmax",
@@ -83,11 +85,11 @@ def test_defaults_come_from_the_notebook(house):
 
 def test_later_sections_override_earlier_ones(house):
     house(common={"seed": 2}, train={"learning_rate": 0.2}, **{"04_train_contrastive": {"seed": 5}})
-    assert params.resolve("02_prep", "mine")["seed"] == 2
-    assert params.resolve("08_evaluate@softmax", "mine")["seed"] == 2
-    assert params.resolve("03_train_softmax", "mine")["seed"] == 2
-    assert params.resolve("03_train_softmax", "mine")["learning_rate"] == 0.2
-    assert params.resolve("04_train_contrastive", "mine") == {
+    assert Profile.read("mine").of("02_prep")["seed"] == 2
+    assert Profile.read("mine").of("08_evaluate@softmax")["seed"] == 2
+    assert Profile.read("mine").of("03_train_softmax")["seed"] == 2
+    assert Profile.read("mine").of("03_train_softmax")["learning_rate"] == 0.2
+    assert Profile.read("mine").of("04_train_contrastive") == {
         "seed": 5,
         "profile": "mine",
         "stage": "04_train_contrastive",
@@ -99,14 +101,14 @@ def test_dicts_merge_deeply_over_all_sections(house):
         train={"augmentation": {"room": {"wet": 1}}, "extra": {"a": {"b": 1}}},
         **{"03_train_softmax": {"augmentation": {"room": {"size": 9}}, "extra": {"a": {"c": 2}}}},
     )
-    resolved = params.resolve("03_train_softmax", "mine")
+    resolved = Profile.read("mine").of("03_train_softmax")
     assert resolved["augmentation"] == {"noise": 0.5, "room": {"size": 9, "wet": 1.0}}
     assert resolved["extra"] == {"a": {"b": 1, "c": 2}}
 
 
 def test_dicts_in_a_list_are_completed_from_the_first_default(house):
     house(**{"03_train_softmax": {"stages": [{"epochs": 3}, {"learning_rate": 1, "freeze": ["bn"]}]}})
-    assert params.resolve("03_train_softmax", "mine")["stages"] == [
+    assert Profile.read("mine").of("03_train_softmax")["stages"] == [
         {"epochs": 3, "learning_rate": 0.1, "freeze": []},
         {"epochs": 10, "learning_rate": 1.0, "freeze": ["bn"]},
     ]
@@ -114,14 +116,14 @@ def test_dicts_in_a_list_are_completed_from_the_first_default(house):
 
 def test_a_whole_number_for_a_float_becomes_a_float(house):
     house(**{"03_train_softmax": {"learning_rate": 1}})
-    value = params.resolve("03_train_softmax", "mine")["learning_rate"]
+    value = Profile.read("mine").of("03_train_softmax")["learning_rate"]
     assert (value, type(value)) == (1.0, float)
 
 
 def test_a_none_default_takes_any_value(house):
     for value in (None, 3, "a", [1, "b"], {"c": 1.5}):
         house(**{"03_train_softmax": {"checkpoint": value}})
-        assert params.resolve("03_train_softmax", "mine")["checkpoint"] == value
+        assert Profile.read("mine").of("03_train_softmax")["checkpoint"] == value
 
 
 @pytest.mark.parametrize(
@@ -169,7 +171,7 @@ def test_numbers_that_yaml_reads_as_text_are_named_with_their_mend(house, writte
     house(training(f"  learning_rate: {written}\n"))
     refused(rf"03_train_softmax\.learning_rate is text where a number belongs: write {re.escape(mend)} instead of ")
     house(training(f"  learning_rate: {mend}\n"))
-    assert params.resolve("03_train_softmax", "mine")["learning_rate"] == float(written.strip("'"))
+    assert Profile.read("mine").of("03_train_softmax")["learning_rate"] == float(written.strip("'"))
 
 
 @pytest.mark.parametrize(
@@ -206,7 +208,7 @@ def test_a_bad_file_is_refused_in_one_sentence(house, tmp_path, monkeypatch, tex
     monkeypatch.chdir(tmp_path)
     house(text)
     with pytest.raises(RequestError, match=sentence) as caught:
-        params.resolve("03_train_softmax", "mine")
+        Profile.read("mine").of("03_train_softmax")
     assert "mine.yaml" in str(caught.value)
     assert not (tmp_path / "hacked").exists()
 
@@ -219,15 +221,15 @@ def test_any_section_is_checked_before_any_stage_runs(house):
 def test_an_unknown_profile_or_stage_is_refused(house):
     house()
     with pytest.raises(RequestError, match=r"mime\.yaml \(did you mean 'mine'\?\)"):
-        stages.load("mime")
+        Profile.read("mime")
     with pytest.raises(RequestError, match=r"there is no .*/\.\./mine\.yaml"):
-        stages.load("../mine")
+        Profile.read("../mine")
     refused(r"no stage '03_train_softmx' \(did you mean '03_train_softmax'\?\)", stage="03_train_softmx")
 
 
 def test_stages_follow_the_training_sections(house):
     house(**{"05_train_cosface@wide": {}, "05_train_cosface": {}})
-    assert stages.stages("mine") == [
+    assert list(Profile.read("mine").stages) == [
         Stage("01_download", "01_download", ()),
         Stage("02_prep", "02_prep", ("01_download",)),
         Stage("03_train_softmax", "03_train_softmax", ("02_prep",)),
@@ -238,7 +240,7 @@ def test_stages_follow_the_training_sections(house):
         Stage("08_evaluate@cosface@wide", "08_evaluate", ("02_prep", "05_train_cosface@wide")),
         Stage("09_report", "09_report", ("08_evaluate@softmax", "08_evaluate@cosface", "08_evaluate@cosface@wide")),
     ]
-    assert stages.models("mine") == {
+    assert Profile.read("mine").models == {
         "softmax": "03_train_softmax",
         "cosface": "05_train_cosface",
         "cosface@wide": "05_train_cosface@wide",
@@ -248,11 +250,11 @@ def test_stages_follow_the_training_sections(house):
 def test_encoders_trained_elsewhere_are_judged_after_the_preparation_alone(house, tmp_path):
     (tmp_path / "mine.onnx").touch()
     house(encoders={"known": "campplus", "mine": str(tmp_path / "mine.onnx")})
-    assert stages.models("mine") == {"softmax": "03_train_softmax", "known": "", "mine": ""}
-    assert Stage("08_evaluate@known", "08_evaluate", ("02_prep",)) in stages.stages("mine")
-    assert params.resolve("08_evaluate@known", "mine")["encoder"] == "campplus"
-    assert params.resolve("08_evaluate@mine", "mine")["encoder"] == str(tmp_path / "mine.onnx")
-    assert "encoder" not in params.resolve("08_evaluate@softmax", "mine")
+    assert Profile.read("mine").models == {"softmax": "03_train_softmax", "known": "", "mine": ""}
+    assert Stage("08_evaluate@known", "08_evaluate", ("02_prep",)) in list(Profile.read("mine").stages)
+    assert Profile.read("mine").of("08_evaluate@known")["encoder"] == "campplus"
+    assert Profile.read("mine").of("08_evaluate@mine")["encoder"] == str(tmp_path / "mine.onnx")
+    assert "encoder" not in Profile.read("mine").of("08_evaluate@softmax")
 
 
 def test_a_model_to_start_from_is_found_before_anything_runs(house, tmp_path):
@@ -260,7 +262,7 @@ def test_a_model_to_start_from_is_found_before_anything_runs(house, tmp_path):
     (tmp_path / "mine.keras").touch()
     for named, found in (("", ""), ("campplus", "campplus"), (str(tmp_path / "mine.keras"),) * 2):
         house(**{"03_train_softmax": {"initial_model": named}})
-        assert params.resolve("03_train_softmax", "mine")["initial_model"] == found
+        assert Profile.read("mine").of("03_train_softmax")["initial_model"] == found
     house(**{"03_train_softmax": {"initial_model": "no/such.keras"}})
     refused(r"03_train_softmax\.initial_model: there is no file .*no/such\.keras")
 
@@ -269,8 +271,8 @@ def test_a_profile_may_train_nothing_and_judge_an_encoder(house, tmp_path):
     (tmp_path / "mine.yaml").write_text(
         "encoders: {known: campplus}\n01_download:\n02_prep:\n08_evaluate:\n09_report:\n"
     )
-    assert stages.models("mine") == {"known": ""}
-    assert [stage.name for stage in stages.stages("mine")][2:] == ["08_evaluate@known", "09_report"]
+    assert Profile.read("mine").models == {"known": ""}
+    assert [stage.name for stage in list(Profile.read("mine").stages)][2:] == ["08_evaluate@known", "09_report"]
 
 
 @pytest.mark.parametrize(
@@ -318,7 +320,7 @@ def test_a_parameters_cell_holds_literals_only(house, tmp_path, source):
     house()
     tiny_repository.write_notebook(tmp_path / "02_prep.ipynb", source, "")
     with pytest.raises(RequestError, match=r"02_prep\.ipynb: parameters cell"):
-        params.resolve("02_prep", "mine")
+        Profile.read("mine").of("02_prep")
 
 
 def test_a_notebook_without_its_cell_or_that_is_none_is_refused(house, tmp_path):
@@ -330,7 +332,7 @@ def test_a_notebook_without_its_cell_or_that_is_none_is_refused(house, tmp_path)
     ]:
         (tmp_path / "02_prep.ipynb").write_text(text)
         with pytest.raises(RequestError, match=rf"02_prep\.ipynb .*{sentence}"):
-            params.resolve("02_prep", "mine")
+            Profile.read("mine").of("02_prep")
 
 
 words = st.text(st.characters(max_codepoint=0xD7FF), max_size=5)  # above lie surrogates, which no file holds
@@ -353,10 +355,10 @@ def shape(value: object) -> object:
 @given(content=st.dictionaries(KEYS, plain, max_size=3))
 def test_whatever_is_given_has_the_types_of_the_defaults_or_is_refused(house, content):
     house()
-    defaults = params.resolve("03_train_softmax", "mine")
+    defaults = Profile.read("mine").of("03_train_softmax")
     house(**{"03_train_softmax": content})
     try:
-        resolved = params.resolve("03_train_softmax", "mine")
+        resolved = Profile.read("mine").of("03_train_softmax")
     except RequestError as error:
         assert "mine.yaml" in str(error)
         return
@@ -376,8 +378,57 @@ def test_whatever_is_given_has_the_types_of_the_defaults_or_is_refused(house, co
 def test_any_text_is_read_or_refused_in_words(house, text, key):
     house(training(f"  {key}: {text}\n"))
     try:
-        resolved = params.resolve("03_train_softmax", "mine")
+        resolved = Profile.read("mine").of("03_train_softmax")
     except RequestError as error:
         assert "mine.yaml" in str(error)
     else:
         json.dumps(resolved, allow_nan=False)
+
+
+SHARED = """\
+batch_size: 32
+phases: [{epochs: 8, learning_rate: 0.02, augmentation: {noise: 0.0, gain: [0.0, 0.0]}}]
+engine: {precision: float32}
+"""
+
+
+@pytest.fixture
+def sharing(house, tmp_path):
+    """The same, with what trainings share, and a training notebook that declares what is its own."""
+    (tmp_path / "params/shared").mkdir(parents=True)
+    (tmp_path / "params/shared/training.yaml").write_text(SHARED)
+    own = 'seed = 1\nmargin = 0.2\nphases = [{"learning_rate": 0.1, "margin": 0.3}]\nengine = {}\n'
+    tiny_repository.write_notebook(tmp_path / "03_train_softmax.ipynb", own, "1 / 0")
+    return house
+
+
+def test_a_training_declares_what_is_its_own_over_what_all_share(sharing):
+    sharing(**{"03_train_softmax": {"phases": [{"epochs": 2}, {"augmentation": {"noise": 0.5}}]}})
+    resolved = Profile.read("mine").of("03_train_softmax")
+    own = {"learning_rate": 0.1, "margin": 0.3}
+    assert (resolved["batch_size"], resolved["engine"]) == (32, {"precision": "float32"})
+    assert resolved["phases"] == [
+        {"epochs": 2, **own, "augmentation": {"noise": 0.0, "gain": [0.0, 0.0]}},
+        {"epochs": 8, **own, "augmentation": {"noise": 0.5, "gain": [0.0, 0.0]}},
+    ]
+    assert Profile.read("mine").of("02_prep").keys() == {"seed", "profile", "stage"}
+
+
+def test_a_cell_run_by_hand_is_completed_and_a_complete_one_stays(sharing):
+    (phases, engine) = params.complete(phases=[{"learning_rate": 0.1, "margin": 0.3}], engine={})
+    expected = {"epochs": 8, "learning_rate": 0.1, "augmentation": {"noise": 0.0, "gain": [0.0, 0.0]}, "margin": 0.3}
+    assert (phases, engine) == ([expected], {"precision": "float32"})
+    assert params.complete(phases=phases, engine=engine) == [phases, engine]
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"stages": [{"epochs": 2}]}, r"03_train_softmax\.stages is called phases now; rename it$"),
+        ({"phases": [{"epoch": 2}]}, r"phases\[0\]\.epoch is unknown \(did you mean 'epochs'\?\)"),
+        ({"engine": {"precision": 16}}, r"engine\.precision must be text, not 16: put it in quotes"),
+    ],
+)
+def test_what_all_share_is_held_to_its_keys_and_types(sharing, section, message):
+    sharing(**{"03_train_softmax": section})
+    refused(message)

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import platform
 import re
@@ -13,6 +14,7 @@ from sv_utils import doctor
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError
 from sv_utils.pipeline import keys, records
+from sv_utils.pipeline.profile import Profile
 
 
 @pytest.fixture
@@ -28,9 +30,9 @@ def house(tmp_path, monkeypatch):
 
 def changed_by(edit) -> list[str]:
     """Name the stages whose key an edit changes."""
-    before = keys.stage_keys("mini")
+    before = keys.stage_keys(Profile.read("mini"))
     edit()
-    after = keys.stage_keys("mini")
+    after = keys.stage_keys(Profile.read("mini"))
     return [stage for stage in after if before.get(stage) != after[stage]]
 
 
@@ -50,6 +52,7 @@ SOFTMAX = ["03_train_softmax", "08_evaluate@softmax", "09_report"]
 CONTRASTIVE = ["04_train_contrastive", "08_evaluate@contrastive", "09_report"]
 ALL = ["01_download", "02_prep", "03_train_softmax", "04_train_contrastive", "08_evaluate@softmax"]
 ALL += ["08_evaluate@contrastive", "09_report"]
+TRAININGS = ALL[2:]
 
 
 @pytest.mark.parametrize(
@@ -61,20 +64,62 @@ ALL += ["08_evaluate@contrastive", "09_report"]
         ("params/mini.yaml", "common:", "# a comment\ncommon:", []),
         ("params/mini.yaml", "02_prep: {}", "02_prep: {workers: 8}", []),  # how, and not what
         ("params/mini.yaml", "seed: 7", "seed: 8", ALL[1:]),
+        ("params/shared/training.yaml", "resnet18", "resnet34", TRAININGS),
+        ("params/shared/training.yaml", "architecture", "# said\narchitecture", []),
         ("sv_utils/losses/softmax.py", "0.1", "0.3", SOFTMAX),
+        ("sv_utils/losses/softmax.py", "return 0.1", "return 0.1  # a comment", []),
+        ("sv_utils/losses/softmax.py", "def loss():", 'def loss():\n    """Now documented."""', []),
+        ("sv_utils/losses/softmax.py", "def loss():", '"""Of the module."""\n\n\ndef loss():', []),
         ("sv_utils/losses/contrastive.py", "0.2", "0.3", CONTRASTIVE),
-        ("sv_utils/losses/shared.py", "ONE = 1", "ONE = 2", ALL[2:]),  # by a relative import
-        ("sv_utils/batches.py", "SIZE = 4", "SIZE = 5", ALL[1:]),  # imported within a function
-        ("sv_utils/corpora/mini.py", "'a'", "'c'", ALL),  # named by a parameter
+        ("sv_utils/losses/shared.py", "ONE = 1", "ONE = 2", TRAININGS),  # by a relative import
+        ("sv_utils/training/batches.py", "SIZE = 4", "SIZE = 5", ALL[1:]),  # imported within a function
+        ("sv_utils/models/backbones/resnet.py", "18", "34", TRAININGS),  # named by a parameter
+        ("sv_utils/models/backbones/ecapa.py", "512", "1024", []),
+        ("sv_utils/corpora/mini.py", "'a'", "'c'", ALL),
         ("sv_utils/corpora/ocean.py", "'b'", "'c'", []),
-        ("sv_utils/plots.py", "thin", "thick", ["09_report"]),
-        ("sv_utils/report.py", "import sys", "import sys, json", ["09_report"]),
+        ("sv_utils/reports/figures.py", "thin", "thick", ["09_report"]),
+        ("sv_utils/reports/tables.py", "import sys", "import sys, json", ["09_report"]),
         ("sv_utils/run.py", "import sys", "import sys, json", []),
-        ("sv_utils/paths.py", "import os", "import os, json", []),
+        ("sv_utils/base/paths.py", "import os", "import os, json", []),
+        ("sv_utils/base/fetch.py", "ATTEMPTS = ", "ATTEMPTS = 2 * ", []),
+        ("sv_utils/base/progress.py", "EVERY = ", "EVERY = 2 * ", []),
+        ("sv_utils/pipeline/records.py", "import json", "import json, sys", []),
     ],
 )
 def test_an_edit_changes_the_keys_of_what_it_touches_and_of_what_follows(house, file, old, new, stages):
     assert changed_by(lambda: tiny_repository.replace(house / file, old, new)) == stages
+
+
+def finish(stage: str) -> None:
+    """Record that a stage ended well under its present key, and handed on what lies in its folder."""
+    profile = Profile.read("mini")
+    records.write_run(keys.stage_keys(profile)[stage], profile.of(stage), datetime.now(UTC), records.facts())
+
+
+def test_a_change_that_makes_the_same_bytes_stops_there(house):
+    for stage in ("01_download", "02_prep"):
+        paths.stage_dir("mini", stage).mkdir(parents=True)
+        records.hand_on(paths.stage_dir("mini", stage), {"bytes": "same"})
+        finish(stage)
+    ended = keys.stage_keys(Profile.read("mini"))
+    tiny_repository.replace(house / "sv_utils/corpora/mini.py", "'a'", "'c'")
+    open_again = keys.stage_keys(Profile.read("mini"))
+    assert [stage for stage in ended if ended[stage] != open_again[stage]] == ALL  # until 01 has run, nobody knows
+    finish("01_download")
+    again = keys.stage_keys(Profile.read("mini"))
+    assert [stage for stage in ended if ended[stage] != again[stage]] == ["01_download"]
+    records.hand_on(paths.stage_dir("mini", "02_prep"), {"bytes": "others"})
+    finish("02_prep")
+    others = keys.stage_keys(Profile.read("mini"))
+    assert [stage for stage in ended if again[stage] != others[stage]] == TRAININGS
+
+
+def test_what_lies_outside_the_repository_counts_by_the_digest_it_is_given(house):
+    plain, one, two = (
+        keys.stage_keys(Profile.read("mini"), sources) for sources in (None, {"folder": "1"}, {"folder": "2"})
+    )
+    assert [stage for stage in plain if one[stage] != two[stage]] == ALL
+    assert [stage for stage in plain if one[stage] != plain[stage]] == ALL
 
 
 def edit_notebook(house, edit):
@@ -91,7 +136,7 @@ def edit_notebook(house, edit):
         (lambda cells: cells[2].update(id="another"), []),
         (lambda cells: cells[2].outputs.append(nbformat.v4.new_output("stream", text="1")), []),
         (lambda cells: cells[2].update(execution_count=3), []),
-        (lambda cells: cells.reverse(), ALL[4:]),
+        (lambda cells: cells[2].update(source="# said\n" + cells[2].source), []),
         (lambda cells: cells[2].update(source=cells[2].source + "\n1"), ALL[4:]),
         (lambda cells: cells[1].update(source="trials = 11"), ALL[4:]),
     ],
@@ -107,11 +152,11 @@ def test_a_further_training_changes_only_itself_and_the_report(house):
 
 
 def test_keys_do_not_depend_on_the_place_of_the_repository(house, tmp_path_factory, monkeypatch):
-    known = keys.stage_keys("mini")
+    known = keys.stage_keys(Profile.read("mini"))
     other = tiny_repository.build(tmp_path_factory.mktemp("other") / "deeper")
     monkeypatch.setattr(paths, "REPO", other)
     monkeypatch.setattr(paths, "NOTEBOOKS", other / "notebooks")
-    assert keys.stage_keys("mini") == known
+    assert keys.stage_keys(Profile.read("mini")) == known
 
 
 def test_modules_are_found_through_every_form_of_import(house):
@@ -124,8 +169,9 @@ def test_modules_are_found_through_every_form_of_import(house):
         "import numpy, sv_utils.one as o",
         "%load_ext x\nif True:\n    !ls\n    from sv_utils import two as t, three",
     ]
+    cells += ["from sv_utils import corpora"]
     cells += ["from sv_utils.losses.deep import anything\nx = (7\n% 2)", "%%bash\nfrom sv_utils import unused"]
-    found = keys.used_modules(cells, corpora=["ocean"], left_out=["sv_utils.three"])
+    found = keys.used_modules(cells, named=["ocean"], left_out=["three"])
     assert list(found) == [
         "sv_utils",
         "sv_utils.corpora",
@@ -138,7 +184,7 @@ def test_modules_are_found_through_every_form_of_import(house):
         "sv_utils.one",
         "sv_utils.two",
     ]
-    assert found["sv_utils.corpora.ocean"] == "MD5 = 'b'\n"
+    assert found["sv_utils.corpora.ocean"] == "MD5 = 'b'"
 
 
 def test_a_circle_of_imports_ends(house):
@@ -148,25 +194,27 @@ def test_a_circle_of_imports_ends(house):
 
 
 def test_code_that_is_no_python_is_refused(house):
-    (house / "sv_utils/batches.py").write_text("SIZE = (")
-    with pytest.raises(RequestError, match=r"sv_utils\.batches is not Python"):
-        keys.stage_keys("mini")
+    (house / "sv_utils/training/batches.py").write_text("SIZE = (")
+    with pytest.raises(RequestError, match=r"sv_utils\.training\.batches is not Python"):
+        keys.stage_keys(Profile.read("mini"))
 
 
 def test_the_record_of_a_run(house):
     start = datetime.now(UTC) - timedelta(seconds=90)
     folder = paths.stage_dir("mini", "02_prep")
     folder.mkdir(parents=True)
-    (folder / "data.json").write_text('{"store": "ab12"}')
+    records.hand_on(folder, {"store": "ab12"})
     records.write_run("k1", {"profile": "mini", "stage": "02_prep", "seed": 7}, start, records.facts())
     record = json.loads((folder / "run.json").read_text())
-    assert (record["key"], record["seed"], record["data"]) == ("k1", 7, {"store": "ab12"})
+    digest = hashlib.sha256(b'{"store": "ab12"}').hexdigest()
+    assert (record["key"], record["seed"], record["result"]) == ("k1", 7, digest)
+    assert record["data"] == {"result": digest, "digests": {"store": "ab12"}}
     assert record["parameters"] == {"profile": "mini", "stage": "02_prep", "seed": 7}
     assert record["start"] == start.isoformat()
     assert datetime.fromisoformat(record["end"]) - start == timedelta(seconds=record["seconds"])
     assert record["packages"]["numpy"] == np.__version__
     assert record["cores"] >= 1 and record["memory"] > 2**28
-    assert records.read_key("mini", "02_prep") == "k1"
+    assert records.read_run("mini", "02_prep") == record
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", "{}"])
@@ -175,7 +223,7 @@ def test_a_missing_or_broken_record_is_no_finished_run(house, text):
     folder.mkdir(parents=True)
     if text is not None:
         (folder / "run.json").write_text(text)
-    assert records.read_key("mini", "02_prep") is None
+    assert records.read_run("mini", "02_prep") is None
 
 
 def test_git_state_is_told_also_without_git(house, monkeypatch):

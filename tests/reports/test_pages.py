@@ -10,7 +10,8 @@ from browser import DESK, PHONE, chromium, complaints, needs_chromium, sideways
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from sv_utils.base import paths
-from sv_utils.pipeline import keys, params, records
+from sv_utils.pipeline import keys, records
+from sv_utils.pipeline.profile import Profile
 from sv_utils.reports import pages
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -95,16 +96,16 @@ def profile(tmp_path, monkeypatch):
     )
     monkeypatch.setenv("SV_PARAMS", str(tmp_path / "params"))
     monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / "outputs"))
-    known, facts = keys.stage_keys("mine"), records.facts()
+    known, facts = keys.stage_keys(Profile.read("mine")), records.facts()
     for stage, key in {"01_download": known["01_download"], "02_prep": "0" * 64}.items():
         paths.stage_dir("mine", stage).mkdir(parents=True)
         (paths.stage_dir("mine", stage) / f"{stage}.html").touch()
-        records.write_run(key, params.resolve(stage, "mine"), datetime.now(UTC), facts)
+        records.write_run(key, Profile.read("mine").of(stage), datetime.now(UTC), facts)
     return tmp_path / "outputs/mine"
 
 
 def test_the_index_shows_how_far_each_stage_is(profile):
-    page = pages.index("mine")
+    page = pages.index(Profile.read("mine"))
     states = re.findall(r"<g class='(\w+)'>(?:<a[^>]*>)?<title>([^<]+)", page)
     assert states == [
         ("done", "01_download"),
@@ -118,7 +119,7 @@ def test_the_index_shows_how_far_each_stage_is(profile):
 
 
 def test_links_of_the_index_lead_somewhere(profile):
-    pages.write_index("mine")
+    pages.write_index(Profile.read("mine"))
     links = Links()
     links.feed((profile / "index.html").read_text("utf-8"))
     targets = [link for link in links.found if not link.startswith("data:")]

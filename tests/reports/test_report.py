@@ -10,6 +10,7 @@ from sv_utils import report
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError
 from sv_utils.evaluation import intervals, judging
+from sv_utils.pipeline.profile import Profile
 from sv_utils.reports import figures, published, tables
 
 PARAMS = """
@@ -55,13 +56,13 @@ def profile(tmp_path, monkeypatch):
         for folder in (f"08_evaluate@{model}", stage):
             paths.stage_dir("two", folder).mkdir(parents=True)
         (paths.stage_dir("two", f"08_evaluate@{model}") / "metrics.json").write_text(judging.to_json(rows[model]))
-        log = "epoch,stage,val_eer,loss,seconds\n0,0,0.3,,\n1,1,0.12,1.5,10.5\n2,1,0.15,1.1,9.5\n"
+        log = "epoch,phase,val_eer,loss,seconds\n0,0,0.3,,\n1,1,0.12,1.5,10.5\n2,1,0.15,1.1,9.5\n"
         (paths.stage_dir("two", stage) / "log.csv").write_text(log)
     return "two"
 
 
 def test_results_have_the_columns_that_others_rely_on_and_are_read_back(profile):
-    results = tables.write_results(profile)
+    results = tables.write_results(Profile.read(profile))
     assert list(results.columns) == tables.COLUMNS
     assert dict(zip(results["model"], results["eer"])) == EERS
     assert results["loss"].tolist() == ["softmax", "softmax", "none", "adacos"]
@@ -72,13 +73,13 @@ def test_results_have_the_columns_that_others_rely_on_and_are_read_back(profile)
 def test_a_model_without_evaluation_is_named_with_the_mend(profile):
     (paths.stage_dir(profile, "08_evaluate@adacos") / "metrics.json").unlink()
     with pytest.raises(RequestError, match=r"08_evaluate@adacos/metrics\.json is missing; .*PROFILE=two"):
-        tables.collect(profile)
+        tables.collect(Profile.read(profile))
     with pytest.raises(RequestError, match=r"results\.csv is missing"):
         tables.read_results(profile)
 
 
 def test_summary_shows_percent_the_untrained_encoder_and_nothing_where_nothing_is_known(profile):
-    table = tables.summary(tables.collect(profile))
+    table = tables.summary(tables.collect(Profile.read(profile)))
     assert table["model"].tolist() == ["softmax", "softmax + AS-norm", "adacos"]
     assert table["EER % [95 % interval]"].tolist() == ["10.00 [5.00, 15.55]", "9.00 [4.00, 14.55]", "7.50"]
     assert table["untrained"].tolist() == ["30.00", "", ""]
@@ -112,7 +113,7 @@ def test_scores_are_read_by_list_and_model(profile):
     table = scores(range(16))
     for model in ("softmax", "adacos"):
         table.to_csv(paths.stage_dir(profile, f"08_evaluate@{model}") / "scores_VoxCeleb1-O.csv", index=False)
-    found = tables.read_scores(profile)
+    found = tables.read_scores(Profile.read(profile))
     assert {name: list(scored) for name, scored in found.items()} == {"VoxCeleb1-O": ["softmax", "adacos"]}
     pd.testing.assert_frame_equal(found["VoxCeleb1-O"]["adacos"], table)
 
@@ -166,27 +167,27 @@ def test_differences_are_told_in_points():
 
 
 def test_findings_name_the_best_model_and_what_is_more_than_chance(profile):
-    assert tables.findings(tables.collect(profile), DIFFERENCES) == (
+    assert tables.findings(tables.collect(Profile.read(profile)), DIFFERENCES) == (
         "On **mini** the lowest EER is that of **adacos**: 7.50 %, cosine scores. "
         "Pairs of models that differ by more than chance (p < 0.05 after Holm): 1 of 2 (softmax and adacos)."
     )
 
 
 def test_properties_of_the_models(profile):
-    table = tables.properties(profile)
+    table = tables.properties(Profile.read(profile))
     first = {"model": "softmax", "loss": "softmax", "parameters": 6_640_000, "macs_of_3_s": 7e9, "dimensions": 256}
     first |= {"epochs": 2, "best_epoch": 1, "training_seconds": 20.0, "realtime": 450.0}
     assert table.loc[0].to_dict() == first and table["model"].tolist() == ["softmax", "adacos"]
 
 
 def test_breakdowns_of_all_models(profile):
-    table = tables.breakdowns(profile, "by_duration")
+    table = tables.breakdowns(Profile.read(profile), "by_duration")
     assert table.to_numpy().tolist() == [
         ["softmax", "mini", "1 s", 0.4],
         ["softmax", "mini", "full", 0.1],
         ["adacos", "mini", "1 s", 0.5],
     ]
-    assert tables.breakdowns(profile, "by_group").empty
+    assert tables.breakdowns(Profile.read(profile), "by_group").empty
 
 
 def test_error_rates_of_groups_stand_side_by_side():
@@ -234,7 +235,7 @@ def test_own_rows_stand_above_the_published_ones_on_the_same_lists():
 
 
 def test_readme_table_is_put_between_its_marks(profile, tmp_path, monkeypatch):
-    tables.write_results(profile)
+    tables.write_results(Profile.read(profile))
     monkeypatch.setattr(paths, "REPO", tmp_path)
     (tmp_path / "README.md").write_text("head\n<!-- results two -->\nthe last table\n<!-- end results two -->\ntail")
     assert report.main([profile, "--readme"]) == 0
@@ -246,7 +247,7 @@ def test_readme_table_is_put_between_its_marks(profile, tmp_path, monkeypatch):
 
 
 def test_table_is_printed_with_the_session_note(profile, capsys):
-    tables.write_results(profile)
+    tables.write_results(Profile.read(profile))
     paths.stage_dir(profile, "02_prep").mkdir()
     (paths.stage_dir(profile, "02_prep") / "session_notes.json").write_text(json.dumps(["one session", "a check"]))
     assert report.main([profile]) == 0
@@ -254,7 +255,7 @@ def test_table_is_printed_with_the_session_note(profile, capsys):
 
 
 def test_figure_of_the_models_has_a_line_for_each_and_a_mark_for_each_kind(profile):
-    results = tables.collect(profile)
+    results = tables.collect(Profile.read(profile))
     results = pd.concat([results, results.assign(list="other")], ignore_index=True)
     figure = figures.compare_models(results)
     left, right = figure.axes
@@ -297,10 +298,10 @@ def test_an_encoder_trained_elsewhere_has_a_row_without_training_and_a_note(prof
     rows = [row(name, 0.02, loss="pretrained") for name in ("campplus", "campplus + AS-norm + QMF")]
     paths.stage_dir("two", "08_evaluate@campplus").mkdir()
     (paths.stage_dir("two", "08_evaluate@campplus") / "metrics.json").write_text(judging.to_json(rows))
-    about = tables.properties(profile).set_index("model")
+    about = tables.properties(Profile.read(profile)).set_index("model")
     assert about["epochs"].isna().tolist() == [False, False, True]
     assert about.loc["campplus", "realtime"] == 450.0 and about.columns[-1] == "realtime"
-    results = tables.collect(profile)
+    results = tables.collect(Profile.read(profile))
     assert tables.provenance_note(results).endswith("does not know (loss *pretrained*): campplus.")
     assert "AS-norm, QMF" in [container.get_label() for container in figures.compare_models(results).axes[0].containers]
     assert "lowest EER is that of **campplus**: 2.00" in tables.findings(results, tables.paired_differences({}))

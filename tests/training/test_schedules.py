@@ -1,21 +1,21 @@
-"""Schedules and optimizers of a stage: rates and margins written out, and what Keras's options really do."""
+"""Schedules and optimizers of a phase: rates and margins written out, and what Keras's options really do."""
 
 import keras
 import numpy as np
 import pytest
-from small_training import STAGE, small_encoder
+from small_training import PHASE, small_encoder
 
 from sv_utils.base.errors import RequestError
 from sv_utils.training import checkpoints, schedules
 
 
-def rates(steps_per_epoch=2, **stage):
-    stage = STAGE | {"epochs": 3, "learning_rate": 0.8, **stage}
-    return [schedules.learning_rate(stage, step, steps_per_epoch) for step in range(3 * steps_per_epoch)]
+def rates(steps_per_epoch=2, **phase):
+    phase = PHASE | {"epochs": 3, "learning_rate": 0.8, **phase}
+    return [schedules.learning_rate(phase, step, steps_per_epoch) for step in range(3 * steps_per_epoch)]
 
 
 @pytest.mark.parametrize(
-    ("stage", "expected"),
+    ("phase", "expected"),
     [
         ({"schedule": "plateau"}, [0.8] * 6),
         ({"schedule": "plateau", "warmup_epochs": 2.0}, [0.2, 0.4, 0.6, 0.8, 0.8, 0.8]),
@@ -31,37 +31,37 @@ def rates(steps_per_epoch=2, **stage):
         ),
     ],
 )
-def test_learning_rate_of_each_step(stage, expected):
-    assert rates(**stage) == pytest.approx(expected)
+def test_learning_rate_of_each_step(phase, expected):
+    assert rates(**phase) == pytest.approx(expected)
 
 
 def test_margin_waits_then_grows_to_its_end():
-    stage = STAGE | {"margin": 0.2, "margin_start_epoch": 20, "margin_end_epoch": 40, "margin_growth": "linear"}
-    assert [schedules.margin(stage, epoch) for epoch in (0, 19.9, 20, 25, 30, 40, 150)] == pytest.approx(
+    phase = PHASE | {"margin": 0.2, "margin_start_epoch": 20, "margin_end_epoch": 40, "margin_growth": "linear"}
+    assert [schedules.margin(phase, epoch) for epoch in (0, 19.9, 20, 25, 30, 40, 150)] == pytest.approx(
         [0, 0, 0, 0.05, 0.1, 0.2, 0.2]
     )
-    stage["margin_growth"] = "exponential"
-    assert [schedules.margin(stage, epoch) for epoch in (20, 30, 39.999, 40)] == pytest.approx(
+    phase["margin_growth"] = "exponential"
+    assert [schedules.margin(phase, epoch) for epoch in (20, 30, 39.999, 40)] == pytest.approx(
         [0, 0.2 * (1 - 0.001**0.5), 0.1998, 0.2], abs=1e-6
     )
 
 
 @pytest.mark.parametrize(
-    ("stage", "sentence"),
+    ("phase", "sentence"),
     [
-        ({"optimizer": "adm"}, r"stages\[1\].optimizer: there is no 'adm' \(did you mean 'adam'\?\)"),
-        ({"schedule": "step"}, r"stages\[1\].schedule: there is no 'step'"),
-        ({"frozen": "batchnorm"}, r"stages\[1\].frozen: there is no 'batchnorm'"),
-        ({"margin_growth": "log"}, r"stages\[1\].margin_growth: there is no 'log'"),
-        ({"schedule": "exponential", "final_learning_rate": 0.0}, r"stages\[1\].final_learning_rate must be above 0"),
-        ({"ema": 1.0}, r"stages\[1\].ema is a decay from 0"),
-        ({"optimizer": "adam", "weight_decay": 0.1}, r"stages\[1\].weight_decay: adam has none; .*adamw"),
-        ({"accumulate": 0}, r"stages\[1\].accumulate must be 1 or more"),
+        ({"optimizer": "adm"}, r"phases\[1\].optimizer: there is no 'adm' \(did you mean 'adam'\?\)"),
+        ({"schedule": "step"}, r"phases\[1\].schedule: there is no 'step'"),
+        ({"frozen": "batchnorm"}, r"phases\[1\].frozen: there is no 'batchnorm'"),
+        ({"margin_growth": "log"}, r"phases\[1\].margin_growth: there is no 'log'"),
+        ({"schedule": "exponential", "final_learning_rate": 0.0}, r"phases\[1\].final_learning_rate must be above 0"),
+        ({"ema": 1.0}, r"phases\[1\].ema is a decay from 0"),
+        ({"optimizer": "adam", "weight_decay": 0.1}, r"phases\[1\].weight_decay: adam has none; .*adamw"),
+        ({"accumulate": 0}, r"phases\[1\].accumulate must be 1 or more"),
     ],
 )
-def test_stages_that_cannot_be_are_refused(stage, sentence):
+def test_stages_that_cannot_be_are_refused(phase, sentence):
     with pytest.raises(RequestError, match=sentence):
-        schedules.check([STAGE, STAGE | stage])
+        schedules.check([PHASE, PHASE | phase])
 
 
 class Line(keras.Model):
@@ -78,11 +78,11 @@ class Line(keras.Model):
         return keras.ops.mean(y_pred)
 
 
-def weights_after(batches, scale_loss=False, **stage):
+def weights_after(batches, scale_loss=False, **phase):
     """The weight after each batch, and its moving average where there is one."""
     model, target = Line(), Line()
     plain = {"learning_rate": 0.1, "momentum": 0.0, "weight_decay": 0.0, "optimizer": "sgd"}
-    model.compile(schedules.optimizer(STAGE | plain | stage, scale_loss))
+    model.compile(schedules.optimizer(PHASE | plain | phase, scale_loss))
     seen = []
     for value in batches:
         model.train_on_batch(np.full((2, 1), value, np.float32), np.zeros(2))
@@ -118,7 +118,7 @@ def test_weight_decay_takes_its_share_off_the_weight_and_spares_normalisations()
     weights, _ = weights_after([0.0], weight_decay=0.5)
     assert weights == pytest.approx([0.95])
     model = small_encoder()
-    made = schedules.optimizer(STAGE | {"weight_decay": 0.1})
+    made = schedules.optimizer(PHASE | {"weight_decay": 0.1})
     spared = {v.name for v in model.trainable_variables if not made._use_weight_decay(v)}
     assert spared == {"gamma", "beta", "bias"}
 

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from small_training import ENGINE, STAGE, STAGES, small_encoder
+from small_training import ENGINE, PHASE, PHASES, small_encoder
 
 from sv_utils.base.errors import RequestError, WorkError
 from sv_utils.losses.cosface import CosFaceHead
@@ -21,17 +21,17 @@ from sv_utils.training import checkpoints, loop, schedules, validation
 from sv_utils.training.data import Data
 
 
-def make(prep, directory, stages=STAGES, **engine):
+def make(prep, directory, phases=PHASES, **engine):
     """A small training on the prepared tones; SV_OUTPUTS must be `prep`."""
     engine, loop.RENEWAL_BATCHES = ENGINE | engine, 2
     devices = loop.start(5, engine)
     data = Data.read(prep)
     model = small_encoder()
-    crops = data.crops(stages, batch_size=8, seed=5)
+    crops = data.crops(phases, batch_size=8, seed=5)
     head = CosFaceHead(crops[0].n_classes)
     directory.mkdir(exist_ok=True)
     accuracy = keras.metrics.sparse_categorical_accuracy
-    return loop.Training(model, head, crops, data.validation, directory, stages, accuracy, devices, engine)
+    return loop.Training(model, head, crops, data.validation, directory, phases, accuracy, devices, engine)
 
 
 def variables(directory):
@@ -51,7 +51,7 @@ def uninterrupted(prep, tmp_path_factory):
 def test_history_begins_with_the_untrained_encoder_and_covers_all_stages(uninterrupted):
     directory, _, history, steps = uninterrupted
     assert history["epoch"].tolist() == [0, 1, 2, 2, 3]  # the second 2 is the average
-    assert history["stage"].tolist() == [0, 1, 1, 1, 2]
+    assert history["phase"].tolist() == [0, 1, 1, 1, 2]
     assert history["val_eer"].between(0, 1).all() and history["loss"].iloc[[1, 2, 4]].gt(0).all()
     losses = steps.dropna(subset="loss")
     assert losses["step"].tolist() == list(range(1, 10))
@@ -117,13 +117,13 @@ def assert_same_end(uninterrupted, directory, history):
     assert expected.keys() == reached.keys()
     for name in expected:
         np.testing.assert_array_equal(reached[name], expected[name], err_msg=name)
-    columns = ["epoch", "stage", "loss", "accuracy", "val_eer", "learning_rate"]
+    columns = ["epoch", "phase", "loss", "accuracy", "val_eer", "learning_rate"]
     pd.testing.assert_frame_equal(history[columns], uninterrupted[2][columns])
 
 
 def test_resume_after_sigkill_ends_where_the_uninterrupted_run_ends(uninterrupted, prep, tmp_path, monkeypatch):
     monkeypatch.setenv("SV_OUTPUTS", str(prep))
-    rng = np.random.default_rng()  # other delays each time; within an epoch, and at the end of each stage
+    rng = np.random.default_rng()  # other delays each time; within an epoch, and at the end of each phase
     points = [(step, rng.uniform(0, 0.05)) for step in (2, 6, 9)]
     _, history, _ = kill_and_resume(prep, tmp_path / "killed", points)
     assert_same_end(uninterrupted, tmp_path / "killed", history)
@@ -161,14 +161,14 @@ def test_checkpoint_of_another_model_is_refused(uninterrupted, prep, tmp_path, m
 def test_checkpoint_is_one_file_with_json_progress(uninterrupted):
     with np.load(uninterrupted[0] / "checkpoint.npz") as arrays:
         progress = json.loads(str(arrays["progress"]))
-    assert (progress["stage"], progress["stage_step"], progress["epoch"], progress["step"]) == (2, 0, 3, 9)
+    assert (progress["phase"], progress["phase_step"], progress["epoch"], progress["step"]) == (2, 0, 3, 9)
     assert len(progress["history"]) == 5 and not list(uninterrupted[0].glob("weights_*"))
 
 
 def test_frozen_normalisations_stay_as_they_were_and_the_moving_average_is_what_is_judged(prep, tmp_path, monkeypatch):
     monkeypatch.setenv("SV_OUTPUTS", str(prep))
-    stage = STAGE | {"epochs": 1, "frozen": "batch_normalization", "ema": 0.5}
-    run = make(prep, tmp_path / "frozen", [stage])
+    phase = PHASE | {"epochs": 1, "frozen": "batch_normalization", "ema": 0.5}
+    run = make(prep, tmp_path / "frozen", [phase])
     layers = schedules.normalizations(run.encoder)
     before = [[weight.copy() for weight in layer.get_weights()] for layer in layers]
     seen, copy = [], checkpoints.copy_weights
@@ -183,7 +183,7 @@ def test_frozen_normalisations_stay_as_they_were_and_the_moving_average_is_what_
     same = [all(map(np.array_equal, old, layer.get_weights())) for old, layer in zip(before, layers)]
     assert same == [True] * (len(layers) - 1) + [False]
     average = seen[0]
-    for weights in seen[1:3]:  # the fourth look is that at the end of the stage
+    for weights in seen[1:3]:  # the fourth look is that at the end of the phase
         average = 0.5 * average + 0.5 * weights
     np.testing.assert_allclose(model.head.weight, average, rtol=1e-5)
     assert np.abs(average - seen[-1]).max() > 1e-4
@@ -196,7 +196,7 @@ def run_each_step(run):
 
 
 def test_learning_rate_falls_after_epochs_without_gain(tmp_path):
-    run = loop.Training(None, None, [], None, tmp_path, [STAGE | {"plateau_patience": 2}], None, None, ENGINE)
+    run = loop.Training(None, None, [], None, tmp_path, [PHASE | {"plateau_patience": 2}], None, None, ENGINE)
     run._progress, seen = checkpoints.Progress(), []
     for eer in (0.3, 0.2, 0.25, 0.21, 0.1, 0.1, 0.1):
         run._lower_on_plateau(eer)
@@ -206,14 +206,14 @@ def test_learning_rate_falls_after_epochs_without_gain(tmp_path):
 
 def test_loss_that_is_not_finite_stops_with_cause_and_mend_and_keeps_what_was_good(prep, tmp_path, monkeypatch):
     monkeypatch.setenv("SV_OUTPUTS", str(prep))
-    wild = STAGE | {"learning_rate": float("inf"), "epochs": 1, "steps_per_epoch": 3}
-    run = make(prep, tmp_path / "wild", [STAGE | {"epochs": 1, "steps_per_epoch": 1}, wild])
+    wild = PHASE | {"learning_rate": float("inf"), "epochs": 1, "steps_per_epoch": 3}
+    run = make(prep, tmp_path / "wild", [PHASE | {"epochs": 1, "steps_per_epoch": 1}, wild])
     with pytest.raises(
         WorkError, match=r"embeddings are not finite after step 2: .*lower the learning_rate .*set clip_norm"
     ) as caught:
         run.run()
     assert "model.keras, checkpoint.npz" in str(caught.value)
-    wild_run = make(prep, tmp_path / "wild", run.stages, validate_steps=0)
+    wild_run = make(prep, tmp_path / "wild", run.phases, validate_steps=0)
     with pytest.raises(WorkError, match=r"loss is nan in step 3: the loss had"):
         wild_run.run()
     assert checkpoints.read_progress(tmp_path / "wild" / "checkpoint.npz").step >= 1
@@ -223,7 +223,7 @@ def test_loss_that_is_not_finite_stops_with_cause_and_mend_and_keeps_what_was_go
 
 def test_waveforms_that_are_not_finite_are_told_from_a_diverging_training():
     waveforms = np.full((2, 100), np.nan)
-    assert "look at the augmentation" in validation.why_not_finite(waveforms, STAGE, 0.1, [])
+    assert "look at the augmentation" in validation.why_not_finite(waveforms, PHASE, 0.1, [])
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-6])
@@ -251,7 +251,7 @@ def test_engine_names_that_do_not_exist_are_refused():
 def test_mixed_precision_trains_with_weights_in_float32(prep, tmp_path, monkeypatch, precision):
     monkeypatch.setenv("SV_OUTPUTS", str(prep))
     try:
-        run = make(prep, tmp_path / "mixed", [STAGE | {"epochs": 1}], precision=precision)
+        run = make(prep, tmp_path / "mixed", [PHASE | {"epochs": 1}], precision=precision)
         _, history, _ = run.run()
     finally:
         keras.config.set_dtype_policy("float32")
@@ -287,8 +287,8 @@ WORKER = """
 
 def shared(prep, directory, distribution):
     """A training for one or more devices; without masks, which each device draws for itself."""
-    stage = STAGE | {"epochs": 1, "steps_per_epoch": 4, "learning_rate": 0.01, "ema": 0.5}
-    run = make(prep, directory, [stage], distribution=distribution, validate_steps=0, checkpoint_steps=0)
+    phase = PHASE | {"epochs": 1, "steps_per_epoch": 4, "learning_rate": 0.01, "ema": 0.5}
+    run = make(prep, directory, [phase], distribution=distribution, validate_steps=0, checkpoint_steps=0)
     run.encoder = small_encoder(masks=False)
     return run
 

@@ -19,7 +19,7 @@ from sv_utils.base import paths
 from sv_utils.base.errors import RequestError, WorkError
 from sv_utils.evaluation.calibration import Calibration
 from sv_utils.models import embedding, encoders, pretrained
-from sv_utils.pipeline import params, stages
+from sv_utils.pipeline.profile import Profile
 from sv_utils.pipeline.stages import Stage
 from sv_utils.speech import archives, audio
 from sv_utils.voices import compare, encoder, measured, recordings
@@ -316,9 +316,9 @@ def test_the_scores_are_those_that_the_rates_come_from():
 
 
 def test_the_notebook_is_a_stage_of_a_profile_that_has_its_section(monkeypatch, tmp_path):
-    assert "10_verify" not in [stage.name for stage in stages.stages("mini")]
+    assert "10_verify" not in [stage.name for stage in list(Profile.read("mini").stages)]
     file = tmp_path / "mini.yaml"
     file.write_text((paths.REPO / "params" / "mini.yaml").read_text() + "\n10_verify: {prior: 0.1}\n")
     monkeypatch.setenv("SV_PARAMS", str(tmp_path))
-    assert stages.stages("mini")[-1] == Stage("10_verify", "10_verify", ("09_report",))
-    assert params.resolve("10_verify", "mini")["prior"] == 0.1
+    assert list(Profile.read("mini").stages)[-1] == Stage("10_verify", "10_verify", ("09_report",))
+    assert Profile.read("mini").of("10_verify")["prior"] == 0.1

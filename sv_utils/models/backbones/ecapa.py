@@ -1,9 +1,18 @@
 """ECAPA-TDNN: time-delay layers over all bins at once, in blocks that see several time spans."""
 
+from collections.abc import Mapping
+
+import keras
 from keras import layers, ops
 
 SCALE = 8  # parts into which a block's channels are cut
 AGGREGATED = 1536  # channels that leave the network
+NAMES = ("ecapa",)
+
+
+def add(x: keras.KerasTensor, architecture: Mapping) -> keras.KerasTensor:
+    """Add the backbone that ``architecture`` (arguments of `encoders.build`) names to a functional model."""
+    return ecapa_tdnn(x, architecture["width"])
 
 
 def ecapa_tdnn(x, width: int = 512):

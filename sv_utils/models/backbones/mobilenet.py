@@ -1,6 +1,15 @@
 """MobileNetV2, the light network of the original system, from keras.applications."""
 
+from collections.abc import Mapping
+
 import keras
+
+NAMES = ("mobilenetv2",)
+
+
+def add(x: keras.KerasTensor, architecture: Mapping) -> keras.KerasTensor:
+    """Add the backbone that ``architecture`` (arguments of `encoders.build`) names to a functional model."""
+    return mobilenet_v2(x)
 
 
 def mobilenet_v2(x):

@@ -1,10 +1,12 @@
 """ReDimNet2: two-dimensional convolutions and time-context blocks over one and the same volume of features."""
 
 import math
+from collections.abc import Mapping
 
 import keras
 from keras import layers, ops
 
+from sv_utils.base.errors import RequestError
 from sv_utils.models.backbones.normalization import BatchNormalization
 
 SIZES = {
@@ -28,6 +30,22 @@ SIZES = {
 }
 SPANS = (7, 19, 31, 59)  # frames that the convolutions of a time context see
 HEADS = 4
+NAMES = tuple(SIZES)
+
+
+def add(x: keras.KerasTensor, architecture: Mapping) -> keras.KerasTensor:
+    """
+    Add the backbone that ``architecture`` (arguments of `encoders.build`) names to a functional model.
+
+    Raises
+    ------
+    RequestError
+        For mel bands that it cannot merge.
+    """
+    size, bands = architecture["backbone"], architecture["n_mels"]
+    if architecture["front_end"] == "mel" and bands % bins_multiple(size):
+        raise RequestError(f"n_mels: {size} takes a multiple of {bins_multiple(size)} (72 as published)")
+    return redimnet2(x, size)
 
 
 def redimnet2(x, size: str):

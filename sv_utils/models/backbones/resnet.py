@@ -1,6 +1,7 @@
 """Residual networks with width, depth and stem as arguments, on maps [shape=(batch, frames, bins, channels)]."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import keras
 from keras import layers, ops
@@ -9,6 +10,13 @@ from sv_utils.models.backbones.normalization import BatchNormalization
 
 # Blocks in each of the four stages, and whether they are bottlenecks (He et al. 2015, table 1).
 DEPTHS = {18: ((2, 2, 2, 2), False), 34: ((3, 4, 6, 3), False), 50: ((3, 4, 6, 3), True)}
+NAMES = tuple(f"resnet{depth}" for depth in DEPTHS)
+
+
+def add(x: keras.KerasTensor, architecture: Mapping) -> keras.KerasTensor:
+    """Add the backbone that ``architecture`` (arguments of `encoders.build`) names to a functional model."""
+    options = {name: architecture[name] for name in ("width", "stem", "squeeze_excitation", "simam")}
+    return ResNet(int(architecture["backbone"].removeprefix("resnet")), **options)(x)
 
 
 @dataclasses.dataclass(frozen=True)

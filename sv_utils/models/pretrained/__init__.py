@@ -8,6 +8,7 @@ A published encoder's ``.json`` beside this file is its card: what it was traine
 import importlib
 import json
 import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -98,7 +99,9 @@ def load(name: str | os.PathLike, sha256: str | None = None):
     if file.suffix in RUNTIMES:
         return Exported(file)
     from sv_utils.models import encoders  # Keras takes seconds to import, which the other formats do without
-    from sv_utils.models.pretrained import campplus, ge2e  # noqa: F401 - their layers, for files trained on from them
+
+    for module in pkgutil.iter_modules(__path__):  # their layers, for files of models that were trained on from them
+        importlib.import_module(f"{__name__}.{module.name}")
 
     return encoders.load(file)
 
