@@ -29,13 +29,13 @@ common:
   validation_nontargets: 120
 train:
   architecture: {width: 4, n_mels: 20, embedding_dim: 8}
-  stages: [{epochs: 1, steps_per_epoch: 2, crop_seconds: 1.0}]
+  phases: [{epochs: 1, steps_per_epoch: 2, crop_seconds: 1.0}]
 03_train_softmax: {}
 04_train_contrastive: {}
 05_train_cosface: {}
 06_train_adacos: {}
 07_train_aam:
-  stages:
+  phases:
     - {epochs: 1, steps_per_epoch: 2, crop_seconds: 1.0, average_last: 1, frozen: encoder}
     - {epochs: 1, steps_per_epoch: 2, crop_seconds: 2.0, margin: 0.5}
 08_evaluate:
