@@ -263,7 +263,7 @@ def test_speech_of_ones_own_without_split_or_trials_in_one_command(tmp_path, mon
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(archives.read(files, member))
     tiny = "\ntrain:\n  architecture: {width: 4, n_mels: 20, embedding_dim: 8}\n"
-    tiny += "  stages: [{epochs: 1, steps_per_epoch: 2, crop_seconds: 1.0}]\n"
+    tiny += "  phases: [{epochs: 1, steps_per_epoch: 2, crop_seconds: 1.0}]\n"
     (tmp_path / "params").mkdir()
     text = (paths.REPO / "params" / "folder.yaml").read_text()
     (tmp_path / "params" / "folder.yaml").write_text(text + tiny)
