@@ -1,5 +1,6 @@
 """What this machine has and lacks: ``python -m sv_utils.doctor``"""
 
+import argparse
 import shutil
 
 from sv_utils.base import paths
@@ -10,6 +11,7 @@ from sv_utils.pipeline.records import facts, lock_differences
 @command
 def main(argv: list[str] | None = None) -> int:
     """Print what this machine has and lacks."""
+    argparse.ArgumentParser(prog="python -m sv_utils.doctor", description=main.__doc__).parse_args(argv)
     known = facts()
     folder = next(path for path in (paths.outputs(), *paths.outputs().parents) if path.exists())
     for lock in ("requirements.lock", "requirements-gpu.lock"):

@@ -1,5 +1,5 @@
 """
-From a corpus's name to archives whose checksums are known.
+Fetch the archives of a corpus, or find them where they lie, and check every checksum.
 
 Archives and unpacked trees are taken from where they already lie (bundled with the repository, or in a mirror folder)
 and read in place; only what comes from the network is stored, under ``outputs/corpora/<corpus>/archives/``. An archive
@@ -15,11 +15,11 @@ from sv_utils.speech.acquisition import fetch
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Command line: ``python -m sv_utils.download CORPUS [--source DIR-or-address] [--key KEY] [--connections N]``."""
-    parser = argparse.ArgumentParser(prog="python -m sv_utils.download", description="Fetch and verify a corpus.")
+    """Fetch the archives of a corpus, or find them where they lie, and check every checksum."""
+    parser = argparse.ArgumentParser(prog="python -m sv_utils.download", description=main.__doc__)
     parser.add_argument("corpus", help=", ".join(corpora.names()))
     parser.add_argument("--source", help="folder with the archives, or an address with {file} (and {key})")
-    parser.add_argument("--key", help="personal key (default: $SV_VOXCELEB_KEY)")
+    parser.add_argument("--key", help="personal key of VoxCeleb (default: $SV_VOXCELEB_KEY)")
     parser.add_argument("--connections", type=int, default=4, help="files downloaded at a time (4)")
     options = parser.parse_args(argv)
     fetch(corpora.get(options.corpus), options.source, options.key, options.connections)

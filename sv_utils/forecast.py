@@ -1,5 +1,5 @@
 """
-What acquiring and preparing the speech of a profile will take: bytes at each stage, what is free, and the time.
+Say how much disk and time it takes to fetch and prepare the speech of a profile, and how much disk is free.
 
 ``python -m sv_utils.forecast PROFILE`` (`make forecast`). Sizes come from what lies here already, from the servers
 where they answer, and else from what the corpora state. Speed is measured on a sample: of the profile's own files where
@@ -207,8 +207,8 @@ def _duration(seconds: float) -> str:
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Command line: ``python -m sv_utils.forecast PROFILE``; exit code 1 where the disk is too small."""
-    parser = argparse.ArgumentParser(prog="python -m sv_utils.forecast", description="Forecast disk and time.")
+    """Say what fetching and preparing a profile's speech takes; exit code 1 where the disk is too small."""
+    parser = argparse.ArgumentParser(prog="python -m sv_utils.forecast", description=main.__doc__)
     parser.add_argument("profile", help="name of a file in params/")
     told = forecast(parser.parse_args(argv).profile)
     for row in told["archives"].itertuples():

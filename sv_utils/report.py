@@ -1,4 +1,4 @@
-"""Tables of results: from each evaluation's ``metrics.json`` to ``results.csv``, the terminal, and the README."""
+"""Print the results of a profile, or put them into the README: ``python -m sv_utils.report PROFILE``"""
 
 import argparse
 

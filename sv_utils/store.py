@@ -8,8 +8,8 @@ from sv_utils.speech.manifest import compare
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Command line: ``python -m sv_utils.store --compare A B``; exit code 1 where they differ."""
-    parser = argparse.ArgumentParser(prog="python -m sv_utils.store", description="Compare two stores.")
+    """Say in what the manifests of two stores differ; exit code 1 where they do."""
+    parser = argparse.ArgumentParser(prog="python -m sv_utils.store", description=main.__doc__)
     parser.add_argument("--compare", nargs=2, required=True, metavar=("A", "B"), help="manifest.csv or its folder")
     one, other = parser.parse_args(argv).compare
     told = compare(one, other)

@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 
+from sv_utils.base.terminal import without_notices
+
 
 class RequestError(ValueError):
     """What was asked for or handed in is wrong (exit code 2). The message names the culprit and the mend."""
@@ -36,7 +38,7 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 
 def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int]:
     """
-    Turn the errors of a command line into one sentence on stderr and an exit code.
+    Turn the errors of a command line into one sentence on stderr and an exit code, and keep libraries' notices quiet.
 
     Parameters
     ----------
@@ -49,11 +51,13 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
         The same, returning 2 after `RequestError`, 1 after `WorkError` or an operating-system error.
     """
     name = main.__module__ if main.__module__ != "__main__" else sys.modules["__main__"].__spec__.name
+    name = "sv" if name == "sv_utils.base.commands" else name
 
     @functools.wraps(main)
     def wrapped(argv: list[str] | None = None) -> int:
         try:
-            return main(argv) or 0
+            with without_notices():
+                return main(argv) or 0
         except RequestError as error:
             return _say(name, error, 2)
         except BrokenPipeError:  # the reader (head, a pager) left: nothing to tell it

@@ -1,4 +1,4 @@
-"""TODO."""
+"""So that ``python -m sv_utils.bench`` runs the benchmarks."""
 
 from sv_utils.bench import main
 

@@ -70,7 +70,9 @@ def decoding() -> list[dict]:
             if original
             else "no ffmpeg here"
         )
-        start = joblib.delayed(exec)("import sv_utils.preparation")  # processes start but once, for however many files
+        start = joblib.delayed(exec)(
+            "import sv_utils.speech.preparation"
+        )  # processes start but once, for however many files
         joblib.Parallel(n_jobs=CORES)(start for _ in range(8 * CORES))
         for encoding in ENCODINGS:
             started = time.perf_counter()

@@ -1,0 +1,60 @@
+"""The command `sv`: it lists what lies flat in the package and runs it; nobody keeps a list."""
+
+import subprocess
+import sys
+
+import pytest
+
+from sv_utils.base import commands, paths
+
+SV = [sys.executable, "-m", "sv_utils.base.commands"]
+
+
+def test_every_flat_module_is_listed_with_a_line():
+    flat = {path.stem for path in (paths.REPO / "sv_utils").glob("*.py")} - {"__init__"}
+    found = commands.commands()
+    assert found.keys() == flat | {"bench"}
+    lines = commands.overview().splitlines()
+    for name, said in found.items():
+        assert f"  {name:10} {said}" in lines
+        assert 10 < len(said) < 120 and "python -m" not in said, name
+
+
+def test_the_list_needs_neither_tensorflow_nor_numpy():
+    code = (
+        "import sys; from sv_utils.base import commands; code = commands.main(['--help']);"
+        "sys.exit(code or bool({'tensorflow', 'keras', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=paths.REPO, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: sv COMMAND")
+
+
+@pytest.mark.parametrize("words", [[], ["-h"], ["--help"]])
+def test_without_a_name_the_commands_are_listed(words, capsys):
+    assert commands.main(words) == 0
+    assert capsys.readouterr().out == commands.overview() + "\n"
+
+
+def test_arguments_and_exit_codes_pass_through(capsys):
+    assert commands.main(["run", "--list", "mini"]) == 0
+    assert capsys.readouterr().out.startswith("01_download ")
+    assert commands.main(["verify", "no_such.wav", "nor_this.wav"]) == 2
+    assert "no_such.wav" in capsys.readouterr().err
+
+
+def test_a_wrong_name_is_answered_with_the_nearest():
+    done = subprocess.run([*SV, "verifi"], cwd=paths.REPO, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "sv: there is no command 'verifi' (did you mean 'verify'?); sv --help lists them\n"
+
+
+def test_no_command_imports_tensorflow_before_it_works():
+    """Notices are kept off the terminal while a command works; what it imports before that would still give some."""
+    code = (
+        "import importlib, sys; from sv_utils.base import commands\n"
+        "for name in commands.commands(): importlib.import_module(f'sv_utils.{name}')\n"
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=paths.REPO, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,57 @@
+"""What libraries' C++ code says stays off the terminal in every command; what Python says does not."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from sv_utils.base import paths
+from sv_utils.base.terminal import without_notices
+
+COMMAND = """
+import os, sys
+__name__ = "sv_utils.x"
+from sv_utils.base.errors import WorkError, command
+
+@command
+def main(argv=None):
+    os.write(2, b"a notice of C++ code\\n")
+    print("a warning of Python", file=sys.stderr)
+    os.system("echo a notice of a child >&2")
+    raise WorkError("the disk is full; free some")
+
+code = main([])
+os.write(2, b"after it\\n")
+sys.exit(code)
+"""
+
+
+def run(**environment: str) -> subprocess.CompletedProcess:
+    given = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"} | environment
+    return subprocess.run([sys.executable, "-c", COMMAND], cwd=paths.REPO, env=given, capture_output=True, text=True)
+
+
+def test_a_command_lets_python_speak_and_nobody_else():
+    done = run()
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["a warning of Python", "sv_utils.x: the disk is full; free some", "after it"]
+
+
+def test_notices_can_be_asked_for():
+    assert "a notice of C++ code" in run(TF_CPP_MIN_LOG_LEVEL="0").stderr.splitlines()
+
+
+def test_the_capture_of_a_test_is_left_alone(capsys):
+    before = sys.stderr
+    with without_notices():
+        print("seen", file=sys.stderr)
+        assert sys.stderr is before
+    assert capsys.readouterr().err == "seen\n"
+
+
+def test_an_error_in_the_block_ends_it_too():
+    before = os.fstat(2)
+    with pytest.raises(ValueError, match="for the test"), without_notices():
+        raise ValueError("for the test")
+    assert os.fstat(2).st_ino == before.st_ino
