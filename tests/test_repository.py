@@ -25,6 +25,12 @@ from sv_utils.training import augment
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 PROFILES = sorted(path.stem for path in (paths.REPO / "params").glob("*.yaml"))
+CODE = sorted((paths.REPO / "sv_utils").rglob("*.py"))
+READMES = sorted(
+    path
+    for folder in ("", "notebooks", "params", "sv_utils", "tests")
+    for path in (paths.REPO / folder).glob("**/README.md" if folder else "README.md")
+)
 
 
 def modules() -> dict[str, set[str]]:
@@ -193,17 +199,86 @@ def test_the_quick_profile_names_the_four_losses():
     assert list(Profile.read("mini").models) == ["softmax", "contrastive", "cosface", "adacos"]
 
 
-def test_links_of_the_readme_lead_somewhere():
-    text = (paths.REPO / "README.md").read_text("utf-8")
-    prose = re.sub(r"(?ms)^```.*?^```", "", text)
+def prose_and_anchors(path: Path) -> tuple[str, set[str]]:
+    """A text without its code, and what links may name in it: the headings in GitHub's spelling."""
+    prose = re.sub(r"(?ms)^```.*?^```", "", path.read_text("utf-8"))
     headings = re.findall(r"(?m)^#+ (.+)$", prose)
-    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return prose, {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", [*READMES, paths.REPO / "CONTRIBUTING.md"], ids=lambda path: str(path.parent.name))
+def test_links_lead_somewhere(path):
+    prose, _ = prose_and_anchors(path)
     for link in re.findall(r"\]\(([^)\s]+)\)", prose):
-        target, _, anchor = link.partition("#")
-        if re.match(r"[a-z]+:", target):
+        name, _, anchor = link.partition("#")
+        if re.match(r"[a-z]+:", name):
             continue
-        assert (paths.REPO / unquote(target)).exists(), link
-        assert target or anchor in anchors, link
+        target = path.parent / unquote(name) if name else path
+        assert target.exists(), link
+        assert not anchor or anchor in prose_and_anchors(target)[1], link
+
+
+def test_the_front_page_is_short_and_every_folder_says_why_it_exists():
+    assert (paths.REPO / "README.md").stat().st_size <= 9_000
+    folders = {path.parent for path in (paths.REPO / "sv_utils").glob("*/__init__.py")}
+    rooms = {path.parent for path in READMES}
+    assert rooms >= {paths.REPO, paths.NOTEBOOKS, paths.REPO / "params", paths.REPO / "sv_utils", *folders}
+    for folder in folders:
+        words = (folder / "README.md").read_text("utf-8")
+        assert words.startswith(f"# {folder.name}: ") and words.count("\n") <= 80, folder.name
+
+
+def test_the_layers_in_the_readme_are_the_folders():
+    text = (paths.REPO / "sv_utils/README.md").read_text("utf-8")
+    named = set(re.findall(r"\]\((\w+)/README\.md\)", text))
+    assert named == {path.parent.name for path in (paths.REPO / "sv_utils").glob("*/__init__.py")}
+
+
+def test_the_ten_changes_touch_three_files_at_most_and_name_files_that_exist():
+    text = (paths.REPO / "CONTRIBUTING.md").read_text("utf-8")
+    table = text.split("| to add a | touch |")[1].split("\n\n")[0]
+    changes = {name.strip(): touched for name, touched in re.findall(r"(?m)^\| ([a-z ]+) \| (.+) \|$", table)}
+    assert changes.keys() == {
+        *("loss", "backbone", "corpus", "metric", "augmentation", "score normalisation", "figure", "stage"),
+        *("export format", "pretrained encoder"),
+    }
+    for change, touched in changes.items():
+        files = [name for name in re.findall(r"`([^`]+)`", touched) if "/" in name or name == "pyproject.toml"]
+        assert 1 <= len(files) <= 3, change
+        for name in files:
+            assert (paths.REPO / name).is_file(), f"{change}: there is no {name}"
+        for name in re.findall(r"\(like `(\w+)`\)", touched):
+            code = "".join((paths.REPO / file).read_text("utf-8") for file in files if file.endswith(".py"))
+            assert f"def {name}(" in code, f"{change}: there is no {name} in {files}"
+
+
+def public_functions(source: str) -> dict[str, ast.AST]:
+    """Functions, classes and methods that others call: no leading underscore, none within a function."""
+
+    def within(body: list[ast.stmt], owner: str) -> dict[str, ast.AST]:
+        found: dict[str, ast.AST] = {}
+        for node in body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                found[f"{owner}{node.name}"] = node
+                if isinstance(node, ast.ClassDef):
+                    found |= within(node.body, f"{node.name}.")
+        return found
+
+    return within(ast.parse(source).body, "")
+
+
+INHERITED = {  # methods that say no more than those of the class that they come from: of Keras, torch and io
+    *("call", "build", "get_config", "compute_output_shape", "compute_loss", "train_step", "forward"),
+    *("readable", "seekable", "tell", "seek", "readinto", "close"),
+}
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(paths.REPO / "sv_utils")))
+def test_every_public_function_is_documented(path):
+    source = path.read_text("utf-8")
+    assert ast.get_docstring(ast.parse(source)), path
+    for name, node in public_functions(source).items():
+        assert ast.get_docstring(node) or name.rpartition(".")[2] in INHERITED, f"{name} has no docstring"
 
 
 def test_the_top_level_is_what_the_design_fixed():
@@ -214,4 +289,5 @@ def test_the_top_level_is_what_the_design_fixed():
     names = {Path(line).parts[0] for line in listed.stdout.splitlines()}
     fixed = {"notebooks", "sv_utils", "params", "tests", "environment.yml", "Makefile", "README.md"}
     further = {"pyproject.toml", "requirements.lock", "requirements-gpu.lock", "LICENSE"}
+    further |= {"CITATION.cff", "CONTRIBUTING.md"}  # where hosting sites look for them
     assert {name for name in names if not name.startswith(".")} <= fixed | further

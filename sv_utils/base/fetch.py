@@ -24,6 +24,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def blocks(path: Path) -> Iterator[bytes]:
+    """Read a file in blocks of `CHUNK` bytes."""
     with open(path, "rb") as file:
         while block := file.read(CHUNK):
             yield block
@@ -41,12 +42,21 @@ class Report:
         self.expected: set[Path] = set()
 
     def begins(self, part: Path, have: int, total: int | None) -> None:
+        """Take note of a file of which `have` bytes of `total` are here already; a second call for it does nothing."""
         if part not in self.expected:
             self.expected.add(part)
             self.progress.expect(total or 0)
             self.progress.add(have, done_before=True)
 
     def arrived(self, amount: int) -> None:
+        """
+        Take note of `amount` more bytes.
+
+        Raises
+        ------
+        Stopped
+            If another download has failed.
+        """
         self.progress.add(amount)
         if self.stop.is_set():
             raise Stopped("stopped, because another download failed; what has arrived stays.")

@@ -125,6 +125,7 @@ def eer(target: np.ndarray, nontarget: np.ndarray) -> tuple[float, float]:
 
 
 def eer_threshold(p_fa: np.ndarray, p_miss: np.ndarray, thresholds: np.ndarray) -> float:
+    """Threshold of the equal error rate, in the middle between two scores; the arguments are those that `roc` gives."""
     after = int(np.argmax(p_miss >= p_fa))
     below, above = float(thresholds[after - 1]), float(thresholds[after])
     if p_miss[after] != p_fa[after]:

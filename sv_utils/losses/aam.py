@@ -83,7 +83,8 @@ class AamHead(MarginHead):
         super().__init__(n_speakers, scale, margin, **kwargs)
         self.centres, self.hard_margin = centres, hard_margin
 
-    def directions(self):
+    def directions(self) -> int:
+        """Count the directions: so many sub-centres for each speaker."""
         return self.n_speakers * self.centres
 
     def call(self, embeddings):

@@ -1,4 +1,4 @@
-"""Exports: the Keras model's embeddings in other runtimes, by the README's own examples; what fails is not left."""
+"""Exports: the Keras model's embeddings in other runtimes, by the examples of a README; what fails is not left."""
 
 import functools
 import json
@@ -66,7 +66,7 @@ def test_a_float_export_gives_the_models_embeddings_for_any_length(kind, request
 @pytest.mark.parametrize("kind", ["litert", "onnx"])
 def test_the_readmes_example_runs_the_export(kind, request, tmp_path, monkeypatch):
     folder, _ = request.getfixturevalue(kind)
-    text = (paths.REPO / "README.md").read_text("utf-8")
+    text = (paths.REPO / "sv_utils/models/README.md").read_text("utf-8")
     (code,) = re.findall(rf"<!-- example {kind} -->\n```python\n(.*?)```", text, re.DOTALL)
     assert code.count("\n") <= 15
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""The pictures of the README, taken in Chromium: ``python tests/pictures.py PROFILE`` (``make pictures``)."""
+"""The pictures of the README, taken in Chromium: ``python tests/helpers/pictures.py PROFILE`` (``make pictures``)."""
 
 import io
 import os

@@ -234,16 +234,32 @@ def test_own_rows_stand_above_the_published_ones_on_the_same_lists():
     assert "Other data" not in tables.published_note(pd.DataFrame(results))
 
 
-def test_readme_table_is_put_between_its_marks(profile, tmp_path, monkeypatch):
+MARKED = "head\n<!-- results two -->\nthe last table\n<!-- end results two -->\ntail"
+
+
+@pytest.mark.parametrize("name, rows", [("README.md", 2), ("params/README.md", 3)])
+def test_the_results_are_put_between_their_marks_wherever_these_are(name, rows, profile, tmp_path, monkeypatch):
+    """The front page has the plain models alone: without the row of the scores after AS-norm."""
     tables.write_results(Profile.read(profile))
     monkeypatch.setattr(paths, "REPO", tmp_path)
-    (tmp_path / "README.md").write_text("head\n<!-- results two -->\nthe last table\n<!-- end results two -->\ntail")
+    (tmp_path / "README.md").write_text("without marks")
+    (tmp_path / name).write_text(MARKED)
     assert report.main([profile, "--readme"]) == 0
-    text = (tmp_path / "README.md").read_text()
-    assert text.startswith("head\n<!-- results two -->\n| model ") and text.endswith(
-        " |\n<!-- end results two -->\ntail"
-    )
-    assert "the last table" not in text and "| softmax + AS-norm |" in text
+    text = (tmp_path / name).read_text()
+    head, tail = "head\n<!-- results two -->\n", "<!-- end results two -->\ntail"
+    assert text.startswith(head + "| model ") and text.endswith(" |\n" + tail)
+    table = text.removeprefix(head).removesuffix(tail).splitlines()
+    assert len(table) - 2 == rows and "| 10.00 [5.00, 15.55]" in table[2] and "| 30.00 " in table[2]
+    assert sum("AS-norm" in row for row in table) == rows - 2
+
+
+def test_results_without_marks_in_any_readme_are_refused(profile, tmp_path, monkeypatch, capsys):
+    tables.write_results(Profile.read(profile))
+    monkeypatch.setattr(paths, "REPO", tmp_path)
+    (tmp_path / "README.md").write_text("<!-- results two -->\nwithout an end")
+    assert report.main([profile, "--readme"]) == 2
+    assert "neither README.md nor params/README.md has the marks '<!-- results two -->'" in capsys.readouterr().err
+    assert (tmp_path / "README.md").read_text() == "<!-- results two -->\nwithout an end"
 
 
 def test_table_is_printed_with_the_session_note(profile, capsys):
