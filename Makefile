@@ -86,10 +86,10 @@ tensorboard: setup  ## training curves of the profile
 bench: setup  ## what each step costs beside another way of doing it (ratios within one run)
 	@$(PY) -m sv_utils.bench
 
-check: setup  ## linters: code, notebooks, links of the README
+check: setup  ## style and format, types, the examples in docstrings, links, layers
 	@$(PY) -m ruff check
 	@$(PY) -m ruff format --check
-	@$(PY) -m pytest --quiet tests/test_repository.py
+	@$(PY) -m pytest --quiet tests/test_repository.py tests/test_examples.py
 
 pictures: setup  ## maintenance: take the pictures of the README anew (needs Chromium and PROFILE's results)
 	@$(PY) tests/helpers/pictures.py "$(PROFILE)"

@@ -46,8 +46,10 @@ def replace_on_success(path: str | os.PathLike) -> Iterator[Path]:
 
     Examples
     --------
-    >>> with replace_on_success("results.csv") as temporary:  # doctest: +SKIP
-    ...     table.to_csv(temporary)
+    >>> with replace_on_success("results.csv") as temporary:
+    ...     _ = temporary.write_text("model,eer")
+    >>> Path("results.csv").read_text()
+    'model,eer'
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -186,8 +186,11 @@ def reliability(target: np.ndarray, nontarget: np.ndarray, bins: int = 12) -> tu
 
     Examples
     --------
-    >>> [values.round(2).tolist() for values in reliability([2.0, 0.0], [-2.0, 0.0], bins=3)]
-    [[0.12, 0.5, 0.88], [0.0, 0.5, 1.0]]
+    Three bins are wanted; the two ratios of 0 must share one, with that of -2 here, so that there are two:
+
+    >>> announced, observed = reliability([2.0, 0.0], [-2.0, 0.0], bins=3)
+    >>> announced.round(2).tolist(), observed.round(2).tolist()
+    ([0.37, 0.88], [0.33, 1.0])
     """
     target, nontarget = metrics.validate(target, nontarget)
     ratios = np.concatenate([target, nontarget])

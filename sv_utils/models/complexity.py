@@ -16,7 +16,7 @@ def multiply_accumulates(model: keras.Model, samples: int) -> float:
     Parameters
     ----------
     model : keras.Model
-        See `encoder.build`.
+        See `encoders.build`.
     samples : int
         Length of the waveform.
 
@@ -27,8 +27,9 @@ def multiply_accumulates(model: keras.Model, samples: int) -> float:
 
     Examples
     --------
-    >>> multiply_accumulates(encoder.build(), 32_240) / 1e9  # doctest: +SKIP
-    4.5
+    >>> from sv_utils.models import encoders
+    >>> round(multiply_accumulates(encoders.build(), 32_240) / 1e9, 2)
+    4.61
     """
     if not isinstance(model, keras.Model):
         return math.nan

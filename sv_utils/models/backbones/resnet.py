@@ -40,7 +40,7 @@ class ResNet:
 
     Examples
     --------
-    >>> ResNet(34, 32, "thin")(keras.Input((None, 80, 1))).shape  # doctest: +SKIP
+    >>> ResNet(34, 32, "thin")(keras.Input((None, 80, 1))).shape
     (None, None, 10, 256)
 
     References
