@@ -89,6 +89,7 @@ bench: setup  ## what each step costs beside another way of doing it (ratios wit
 check: setup  ## style and format, types, the examples in docstrings, links, layers
 	@$(PY) -m ruff check
 	@$(PY) -m ruff format --check
+	@$(PY) -m mypy --no-error-summary
 	@$(PY) -m pytest --quiet tests/test_repository.py tests/test_examples.py
 
 pictures: setup  ## maintenance: take the pictures of the README anew (needs Chromium and PROFILE's results)

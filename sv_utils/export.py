@@ -20,7 +20,12 @@ from sv_utils.evaluation import intervals, metrics, scoring, trials
 from sv_utils.models import embedding, exports
 
 
-def compared(written: Any, encoder: Any, trial_list: str | None = None, root: str | None = None) -> dict:
+def compared(
+    written: Any,
+    encoder: Any,
+    trial_list: str | os.PathLike | None = None,
+    root: str | os.PathLike | None = None,
+) -> dict:
     """
     Compare the equal error rates of two encoders on one list.
 
@@ -45,18 +50,18 @@ def compared(written: Any, encoder: Any, trial_list: str | None = None, root: st
     with contextlib.ExitStack() as stack:
         if trial_list is None:
             trial_list = corpora.get("mini").list_path("mini")
-            root = stack.enter_context(tempfile.TemporaryDirectory(prefix="sv_utils"))
-            _unpack_test_voices(Path(root))
+            root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sv_utils")))
+            _unpack_test_voices(root)
         pairs = trials.read(trial_list)
         sides = trials.speakers(pairs)
         if pairs.labels is None or sides is None:
             raise RequestError(f"{trial_list}: labels, and ids that begin with the speaker, are needed to judge int8")
         names = sorted({*pairs.enrol.tolist(), *pairs.test.tolist()})
         rows = trials.rows(pairs, names)
-        vectors = [embedding.embed_files(model, root or ".", names) for model in (written, encoder)]
+        vectors = [embedding.embed_files(model, Path(root or "."), names) for model in (written, encoder)]
     scores = [scoring.cosine(embedded, *rows) for embedded in vectors]
     same = pairs.labels == 1
-    change = intervals.compare(*scores, pairs.labels, *sides)
+    change = intervals.compare(scores[0], scores[1], pairs.labels, *sides)
     return {
         "list": os.fspath(Path(trial_list).name),
         "n_speakers": len(set(sides[0]) | set(sides[1])),

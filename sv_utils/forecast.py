@@ -14,6 +14,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,7 @@ SAMPLE = 60  # files that are decoded to measure
 FETCHED = 8 << 20  # bytes that are downloaded to measure
 
 
-def forecast(profile: str) -> dict[str, pd.DataFrame | dict]:
+def forecast(profile: str) -> dict[str, Any]:
     """
     Forecast the first two stages of a profile.
 
@@ -138,12 +139,12 @@ def _archive_row(corpus: Corpus, archive: Archive, known: dict, folder: Path | N
         there = all(piece.exists() for piece in pieces)
         size = sum(piece.stat().st_size for piece in pieces) if there else (archive.gigabytes or 0) * 1e9
         return _row(corpus, archive.name, size, "own files", archive.hours)
-    size, where = _asked(corpus, archive), "server"
-    if size is None and archive.gigabytes:
-        size, where = archive.gigabytes * 1e9, "stated"
-    if size is None:
-        raise RequestError(f"nothing tells the size of {archive.name} of corpus {corpus.name}: fetch it first.")
-    return _row(corpus, archive.name, size, where, archive.hours)
+    told = _asked(corpus, archive)
+    if told is not None:
+        return _row(corpus, archive.name, told, "server", archive.hours)
+    if archive.gigabytes:
+        return _row(corpus, archive.name, archive.gigabytes * 1e9, "stated", archive.hours)
+    raise RequestError(f"nothing tells the size of {archive.name} of corpus {corpus.name}: fetch it first.")
 
 
 def _row(corpus: Corpus, name: str, size: float, where: str, hours: float | None) -> dict:
@@ -171,8 +172,8 @@ def _url(corpus: Corpus, route: str, file: str) -> str | None:
 def _asked(corpus: Corpus, archive: Archive) -> int | None:
     """Size of an archive as its server tells it [bytes]; None where none answers."""
     for route in corpus.routes:
-        urls = [_url(corpus, route, file) for file, _ in archive.parts]
-        if all(urls):
+        urls = [url for file, _ in archive.parts if (url := _url(corpus, route, file))]
+        if len(urls) == len(archive.parts):
             with contextlib.suppress(requests.RequestException, KeyError):
                 heads = [requests.head(url, allow_redirects=True, timeout=5) for url in urls]
                 if all(head.ok and "text/html" not in head.headers.get("Content-Type", "") for head in heads):

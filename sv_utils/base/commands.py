@@ -27,7 +27,7 @@ def commands() -> dict[str, str]:
     """
     found = {}
     for module in pkgutil.iter_modules(sv_utils.__path__):
-        folder = Path(module.module_finder.path) / module.name
+        folder = Path(sv_utils.__path__[0]) / module.name
         if not module.ispkg or (folder / "__main__.py").exists():
             found[module.name] = _first_line(folder / "__init__.py" if module.ispkg else folder.with_suffix(".py"))
     return found

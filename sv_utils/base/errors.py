@@ -50,7 +50,8 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
     callable
         The same, returning 2 after `RequestError`, 1 after `WorkError` or an operating-system error.
     """
-    name = main.__module__ if main.__module__ != "__main__" else sys.modules["__main__"].__spec__.name
+    spec = sys.modules["__main__"].__spec__  # of what `python -m` was given
+    name = spec.name if main.__module__ == "__main__" and spec else main.__module__
     name = "sv" if name == "sv_utils.base.commands" else name
 
     @functools.wraps(main)

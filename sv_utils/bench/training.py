@@ -27,7 +27,7 @@ from sv_utils.training.batches import Crops
 FRAMES, BATCH, CLASSES = 200, 32, 1000  # of 80 mel bands each
 
 
-def _keras_model(inputs, embeddings) -> keras.Model:
+def _keras_model(inputs: keras.KerasTensor, embeddings: keras.KerasTensor) -> keras.Model:
     """A model with a head on its embeddings, compiled as a training on CPU is."""
     head = CosFaceHead(CLASSES, margin=0.0)
     model = keras.Model(inputs, head(embeddings))
@@ -53,10 +53,12 @@ def _torch_step() -> Iterator[Callable | None]:
         return
     line = [sys.executable, "-m", "sv_utils.bench.torch_step", str(BATCH), str(FRAMES), str(CLASSES)]
     with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdin and child.stdout
+        answers = child.stdout
 
         def step() -> None:
             print(file=child.stdin, flush=True)
-            if not child.stdout.readline():
+            if not answers.readline():
                 raise WorkError("sv_utils.bench.torch_step has died: run it by hand to see why")
 
         yield step

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pandas as pd
 
@@ -236,7 +237,7 @@ class Corpus:
             (``nationality``, ``language``, ``age``, ...). Byte-order marks, tabs and stray blanks are dealt with.
         """
         path = self.text_path(self.table) if self.table else None
-        if path is None or (self.table.rows is None and not path.exists()):
+        if self.table is None or path is None or (self.table.rows is None and not path.exists()):
             return pd.DataFrame(index=pd.Index([], name="speaker"))
         table = self._read(path)
         table.columns = [re.sub(r"^\S+ id$|^id$", "speaker", name.strip().lower(), count=1) for name in table.columns]
@@ -244,7 +245,7 @@ class Corpus:
         self._check_rows(path, len(table), self.table.rows)
         return table.set_index("speaker").rename(columns={"set": "subset"})
 
-    def _read(self, path: Path, sep: str | None = None, **options) -> pd.DataFrame:
+    def _read(self, path: Path, sep: str | None = None, **options: Any) -> pd.DataFrame:
         if not path.exists():
             raise RequestError(f"{path} is missing: run stage 01_download for corpus {self.name}.")
         with open(path, encoding="utf-8-sig") as file:

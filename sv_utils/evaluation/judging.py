@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -41,8 +42,9 @@ def judge(
         `calibration_figures`, None without ratios.
     """
     same, ratios = np.asarray(labels) == 1, log_likelihood_ratios
-    options = {"log_likelihood_ratios": ratios, "seed": seed, "replicates": replicates}
-    return evaluate(scores, labels, *speakers, **options) | {
+    enrol, test = speakers
+    figures = evaluate(scores, labels, enrol, test, log_likelihood_ratios=ratios, seed=seed, replicates=replicates)
+    return figures | {
         "eer_definitions": metrics.eer_definitions(scores[same], scores[~same]),
         "calibration": None if ratios is None else calibration_figures(ratios[same], ratios[~same]),
     }
@@ -112,11 +114,11 @@ def decision_points(
     """
     dev_scores, dev_labels = (np.asarray(values) for values in dev)
     target, nontarget = (dev_scores[dev_labels == label] for label in (1, 0))
-    chosen = [("equal error", None, metrics.eer(target, nontarget)[1])]
-    for wanted in FALSE_ACCEPTS:
-        threshold = metrics.threshold_at_p_fa(target, nontarget, wanted)[0]
-        if wanted * len(nontarget) >= 10 and math.isfinite(threshold):
-            chosen.append((f"false accepts {wanted:.1%}", wanted, threshold))
+    chosen: list[tuple[str, float | None, float]] = [("equal error", None, metrics.eer(target, nontarget)[1])]
+    for rate in FALSE_ACCEPTS:
+        threshold = metrics.threshold_at_p_fa(target, nontarget, rate)[0]
+        if rate * len(nontarget) >= 10 and math.isfinite(threshold):
+            chosen.append((f"false accepts {rate:.1%}", rate, threshold))
     labels = np.asarray(labels)
     voices = len(np.unique(np.concatenate([np.asarray(side) for side in speakers])))
     counts = {"n_speakers": voices, "n_target": int(np.sum(labels == 1)), "n_nontarget": int(np.sum(labels == 0))}
@@ -127,16 +129,23 @@ def decision_points(
     return points
 
 
-def _rates_with_intervals(accepted, labels, speakers, n_speakers, seed, replicates) -> dict[str, list[float]]:
+def _rates_with_intervals(
+    accepted: np.ndarray,
+    labels: np.ndarray,
+    speakers: Sequence[np.ndarray],
+    n_speakers: int,
+    seed: int,
+    replicates: int,
+) -> dict[str, list[float]]:
     """False acceptance and miss with 95 % intervals over speakers, of decisions instead of scores."""
     found = {}
     for name, kind, pick in (("false_accept", 0, lambda p_fa, _: p_fa[1]), ("miss", 1, lambda _, p_miss: p_miss[1])):
         rate = float(np.mean(accepted[labels == kind] != kind))
-        options = {"replicates": replicates, "seed": seed, "statistic": pick}
         if accepted.all() or not accepted.any():  # decisions that are all alike
             found[name] = [rate, rate, rate]
             continue
-        resampled = intervals.speaker_bootstrap(accepted.astype(float), labels, *speakers, **options)
+        enrol, test = speakers
+        resampled = speaker_bootstrap(accepted.astype(float), labels, enrol, test, replicates, seed, pick)
         found[name] = [rate, *intervals.rate_interval(rate, resampled, n_speakers, int(np.sum(labels == kind)))]
     return found
 
@@ -234,7 +243,7 @@ def to_json(figures: dict | list) -> str:
     return json.dumps(_finite(figures), indent=1, allow_nan=False)
 
 
-def _finite(value):
+def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _finite(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -284,7 +293,7 @@ def evaluate(
     target, nontarget = validate(scores[labels == 1], scores[labels != 1])
     p_fa, p_miss, thresholds = roc(target, nontarget)
     error_rate, low, high, n_speakers = eer_of_roc(p_fa, p_miss), math.nan, math.nan, math.nan
-    if enrol_speakers is not None:
+    if enrol_speakers is not None and test_speakers is not None:
         n_speakers = len(set(np.asarray(enrol_speakers).tolist()) | set(np.asarray(test_speakers).tolist()))
         resampled = speaker_bootstrap(scores, labels, enrol_speakers, test_speakers, replicates, seed)
         low, high = rate_interval(error_rate, resampled, n_speakers, min(len(target), len(nontarget)))

@@ -247,7 +247,8 @@ def act_dcf(
     target, nontarget = validate(target, nontarget)
     detection_costs(np.zeros(1), np.zeros(1), p_target, c_miss, c_fa)
     threshold = math.log(c_fa * (1 - p_target) / (c_miss * p_target))
-    return float(detection_costs(np.mean(nontarget >= threshold), np.mean(target < threshold), p_target, c_miss, c_fa))
+    p_fa, p_miss = np.array([np.mean(nontarget >= threshold)]), np.array([np.mean(target < threshold)])
+    return float(detection_costs(p_fa, p_miss, p_target, c_miss, c_fa)[0])
 
 
 def threshold_at_p_fa(target: np.ndarray, nontarget: np.ndarray, p_fa: float) -> tuple[float, float, float]:

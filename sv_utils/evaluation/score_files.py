@@ -117,7 +117,7 @@ def match(listed: trials.Trials, given: trials.Trials, scores: np.ndarray) -> tu
             f"{given.source} has no score for {len(missing)} of the {len(wanted)} trials of {listed.source}, first "
             f"{' and '.join(wanted[missing[0] - 1])} of line {missing[0]}; score those trials too."
         )
-    if given.labels is not None:
+    if given.labels is not None and listed.labels is not None:
         label_of = dict(zip(wanted, listed.labels.tolist()))
         for line, (pair, label) in enumerate(zip(pairs, given.labels.tolist()), 1):
             if label_of.get(pair, label) != label:

@@ -127,7 +127,7 @@ def speaker(ids: Sequence[str] | np.ndarray) -> np.ndarray:
 
 def speakers(trials: Trials) -> tuple[np.ndarray, np.ndarray] | None:
     """
-    Speakers of both sides of labelled trials, or None where the ids do not begin with the speaker.
+    Speakers of both sides of labelled trials, or None without labels or where ids do not begin with the speaker.
 
     Ids that give different speakers in every target trial (`a.wav b.wav`), or one speaker in every non-target trial
     (`voxsrc/a.wav voxsrc/b.wav`), name files and not speakers.
@@ -137,15 +137,17 @@ def speakers(trials: Trials) -> tuple[np.ndarray, np.ndarray] | None:
     RequestError
         If only some labels contradict the ids: then a label is wrong.
     """
-    enrol, test = speaker(trials.enrol), speaker(trials.test)
-    wrong = (enrol == test) != (trials.labels == 1)
-    if any(wrong[trials.labels == label].all() for label in (0, 1)):
+    enrol, test, labels = speaker(trials.enrol), speaker(trials.test), trials.labels
+    if labels is None:
+        return None
+    wrong = (enrol == test) != (labels == 1)
+    if any(wrong[labels == label].all() for label in (0, 1)):
         return None
     if wrong.any():
         line = int(np.argmax(wrong))
         raise RequestError(
             f"{trials.source} line {line + 1} gives {trials.enrol[line]} and {trials.test[line]} the label "
-            f"{trials.labels[line]}, which contradicts their speakers ({wrong.sum()} such lines); correct label or ids."
+            f"{labels[line]}, which contradicts their speakers ({wrong.sum()} such lines); correct label or ids."
         )
     return enrol, test
 
@@ -228,15 +230,18 @@ def _later(keys: np.ndarray) -> np.ndarray:
 def refuse_contradictions(trials: Trials) -> None:
     """Raise a RequestError if a pair of utterances, in either order, has both labels."""
     enrol, test, count = _codes(trials)
+    labels = trials.labels
+    if labels is None:
+        return
     keys = np.minimum(enrol, test) * count + np.maximum(enrol, test)
     order = np.argsort(keys, kind="stable")
     first, second = order[:-1], order[1:]
-    contradictory = (keys[first] == keys[second]) & (trials.labels[first] != trials.labels[second])
+    contradictory = (keys[first] == keys[second]) & (labels[first] != labels[second])
     if contradictory.any():
         lines = [int(side[np.argmax(contradictory)]) for side in (first, second)]
         raise RequestError(
             f"{trials.source} gives {trials.enrol[lines[0]]} and {trials.test[lines[0]]} the label "
-            f"{trials.labels[lines[0]]} in line {lines[0] + 1} and {trials.labels[lines[1]]} in line {lines[1] + 1}; "
+            f"{labels[lines[0]]} in line {lines[0] + 1} and {labels[lines[1]]} in line {lines[1] + 1}; "
             "remove the wrong line."
         )
 
@@ -294,8 +299,8 @@ def make(
     for kind, count in zip(("target", "non-target"), counts):
         if not count:
             raise RequestError(f"{len(ids)} utterances of {len(names)} speakers give no {kind} trial; add utterances.")
-    pairs = rng.permuted(np.concatenate(pairs), axis=1)  # the enrol side is not always the first in the alphabet
-    return Trials(np.repeat(np.array([1, 0], dtype=np.int8), counts), ids[pairs[:, 0]], ids[pairs[:, 1]])
+    rows = rng.permuted(np.concatenate(pairs), axis=1)  # the enrol side is not always the first in the alphabet
+    return Trials(np.repeat(np.array([1, 0], dtype=np.int8), counts), ids[rows[:, 0]], ids[rows[:, 1]])
 
 
 def _target_pairs(ids: np.ndarray, utterances: list[np.ndarray], wanted: int, rng: np.random.Generator) -> np.ndarray:

@@ -3,6 +3,8 @@
 import contextlib
 import io
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,6 +12,7 @@ import pandas as pd
 import seaborn as sns
 from IPython import get_ipython
 from IPython.display import Audio
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, StrMethodFormatter
 from matplotlib_inline.backend_inline import set_matplotlib_formats
@@ -22,7 +25,7 @@ if get_ipython():
 
 TARGET, NONTARGET = sns.color_palette("colorblind")[0], sns.color_palette("colorblind")[1]
 _DET_RANGE = (0.0008, 0.95)  # rates at the ends of the axes
-_STYLE = {
+_STYLE: Any = {
     "figure.dpi": 110,
     "figure.constrained_layout.use": True,
     "axes.spines.top": False,
@@ -36,7 +39,7 @@ _STYLE = {
 
 
 @contextlib.contextmanager
-def _axes(rows: int = 1, columns: int = 1, width: float = 8.0, height: float = 3.2, **options):
+def _axes(rows: int = 1, columns: int = 1, width: float = 8.0, height: float = 3.2, **options: Any) -> Iterator:
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(rows, columns, figsize=(width, height), **options)
         yield figure, axes
@@ -304,7 +307,7 @@ def _probit(probability: np.ndarray) -> np.ndarray:
     return metrics.probit(np.clip(probability, 1e-4, 1 - 1e-4))
 
 
-def _probit_axes(axis) -> None:
+def _probit_axes(axis: Axes) -> None:
     ticks = np.array([0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9])
     labels = {float(_probit(np.array([tick]))[0]): f"{100 * tick:g}" for tick in ticks}
     for side in (axis.xaxis, axis.yaxis):

@@ -9,6 +9,7 @@ import html
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from sv_utils.base import paths
 from sv_utils.base.paths import replace_on_success
@@ -102,16 +103,16 @@ def report(notebook: Path, home: str) -> str:
     return _page(title[1] if title else notebook.stem, body, f'<a href="{home}">All reports of this run</a>', style)
 
 
-def _exporter():
+def _exporter() -> Any:
     from latex2mathml import converter
     from nbconvert import HTMLExporter
     from nbconvert.filters import markdown_mistune
 
     class Renderer(markdown_mistune.IPythonRenderer):
-        def block_math(self, body):
+        def block_math(self, body: str) -> str:
             return _scroll(converter.convert(body, display="block"))
 
-        def inline_math(self, body):
+        def inline_math(self, body: str) -> str:
             return converter.convert(body)
 
     def markdown(source: str) -> str:
@@ -121,7 +122,7 @@ def _exporter():
     return HTMLExporter(filters={"markdown2html": markdown}, **options)
 
 
-def _name_figures(content) -> None:
+def _name_figures(content: Any) -> None:
     """Give each figure the heading above it as the text for those who cannot see it."""
     heading = "figure"
     for cell in content.cells:

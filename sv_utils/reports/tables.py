@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from collections.abc import Callable
 
 import pandas as pd
 
@@ -152,7 +153,7 @@ def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _number(pattern: str):
+def _number(pattern: str) -> Callable[[float], str]:
     """A function from a number to text, empty for NaN."""
     return lambda value: "" if math.isnan(value) else pattern.format(value)
 
@@ -209,9 +210,9 @@ def paired_differences(
             first, second = tables[a], tables[b]
             if not first[["label", "enrol", "test"]].equals(second[["label", "enrol", "test"]]):
                 raise RequestError(f"{a} and {b} were judged on other trials of {name}; make their evaluations again")
-            speakers = (trials.speaker(first[side]) for side in ("enrol", "test"))
-            pair = first["score"].to_numpy(), second["score"].to_numpy(), first["label"].to_numpy()
-            figures = intervals.compare(*pair, *speakers, replicates=replicates, seed=seed)
+            one, other, labels = first["score"].to_numpy(), second["score"].to_numpy(), first["label"].to_numpy()
+            speakers = trials.speaker(first["enrol"]), trials.speaker(first["test"])
+            figures = intervals.compare(one, other, labels, *speakers, replicates=replicates, seed=seed)
             rows.append({"list": name, "a": a, "b": b} | figures)
     table = pd.DataFrame(rows, columns=["list", "a", "b", "difference", "low", "high", "p"])
     return table.assign(p_holm=intervals.holm(table["p"]))
@@ -219,12 +220,12 @@ def paired_differences(
 
 def differences_text(differences: pd.DataFrame) -> pd.DataFrame:
     """Differences of `paired_differences` as people read them: percentage points, all text."""
-    spans = differences[["difference", "low", "high"]].itertuples(index=False)
+    spans = zip(differences["difference"], differences["low"], differences["high"])
     return pd.DataFrame(
         {
             "list": differences["list"],
             "models": differences["a"] + " less " + differences["b"],
-            "EER difference, points [95 % interval]": [_with_interval(*row, "{:+.2f}") for row in spans],
+            "EER difference, points [95 % interval]": [_with_interval(*span, "{:+.2f}") for span in spans],
             "p": differences["p"].map(_number("{:.3f}")),
             "p (Holm)": differences["p_holm"].map(_number("{:.3f}")),
         }

@@ -150,7 +150,9 @@ def _unchanged(old: VerifiedArchive, pieces: list[tuple[Path, str | None]]) -> b
     return now == then and all(md5 in (None, file["md5"]) for (_, md5), file in zip(pieces, old.files))
 
 
-def _verify(archive: Archive, pieces: list[tuple[Path, str | None]], corpus: Corpus, digests) -> VerifiedArchive:
+def _verify(
+    archive: Archive, pieces: list[tuple[Path, str | None]], corpus: Corpus, digests: dict[Path, str]
+) -> VerifiedArchive:
     """Read every piece once, for its own md5 and that of the concatenation; not those that were just downloaded."""
     whole, files = hashlib.md5(), []
     fresh = all(path in digests for path, _ in pieces)  # the md5 of each was taken while it arrived
@@ -180,12 +182,13 @@ class _Place:
     """Where one corpus's files come from: a folder, or addresses with a folder that they are downloaded to."""
 
     def __init__(self, corpus: Corpus, source: str | None, key: str | None):
-        self.corpus, self.key, self.digests = corpus, key, {}
+        self.corpus, self.key = corpus, key
+        self.digests: dict[Path, str] = {}
         mirror = os.environ.get("SV_MIRROR")
         if not source and corpus.bundled is None and mirror and (Path(mirror) / corpus.name).is_dir():
             source = str(Path(mirror) / corpus.name)
         remote = "://" in (source or "")
-        self.routes = (source,) if remote else corpus.routes
+        self.routes: tuple[str, ...] = (source,) if source and remote else corpus.routes
         self.folder = corpus.bundled if not source else None if remote else Path(source).resolve()
         if self.folder and not self.folder.is_dir():
             files = ", ".join(file for archive in corpus.remotes for file, _ in archive.parts)
@@ -202,13 +205,13 @@ class _Place:
         if not self.folder:
             return {(a.name, a.subset): self._pieces(a, self.archives) for a in forms[-1]}
         for form in forms:
-            found = {(archive.name, archive.subset): self._lying(archive) for archive in form}
+            found = {(archive.name, archive.subset): self._lying(archive, self.folder) for archive in form}
             if any(found.values()):
                 for (name, _), pieces in found.items():
                     if not pieces:
                         raise self._missing(self.archive(name).parts[0][0])
                 return found
-        trees = self._trees()
+        trees = self._trees(self.folder)
         if not trees:
             raise self._missing(forms[0][0].parts[0][0] if forms else "<speaker>")
         return trees
@@ -220,28 +223,28 @@ class _Place:
             return [(whole, archive.md5)]
         return [(folder / file, md5) for file, md5 in archive.parts]
 
-    def _lying(self, archive: Archive) -> list[tuple[Path, str | None]]:
+    def _lying(self, archive: Archive, folder: Path) -> list[tuple[Path, str | None]]:
         """What lies in the folder of an archive: all pieces, or its unpacked tree; an empty list if nothing does."""
-        pieces = self._pieces(archive, self.folder)
+        pieces = self._pieces(archive, folder)
         there = [path.is_file() for path, _ in pieces]
         if any(there) and not all(there):
             raise self._missing(pieces[there.index(False)][0].name)
-        unpacked = self.folder / re.sub(r"(\.tar)?\.\w+$", "", archive.name)
+        unpacked = folder / re.sub(r"(\.tar)?\.\w+$", "", archive.name)
         return pieces if all(there) else [(unpacked, None)] if unpacked.is_dir() else []
 
-    def _trees(self) -> dict[tuple[str, str], list[tuple[Path, str | None]]]:
+    def _trees(self, folder: Path) -> dict[tuple[str, str], list[tuple[Path, str | None]]]:
         """
         A folder of unpacked speech: ``dev/`` and ``test/`` where it has them, else all of it.
 
         In the latter case a corpus of one archive knows its half, that of others the speaker table, or it is drawn.
         """
-        halves = {name: self.folder / name for name in ("dev", "test") if (self.folder / name).is_dir()}
-        if not halves and any(entry.is_dir() for entry in self.folder.iterdir()):
-            halves = {self.corpus.remotes[0].subset if len(self.corpus.remotes) == 1 else "": self.folder}
-        return {(folder.name, subset): [(folder, None)] for subset, folder in halves.items()}
+        halves = {name: folder / name for name in ("dev", "test") if (folder / name).is_dir()}
+        if not halves and any(entry.is_dir() for entry in folder.iterdir()):
+            halves = {self.corpus.remotes[0].subset if len(self.corpus.remotes) == 1 else "": folder}
+        return {(half.name, subset): [(half, None)] for subset, half in halves.items()}
 
     def _missing(self, file: str) -> RequestError:
-        return RequestError(f"{self.folder / file} is missing: {self.corpus.manual}.")
+        return RequestError(f"{(self.folder or self.archives) / file} is missing: {self.corpus.manual}.")
 
     def provide_texts(self) -> None:
         """Bring tables and lists (a few MB) to where `Corpus.text_path` expects them."""
@@ -268,11 +271,14 @@ class _Place:
             finally:
                 stop.set()  # also when the user interrupts
                 pool.shutdown(wait=True, cancel_futures=True)
-        failures = [task.exception() for task in tasks if not task.cancelled() and task.exception()]
-        for failure in sorted(failures, key=lambda failure: isinstance(failure, Stopped)):
-            raise failure
+        ended = [task.exception() for task in tasks if not task.cancelled()]
+        failures = [failure for failure in ended if failure is not None]
+        if failures:
+            raise min(failures, key=lambda failure: isinstance(failure, Stopped))
 
-    def _download(self, file: str, target: Path, md5: str | None, routes: Sequence[str], report=None) -> None:
+    def _download(
+        self, file: str, target: Path, md5: str | None, routes: Sequence[str], report: Report | None = None
+    ) -> None:
         routes = [route for route in routes if self.key or "{key}" not in route]
         if not routes:
             raise RequestError(f"{file} of corpus {self.corpus.name} is not here: {self.corpus.manual}.")

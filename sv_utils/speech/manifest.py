@@ -148,7 +148,7 @@ def _published(corpus: Corpus, archive: VerifiedArchive) -> str | None:
 
 
 def _read_rows(path: Path) -> pd.DataFrame:
-    types = dict.fromkeys(("offset", "bytes", "samples", "rate", "channels"), np.int64)
+    types: dict[str, type] = dict.fromkeys(("offset", "bytes", "samples", "rate", "channels"), np.int64)
     types |= dict.fromkeys(("peak", "clipped", "silent"), np.float64)
     return pd.read_csv(path, dtype=defaultdict(lambda: str, types), keep_default_na=False)
 
@@ -185,11 +185,11 @@ def compare(one: Path, other: Path) -> list[str]:
         if len(alone):
             told.append(f"{len(alone)} file(s) are in {path} alone, first {alone[0][0]}.")
     both = tables[0].index.intersection(tables[1].index)
-    one, other = (table.loc[both] for table in tables)
+    first_rows, second_rows = (table.loc[both] for table in tables)
     for column in (name for name in COLUMNS if name not in ("id", *PLACES)):
-        differs = (one[column] != other[column]).to_numpy()
+        differs = (first_rows[column] != second_rows[column]).to_numpy()
         if differs.any():
             first = int(np.argmax(differs))
-            values = f"{one[column].iloc[first]!r} and {other[column].iloc[first]!r}"
+            values = f"{first_rows[column].iloc[first]!r} and {second_rows[column].iloc[first]!r}"
             told.append(f"{column} differs for {differs.sum()} file(s), first {both[first][0]}: {values}.")
     return told

@@ -66,7 +66,7 @@ class Speech:
             return audio.decode_flac(shard[offset : self._ends[row]].data, start, length)
         return shard[offset + start : offset + start + length]
 
-    def crops(self, rows: Sequence[int], starts: Sequence[int], length: int) -> np.ndarray:
+    def crops(self, rows: Sequence[int] | np.ndarray, starts: Sequence[int] | np.ndarray, length: int) -> np.ndarray:
         """
         Cut equally long pieces out of utterances.
 
