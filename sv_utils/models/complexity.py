@@ -1,6 +1,8 @@
 """How much a model has to compute."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -37,7 +39,7 @@ def multiply_accumulates(model: keras.Model, samples: int) -> float:
     recurrent = [layer for layer in found if isinstance(layer, keras.layers.RNN)]
     cells = [layer.cell for layer in recurrent]  # called by their layer, in a loop that may be traced only once
     layers = [layer for layer in found if layer not in cells and getattr(layer, "kernel", None) is not None]
-    counts = []
+    counts: list[int] = []
     for layer in layers:
         layer.call = _counting(layer.call, math.prod(layer.kernel.shape), counts)
     for layer, cell in zip(recurrent, cells):
@@ -51,8 +53,8 @@ def multiply_accumulates(model: keras.Model, samples: int) -> float:
     return sum(counts)
 
 
-def _counting(call, kernel_size: int, counts: list[int], of_input: bool = False):
-    def counted(*inputs, **options):
+def _counting(call: Callable, kernel_size: int, counts: list[int], of_input: bool = False) -> Callable:
+    def counted(*inputs: Any, **options: Any) -> Any:
         outputs = call(*inputs, **options)
         places = inputs[0].shape if of_input else outputs.shape
         counts.append(kernel_size * math.prod(places[:-1]))  # all axes but the channels; the batch is one waveform

@@ -2,8 +2,10 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +19,8 @@ FULL_BATCH = 80_000  # of utterances over 5 s fewer than a batch are computed at
 
 
 def embed(
-    model,
-    lengths: Sequence[int],
+    model: Any,
+    lengths: Sequence[int] | np.ndarray,
     read: Callable[[int], np.ndarray],
     batch_size: int = 32,
     progress: Callable[[int], None] | None = None,
@@ -33,8 +35,8 @@ def embed(
 
     Parameters
     ----------
-    model : keras.Model or pretrained.exported.Exported
-        See `encoder.build`; what is used of it are ``output_shape``, ``predict_on_batch``, and ``heard`` of itself or
+    model : keras.Model or runtimes.Exported
+        See `encoders.build`; what is used of it are ``output_shape``, ``predict_on_batch``, and ``heard`` of itself or
         one of its layers: how many of so many samples make a difference (without it: whole hops of 10 ms).
     lengths : sequence of int
         Lengths of the utterances [samples].
@@ -48,7 +50,7 @@ def embed(
     Returns
     -------
     np.ndarray [shape=(len(lengths), d)], float32
-        In the order of `lengths`: unit vectors, unless the model is one of `encoder.unnormalised`.
+        In the order of `lengths`: unit vectors, unless the model is one of `encoders.unnormalised`.
 
     Raises
     ------
@@ -61,7 +63,7 @@ def embed(
     (2, 256)
     """
     lengths = np.asarray(lengths, int)
-    if (lengths < 1).any():
+    if np.any(lengths < 1):
         raise RequestError(f"utterance {np.flatnonzero(lengths < 1)[0]} has no samples; leave it out")
     if getattr(model, "jit_compile", False):
         _take_all_durations(model)
@@ -85,7 +87,7 @@ def embed(
     return embeddings / _lengths(embeddings) * means
 
 
-def embed_files(model, root: str | Path, names: list[str]) -> np.ndarray:
+def embed_files(model: Any, root: str | os.PathLike, names: list[str]) -> np.ndarray:
     """
     Embed audio files of any format.
 
@@ -111,7 +113,7 @@ def embed_files(model, root: str | Path, names: list[str]) -> np.ndarray:
     return np.concatenate([_embed_block(model, Path(root), block) for block in blocks])
 
 
-def _embed_block(model, root: Path, names: list[str]) -> np.ndarray:
+def _embed_block(model: Any, root: Path, names: list[str]) -> np.ndarray:
     waveforms = []
     for name in names:
         try:
@@ -121,11 +123,11 @@ def _embed_block(model, root: Path, names: list[str]) -> np.ndarray:
     return embed(model, [len(w) for w in waveforms], waveforms.__getitem__)
 
 
-def _lengths(vectors):
+def _lengths(vectors: np.ndarray) -> np.ndarray:
     return np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
-def _take_all_durations(model) -> None:
+def _take_all_durations(model: Any) -> None:
     import keras  # only of a Keras model, whose import is long past
 
     if keras.config.backend() == "tensorflow":
@@ -133,16 +135,16 @@ def _take_all_durations(model) -> None:
         model.make_predict_function(force=True)
 
 
-def _heard(model) -> Callable[[np.ndarray], np.ndarray]:
+def _heard(model: Any) -> Callable[[np.ndarray], np.ndarray]:
     parts = [model, *getattr(model, "layers", [])]
     return next((part.heard for part in parts if hasattr(part, "heard")), lambda samples: samples // 160 * 160)
 
 
-def _batches(samples, parts, batch_size):
+def _batches(samples: np.ndarray, parts: np.ndarray, batch_size: int) -> Iterator[tuple[list[tuple[int, int]], int]]:
     """Lists of (row, part) whose parts have equal lengths, with that length, the short ones first."""
     items = [(samples[row], row, part) for row in np.argsort(samples, kind="stable") for part in range(parts[row])]
     for size, group in itertools.groupby(items, key=lambda item: item[0]):
-        group = [(row, part) for _, row, part in group]
+        alike = [(row, part) for _, row, part in group]
         at_once = max(1, batch_size * min(FULL_BATCH, size) // size)
-        for first in range(0, len(group), at_once):
-            yield group[first : first + at_once], size
+        for first in range(0, len(alike), at_once):
+            yield alike[first : first + at_once], size

@@ -70,6 +70,8 @@ def export(
     WorkError
         The file fails its check; it is not left behind.
     """
+    if int8 and judge is None:
+        raise RequestError("int8 needs `judge`, which says what it costs; give one, or leave int8 out")
     if to not in SUFFIXES:
         raise RequestError(f"there is no format {to!r}; give onnx or litert")
     missing = [name for name in NEEDS[to] if importlib.util.find_spec(name) is None]
@@ -93,7 +95,7 @@ def export(
         found = {"source": os.fspath(model), "sha256": runtimes.sha256(source), "format": to, "int8": int8}
         found["megabytes"] = round(temporary.stat().st_size / 1e6, 2)
         found["cosine"] = _least_cosine(encoder, written)
-        if int8:
+        if int8 and judge:
             found |= judge(written, encoder)
         _refuse(out, found)
         with replace_on_success(runtimes.record(out)) as record:
@@ -118,16 +120,17 @@ def _refuse(out: Path, found: dict) -> None:
 def test_voices() -> zipfile.ZipFile:
     """Open the archive of the embedded corpus that holds its test voices."""
     corpus = corpora.get("mini")
-    return zipfile.ZipFile(archives.open_parts([corpus.bundled / file for file, _ in corpus.remotes[1].parts]))
+    folder = corpus.bundled or Path()
+    return zipfile.ZipFile(archives.open_parts([folder / file for file, _ in corpus.remotes[1].parts]))
 
 
-def _signature():
+def _signature() -> list:
     import keras
 
     return [keras.InputSpec("float32", shape=(None, None), name="waveform")]
 
 
-def _write_onnx(encoder, out: Path, int8: bool) -> None:
+def _write_onnx(encoder: Any, out: Path, int8: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="sv_utils") as folder:
         plain = Path(folder) / "float.onnx" if int8 else out
         with _matrix_spectrum():
@@ -138,7 +141,7 @@ def _write_onnx(encoder, out: Path, int8: bool) -> None:
             quantize_dynamic(plain, out, weight_type=QuantType.QUInt8)
 
 
-def _write_litert(encoder, out: Path, int8: bool) -> None:
+def _write_litert(encoder: Any, out: Path, int8: bool) -> None:
     import tensorflow
 
     options = {"optimizations": [tensorflow.lite.Optimize.DEFAULT]} if int8 else {}
@@ -151,11 +154,11 @@ def _matrix_spectrum() -> Iterator[None]:
     """Compute the spectrum by a matrix of sines and cosines: the converter to ONNX knows no Fourier transform."""
     from keras import ops
 
-    def rfft(frames, fft_length):
+    def rfft(frames: Any, fft_length: int) -> list:
         angles = np.outer(np.arange(frames.shape[-1]), np.arange(fft_length // 2 + 1)) * (2 * np.pi / fft_length)
         return [ops.matmul(frames, wave.astype("float32")) for wave in (np.cos(angles), -np.sin(angles))]
 
-    def stft(waveform, sequence_length, hop, fft_length, window, center):
+    def stft(waveform: Any, sequence_length: int, hop: int, fft_length: int, window: Any, center: bool) -> list:
         around = (fft_length - sequence_length) // 2
         window = np.pad(window, (around, fft_length - sequence_length - around))
         return rfft(ops.extract_sequences(waveform, fft_length, hop) * window, fft_length)
@@ -175,7 +178,7 @@ def _exact_front_end() -> Iterator[None]:
 
     plain = ops.matmul
 
-    def matmul(values, matrix):
+    def matmul(values: Any, matrix: Any) -> Any:
         if isinstance(matrix, np.ndarray):  # the network's own matrices are variables
             matrix = matrix + ops.minimum(ops.min(ops.square(values)), 0)
         return plain(values, matrix)
@@ -192,7 +195,7 @@ def _speech() -> list[np.ndarray]:
     return [np.resize(voice, length) for voice in voices for length in LENGTHS]
 
 
-def _least_cosine(encoder, written) -> float:
+def _least_cosine(encoder: Any, written: Any) -> float:
     sounds = _speech()
     pair = (embedding.embed(model, [len(s) for s in sounds], sounds.__getitem__) for model in (encoder, written))
     return float(np.min(np.sum(np.multiply(*pair), axis=1)))

@@ -7,9 +7,11 @@ Frames are 25 ms of a periodic Hamming window every 10 ms. Frame ``t`` is centre
 whatever the policy of the model: log power spans more than bfloat16 resolves.
 """
 
+from typing import Any
+
 import keras
 import numpy as np
-from keras import ops
+from keras import KerasTensor, ops
 
 SAMPLE_RATE = 16_000  # [Hz]
 WINDOW = 400  # 25 ms [samples]
@@ -18,19 +20,21 @@ HOP = 160  # 10 ms [samples]
 # it digital silence has a finite logarithm.
 POWER_FLOOR = 1e-8
 
+Shape = tuple[int | None, ...]  # None: any number
+
 
 class _Spectrum(keras.layers.Layer):
     """Short-time power spectrum of a waveform, with optional pre-emphasis; parent of both front ends."""
 
     fft_length: int
 
-    def __init__(self, pre_emphasis=0.97, **kwargs):
+    def __init__(self, pre_emphasis: float = 0.97, **kwargs: Any):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         self.pre_emphasis = pre_emphasis
         self._window = np.hamming(WINDOW + 1)[:-1].astype("float32")
 
-    def power(self, waveform):
+    def power(self, waveform: KerasTensor) -> KerasTensor:
         """Waveform [shape=(batch, samples)] → power [shape=(batch, samples // 160, fft_length // 2 + 1)]."""
         waveform = waveform[:, : ops.shape(waveform)[1] // HOP * HOP]
         if self.pre_emphasis:
@@ -43,10 +47,10 @@ class _Spectrum(keras.layers.Layer):
         real, imaginary = ops.stft(waveform, WINDOW, HOP, self.fft_length, window=self._window, center=False)
         return ops.square(real) + ops.square(imaginary)
 
-    def _frames(self, input_shape):
+    def _frames(self, input_shape: Shape) -> int | None:
         return None if input_shape[1] is None else input_shape[1] // HOP
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "pre_emphasis": self.pre_emphasis}
 
 
@@ -77,10 +81,10 @@ class LogSpectrogram(_Spectrum):
 
     fft_length = 1024
 
-    def call(self, waveform):
+    def call(self, waveform: KerasTensor) -> KerasTensor:
         return ops.log(self.power(waveform)[..., 1:] + POWER_FLOOR)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self._frames(input_shape), self.fft_length // 2)
 
 
@@ -101,18 +105,18 @@ class LogMel(_Spectrum):
 
     fft_length = 512
 
-    def __init__(self, n_mels=80, pre_emphasis=0.97, **kwargs):
+    def __init__(self, n_mels: int = 80, pre_emphasis: float = 0.97, **kwargs: Any):
         super().__init__(pre_emphasis=pre_emphasis, **kwargs)
         self.n_mels = n_mels
         self._filters = mel_filters(n_mels, self.fft_length).astype("float32")
 
-    def call(self, waveform):
+    def call(self, waveform: KerasTensor) -> KerasTensor:
         return ops.log(ops.matmul(self.power(waveform), self._filters) + POWER_FLOOR)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self._frames(input_shape), self.n_mels)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "n_mels": self.n_mels}
 
 
@@ -137,7 +141,8 @@ def mel_filters(n_mels: int, fft_length: int, low: float = 20.0, high: float = 7
     ----------
     Young et al.: The HTK Book, section 5.4 (``librosa.filters.mel(htk=True, norm=None)`` is the same).
     """
-    mel = np.linspace(*(2595 * np.log10(1 + np.array([low, high]) / 700)), n_mels + 2)
+    ends = 2595 * np.log10(1 + np.array([low, high]) / 700)
+    mel = np.linspace(ends[0], ends[1], n_mels + 2)
     feet = 700 * (10 ** (mel / 2595) - 1)
     frequencies = np.arange(fft_length // 2 + 1)[:, None] * SAMPLE_RATE / fft_length
     rising = (frequencies - feet[:-2]) / (feet[1:-1] - feet[:-2])
@@ -158,21 +163,21 @@ class InstanceNormalization(keras.layers.Layer):
     Call: features [shape=(batch, frames, bins)] → the same shape. A bin that never changes becomes 0.
     """
 
-    def __init__(self, variance=True, **kwargs):
+    def __init__(self, variance: bool = True, **kwargs: Any):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         self.variance = variance
 
-    def call(self, features):
+    def call(self, features: KerasTensor) -> KerasTensor:
         features = features - ops.mean(features, axis=1, keepdims=True)
         if not self.variance:
             return features
         return features * ops.rsqrt(ops.mean(ops.square(features), axis=1, keepdims=True) + 1e-5)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "variance": self.variance}
 
 
@@ -194,15 +199,15 @@ class Deltas(keras.layers.Layer):
 
     reach = 4  # N [frames]
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
 
-    def call(self, features):
+    def call(self, features: KerasTensor) -> KerasTensor:
         first = self._slope(features)
         return ops.stack([features, first, self._slope(first)], axis=-1)
 
-    def _slope(self, features):
+    def _slope(self, features: KerasTensor) -> KerasTensor:
         n, frames = self.reach, ops.shape(features)[1]
         ends = [ops.repeat(features[:, :1], n, axis=1), features, ops.repeat(features[:, -1:], n, axis=1)]
         padded = ops.concatenate(ends, axis=1)
@@ -210,7 +215,7 @@ class Deltas(keras.layers.Layer):
         rise = sum(k * (padded[:, n + k : n + k + frames] - padded[:, n - k : n - k + frames]) for k in steps)
         return rise / (2 * sum(k * k for k in steps))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape, 3)
 
 
@@ -237,20 +242,20 @@ class SpecAugment(keras.layers.Layer):
     section 2 (one mask each, no warping).
     """
 
-    def __init__(self, frames=10, bins=8, seed=None, **kwargs):
+    def __init__(self, frames: int = 10, bins: int = 8, seed: int | None = None, **kwargs: Any):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         self.frames, self.bins, self.seed = frames, bins, seed
         self._draws = keras.random.SeedGenerator(seed)
 
-    def call(self, features, training=False):
+    def call(self, features: KerasTensor, training: bool = False) -> KerasTensor:
         if not training:
             return features
         batch, frames, bins = ops.shape(features)
         heard = self._kept(batch, frames, self.frames)[:, :, None] * self._kept(batch, bins, self.bins)[:, None]
         return features * heard
 
-    def _kept(self, batch, size, widest):
+    def _kept(self, batch: int, size: int, widest: int) -> KerasTensor:
         """0 in a run of each row, 1 elsewhere [shape=(batch, size)]."""
         width = ops.floor(keras.random.uniform((batch, 1), seed=self._draws) * (widest + 1))
         room = ops.cast(size, "float32") - width
@@ -258,8 +263,8 @@ class SpecAugment(keras.layers.Layer):
         place = ops.cast(ops.arange(size), "float32")[None]
         return 1.0 - ops.cast(ops.logical_and(place >= first, place < first + width), "float32")
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "frames": self.frames, "bins": self.bins, "seed": self.seed}

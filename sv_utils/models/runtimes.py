@@ -61,7 +61,7 @@ class Exported:
         return self._run(np.ascontiguousarray(waveforms, np.float32))
 
     @staticmethod
-    def heard(samples):
+    def heard(samples: np.ndarray) -> np.ndarray:
         """Every sample: what the front end leaves out is not known from outside, so only equal lengths are a batch."""
         return samples
 
