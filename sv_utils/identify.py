@@ -31,7 +31,7 @@ def text(answer: dict) -> str:
     return "\n".join(lines + [f"  warning: {text}" for text in answer["warnings"]])
 
 
-@command
+@command(failed=2)  # 1 is an answer
 def main(argv: list[str] | None = None) -> int:
     """Say which enrolled voice speaks. Exit code: 0 one of them, 1 none, 2 cannot tell or bad input."""
     parser = argparse.ArgumentParser(prog="python -m sv_utils.identify", description=main.__doc__)

@@ -17,7 +17,7 @@ from sv_utils.voices.compare import compare, text
 EXIT = {"same speaker": 0, "different speakers": 1, "cannot tell": 2}
 
 
-@command
+@command(failed=2)  # 1 is an answer
 def main(argv: list[str] | None = None) -> int:
     """Say whether two recordings hold one voice. Exit code: 0 same, 1 different, 2 cannot tell or bad input."""
     parser = argparse.ArgumentParser(prog="python -m sv_utils.verify", description=main.__doc__)

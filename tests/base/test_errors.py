@@ -1,0 +1,82 @@
+"""The ways in which a command ends: each an exit code and at most one sentence."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sv_utils.base.errors import RequestError, WorkError, command
+
+ENDS = [
+    (RequestError("the file a.wav is missing; name another"), 2, 2),
+    (WorkError("the server does not answer; try again"), 1, 2),
+    (OSError(28, "No space left on device"), 1, 2),
+    (MemoryError(), 1, 2),
+    (KeyError("threshold"), 1, 2),
+    (KeyboardInterrupt(), 130, 2),
+]
+
+
+@pytest.mark.parametrize(("error", "usual", "where_one_is_an_answer"), ENDS, ids=lambda value: type(value).__name__)
+def test_every_error_is_one_sentence_and_never_an_answer(error, usual, where_one_is_an_answer, capsys):
+    def main(argv=None):
+        raise error
+
+    assert command(main)([]) == usual
+    assert command(failed=2)(main)([]) == where_one_is_an_answer
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.count("\n") == 2 and "Traceback" not in told.err
+
+
+def test_what_nobody_foresaw_leaves_its_traceback_in_a_log(capsys):
+    @command
+    def main(argv=None):
+        return 1 // 0
+
+    assert main([]) == 1
+    log = re.search(r"please report it with (\S+) \(ZeroDivisionError", capsys.readouterr().err)[1]
+    assert "return 1 // 0" in Path(log).read_text() and Path(log).stat().st_mode & 0o777 == 0o600
+    Path(log).unlink()
+
+
+@pytest.mark.parametrize(("given", "code"), [(0, 0), (1, 1), (None, 0)])
+def test_an_answer_is_passed_on(given, code):
+    assert command(failed=2)(lambda argv=None: given)([]) == code
+
+
+PRINTS = """
+import sys
+from sv_utils.base.errors import command
+
+@command(failed=2)
+def main(argv=None):
+    print("ja \u2713 " * 10_000)
+    return 1
+
+sys.exit(main())
+"""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_an_answer_that_cannot_be_written_is_none():
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run([sys.executable, "-c", PRINTS], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 2 and "No space left on device" in ended.stderr and ended.stderr.count("\n") == 1
+
+
+def test_a_reader_that_leaves_gets_no_answer_and_no_complaint():
+    started = subprocess.Popen([sys.executable, "-c", PRINTS], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    started.stdout.close()
+    assert (started.wait(60), started.stderr.read()) == (2, b"")
+    started.stderr.close()
+
+
+def test_a_terminal_of_ascii_gets_escapes_instead_of_an_error():
+    line = [sys.executable, "-X", "utf8=0", "-c", PRINTS]
+    environment = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": ":".join(sys.path)}
+    ended = subprocess.run(line, env=environment, capture_output=True)
+        line, env={"PYTHONIOENCODING": "ascii", "PYTHONPATH": ":".join(sys.path)}, capture_output=True
+    )
+    assert ended.returncode == 1 and b"ja \\u2713 ja" in ended.stdout
