@@ -1,6 +1,7 @@
 """AAM softmax (ArcFace), the margin on the angle, with sub-centres and a margin against the nearest non-targets."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -9,7 +10,14 @@ from sv_utils.losses.heads import MarginHead
 from sv_utils.losses.softmax import softmax_loss
 
 
-def aam_loss(labels, cosines, scale, margin, hard_margin=0.0, hardest=5):
+def aam_loss(
+    labels: keras.KerasTensor,
+    cosines: keras.KerasTensor,
+    scale: float,
+    margin: float | keras.Variable,
+    hard_margin: float = 0.0,
+    hardest: int = 5,
+) -> keras.KerasTensor:
     """
     Cross-entropy in which the target has to win by a margin of its angle, in float32.
 
@@ -79,7 +87,15 @@ class AamHead(MarginHead):
     Deng et al.: Sub-center ArcFace, ECCV 2020, section 3.2.
     """
 
-    def __init__(self, n_speakers, scale=32.0, margin=0.2, centres=1, hard_margin=0.0, **kwargs):
+    def __init__(
+        self,
+        n_speakers: int,
+        scale: float = 32.0,
+        margin: float = 0.2,
+        centres: int = 1,
+        hard_margin: float = 0.0,
+        **kwargs: Any,
+    ):
         super().__init__(n_speakers, scale, margin, **kwargs)
         self.centres, self.hard_margin = centres, hard_margin
 
@@ -87,12 +103,12 @@ class AamHead(MarginHead):
         """Count the directions: so many sub-centres for each speaker."""
         return self.n_speakers * self.centres
 
-    def call(self, embeddings):
+    def call(self, embeddings: keras.KerasTensor) -> keras.KerasTensor:
         return ops.max(ops.reshape(super().call(embeddings), (-1, self.n_speakers, self.centres)), axis=-1)
 
-    def loss(self, labels, outputs, training=True):
+    def loss(self, labels: keras.KerasTensor, outputs: keras.KerasTensor, training: bool = True) -> keras.KerasTensor:
         """Mean loss of a batch; `training` makes no difference here."""
         return aam_loss(labels, outputs, self.scale, self.margin, self.hard_margin)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "centres": self.centres, "hard_margin": self.hard_margin}

@@ -1,6 +1,7 @@
 """AdaCos, the cosine loss that finds its scale by itself."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -22,7 +23,9 @@ def fixed_scale(n_speakers: int) -> float:
     return math.sqrt(2) * math.log(n_speakers - 1)
 
 
-def dynamic_scale(labels, cosines, scale):
+def dynamic_scale(
+    labels: keras.KerasTensor, cosines: keras.KerasTensor, scale: float | keras.Variable
+) -> keras.KerasTensor:
     """
     Scale of this step from the batch and the scale of the step before, in float32.
 
@@ -75,7 +78,7 @@ class AdaCosHead(CosineHead):
         For fewer than 3 speakers, where the scale would be 0.
     """
 
-    def __init__(self, n_speakers, dynamic=True, **kwargs):
+    def __init__(self, n_speakers: int, dynamic: bool = True, **kwargs: Any):
         if n_speakers < 3:
             raise RequestError(f"AdaCos needs at least 3 training speakers and got {n_speakers}; add speakers")
         super().__init__(n_speakers, **kwargs)
@@ -83,12 +86,12 @@ class AdaCosHead(CosineHead):
         start = keras.initializers.Constant(fixed_scale(n_speakers))
         self.scale = self.add_weight(shape=(), initializer=start, trainable=False, name="scale")
 
-    def loss(self, labels, outputs, training=True):
+    def loss(self, labels: keras.KerasTensor, outputs: keras.KerasTensor, training: bool = True) -> keras.KerasTensor:
         """Mean loss of a batch; in training the dynamic scale is brought up to date first."""
         if training and self.dynamic:
             # The scale is a setting of this step, not a way to a lower loss: no gradient flows through it.
             self.scale.assign(dynamic_scale(labels, ops.stop_gradient(outputs), self.scale))
         return softmax_loss(labels, self.scale * outputs)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "dynamic": self.dynamic}

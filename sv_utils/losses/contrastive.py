@@ -1,16 +1,18 @@
 """Contrastive loss on the cosine matrix of a batch of P speakers with K utterances each."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 
-def similarity_matrix(embeddings):
+def similarity_matrix(embeddings: keras.KerasTensor) -> keras.KerasTensor:
     """Cosines [shape=(batch, batch)] between all unit vectors [shape=(batch, d)] of a batch, in float32."""
     embeddings = ops.cast(embeddings, "float32")
     return ops.matmul(embeddings, ops.transpose(embeddings))
 
 
-def contrastive_loss(labels, embeddings, margin):
+def contrastive_loss(labels: keras.KerasTensor, embeddings: keras.KerasTensor, margin: float) -> keras.KerasTensor:
     """
     Pull all pairs of one speaker together, push the hardest pairs of different speakers apart, in float32.
 
@@ -45,7 +47,7 @@ def contrastive_loss(labels, embeddings, margin):
     return pull + ops.mean(ops.square(ops.maximum(margin - hardest, 0.0)))
 
 
-def nearest_neighbour_accuracy(labels, embeddings):
+def nearest_neighbour_accuracy(labels: keras.KerasTensor, embeddings: keras.KerasTensor) -> keras.KerasTensor:
     """
     Whether the nearest other row of the batch is of the same speaker.
 
@@ -78,17 +80,17 @@ class ContrastiveHead(keras.layers.Layer):
     Call: unit vectors [shape=(batch, d)] → the same in float32.
     """
 
-    def __init__(self, margin=0.8, **kwargs):
+    def __init__(self, margin: float = 0.8, **kwargs: Any):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         self.margin = margin
 
-    def call(self, embeddings):
+    def call(self, embeddings: keras.KerasTensor) -> keras.KerasTensor:
         return embeddings
 
-    def loss(self, labels, outputs, training=True):
+    def loss(self, labels: keras.KerasTensor, outputs: keras.KerasTensor, training: bool = True) -> keras.KerasTensor:
         """Mean loss of a P x K batch; `training` makes no difference here."""
         return contrastive_loss(labels, outputs, self.margin)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "margin": self.margin}

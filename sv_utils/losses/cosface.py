@@ -1,5 +1,7 @@
 """CosFace, the large margin cosine loss."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -7,7 +9,9 @@ from sv_utils.losses.heads import MarginHead
 from sv_utils.losses.softmax import softmax_loss
 
 
-def cosface_loss(labels, cosines, scale, margin):
+def cosface_loss(
+    labels: keras.KerasTensor, cosines: keras.KerasTensor, scale: float, margin: float | keras.Variable
+) -> keras.KerasTensor:
     """
     Cross-entropy in which the target has to win by a margin of its cosine, in float32.
 
@@ -52,9 +56,9 @@ class CosFaceHead(MarginHead):
     Call: unit vectors [shape=(batch, d)] → cosines [shape=(batch, n_speakers)].
     """
 
-    def __init__(self, n_speakers, scale=30.0, margin=0.2, **kwargs):
+    def __init__(self, n_speakers: int, scale: float = 30.0, margin: float = 0.2, **kwargs: Any):
         super().__init__(n_speakers, scale, margin, **kwargs)
 
-    def loss(self, labels, outputs, training=True):
+    def loss(self, labels: keras.KerasTensor, outputs: keras.KerasTensor, training: bool = True) -> keras.KerasTensor:
         """Mean loss of a batch; `training` makes no difference here."""
         return cosface_loss(labels, outputs, self.scale, self.margin)

@@ -1,17 +1,23 @@
 """Losses of a P x K batch against the mean embeddings of its own speakers: GE2E and angular prototypical."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
 
 
-def _unit(vectors):
+def _unit(vectors: keras.KerasTensor) -> keras.KerasTensor:
     """Vectors [shape=(rows, d)] divided by their lengths; zero stays zero."""
     return vectors * ops.rsqrt(ops.maximum(ops.sum(ops.square(vectors), axis=-1, keepdims=True), 1e-12))
 
 
-def ge2e_loss(labels, embeddings, weight, bias):
+def ge2e_loss(
+    labels: keras.KerasTensor,
+    embeddings: keras.KerasTensor,
+    weight: float | keras.Variable,
+    bias: float | keras.Variable,
+) -> keras.KerasTensor:
     """
     Cross-entropy of each row over the batch's speakers, whose logits are ``w cos(e, c) + b``, in float32.
 
@@ -45,7 +51,12 @@ def ge2e_loss(labels, embeddings, weight, bias):
     return ops.mean(ops.logsumexp(logits - ops.log(counts), axis=-1) - (weight * own[:, 0] + bias))
 
 
-def angular_prototypical_loss(labels, embeddings, weight, bias):
+def angular_prototypical_loss(
+    labels: keras.KerasTensor,
+    embeddings: keras.KerasTensor,
+    weight: float | keras.Variable,
+    bias: float | keras.Variable,
+) -> keras.KerasTensor:
     """
     Cross-entropy of each speaker's last row over the prototypes of the batch's speakers, in float32.
 
@@ -81,16 +92,16 @@ def angular_prototypical_loss(labels, embeddings, weight, bias):
 class _PrototypeHead(keras.layers.Layer):
     """The embeddings themselves, with a learnt weight and bias of their cosines."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         self.weight = self.add_weight(shape=(), initializer=keras.initializers.Constant(10.0), name="weight")
         self.bias = self.add_weight(shape=(), initializer=keras.initializers.Constant(-5.0), name="bias")
 
-    def call(self, embeddings):
+    def call(self, embeddings: keras.KerasTensor) -> keras.KerasTensor:
         return embeddings
 
-    def positive_weight(self):
+    def positive_weight(self) -> keras.KerasTensor:
         """The weight as the loss uses it."""
         return ops.maximum(self.weight, 1e-6)  # below 0 it would reward the wrong speaker
 
@@ -101,7 +112,7 @@ class Ge2eHead(_PrototypeHead):
     Unit vectors [shape=(batch, d)] → the same, with the loss of `ge2e_loss` (w from 10, b from -5, both learnt).
     """
 
-    def loss(self, labels, outputs, training=True):
+    def loss(self, labels: keras.KerasTensor, outputs: keras.KerasTensor, training: bool = True) -> keras.KerasTensor:
         """Mean loss of a P x K batch; `training` makes no difference here."""
         return ge2e_loss(labels, outputs, self.positive_weight(), self.bias)
 
@@ -112,6 +123,6 @@ class AngularPrototypicalHead(_PrototypeHead):
     Unit vectors [shape=(batch, d)] → the same, with `angular_prototypical_loss` (w from 10, b from -5, both learnt).
     """
 
-    def loss(self, labels, outputs, training=True):
+    def loss(self, labels: keras.KerasTensor, outputs: keras.KerasTensor, training: bool = True) -> keras.KerasTensor:
         """Mean loss of a P x K batch; `training` makes no difference here."""
         return angular_prototypical_loss(labels, outputs, self.positive_weight(), self.bias)

@@ -1,10 +1,12 @@
 """Softmax cross-entropy over the training speakers."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 
-def softmax_loss(labels, logits):
+def softmax_loss(labels: keras.KerasTensor, logits: keras.KerasTensor) -> keras.KerasTensor:
     """
     Mean cross-entropy ``-log(exp(z[y]) / sum_j exp(z[j]))`` in float32.
 
@@ -47,23 +49,23 @@ class SoftmaxHead(keras.layers.Layer):
     Call: unit vectors [shape=(batch, d)] → logits [shape=(batch, n_speakers)].
     """
 
-    def __init__(self, n_speakers, scale=16.0, **kwargs):
+    def __init__(self, n_speakers: int, scale: float = 16.0, **kwargs: Any):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         self.n_speakers, self.scale = n_speakers, scale
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         size = input_shape[-1]
         start = keras.initializers.RandomNormal(stddev=size**-0.5)  # weights of length 1
         self.weight = self.add_weight(shape=(size, self.n_speakers), initializer=start, name="weight")
         self.bias = self.add_weight(shape=(self.n_speakers,), initializer="zeros", name="bias")
 
-    def call(self, embeddings):
+    def call(self, embeddings: keras.KerasTensor) -> keras.KerasTensor:
         return self.scale * ops.matmul(embeddings, self.weight) + self.bias
 
-    def loss(self, labels, outputs, training=True):
+    def loss(self, labels: keras.KerasTensor, outputs: keras.KerasTensor, training: bool = True) -> keras.KerasTensor:
         """Mean loss of a batch; `training` makes no difference here."""
         return softmax_loss(labels, outputs)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "n_speakers": self.n_speakers, "scale": self.scale}

@@ -1,12 +1,22 @@
 """SphereFace2: one yes-or-no question a speaker instead of one choice among all."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from sv_utils.losses.heads import MarginHead
 
 
-def sphereface2_loss(labels, cosines, scale, margin, bias, balance=0.7, sharpness=3):
+def sphereface2_loss(
+    labels: keras.KerasTensor,
+    cosines: keras.KerasTensor,
+    scale: float,
+    margin: float | keras.Variable,
+    bias: float | keras.Variable,
+    balance: float = 0.7,
+    sharpness: int = 3,
+) -> keras.KerasTensor:
     """
     Sum over the speakers of the binary cross-entropies, mean over the batch, in float32 (type C, additive margin).
 
@@ -64,10 +74,10 @@ class SphereFace2Head(MarginHead):
     Call: unit vectors [shape=(batch, d)] → cosines [shape=(batch, n_speakers)].
     """
 
-    def __init__(self, n_speakers, scale=32.0, margin=0.2, **kwargs):
+    def __init__(self, n_speakers: int, scale: float = 32.0, margin: float = 0.2, **kwargs: Any):
         super().__init__(n_speakers, scale, margin, **kwargs)
         self.bias = self.add_weight(shape=(), initializer="zeros", name="bias")
 
-    def loss(self, labels, outputs, training=True):
+    def loss(self, labels: keras.KerasTensor, outputs: keras.KerasTensor, training: bool = True) -> keras.KerasTensor:
         """Mean loss of a batch; `training` makes no difference here."""
         return sphereface2_loss(labels, outputs, self.scale, self.margin, self.bias)

@@ -1,6 +1,7 @@
 """Waveform in, unit vector out: build an encoder, load one, embed utterances of any length (`embedding.embed`)."""
 
 import os
+from typing import Any
 
 import keras
 from keras import layers, ops
@@ -23,14 +24,14 @@ class UnitVectors(layers.Layer):
     Call: vectors [shape=(batch, d)] → [shape=(batch, d)].
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
 
-    def call(self, vectors):
+    def call(self, vectors: keras.KerasTensor) -> keras.KerasTensor:
         return vectors * ops.rsqrt(ops.maximum(ops.sum(ops.square(vectors), axis=-1, keepdims=True), 1e-12))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         return input_shape
 
 

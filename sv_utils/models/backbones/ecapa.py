@@ -15,7 +15,7 @@ def add(x: keras.KerasTensor, architecture: Mapping) -> keras.KerasTensor:
     return ecapa_tdnn(x, architecture["width"])
 
 
-def ecapa_tdnn(x, width: int = 512):
+def ecapa_tdnn(x: keras.KerasTensor, width: int = 512) -> keras.KerasTensor:
     """
     Add ECAPA-TDNN to a functional model; `pooling.AttentivePooling` belongs to it.
 
@@ -46,14 +46,14 @@ def ecapa_tdnn(x, width: int = 512):
     return layers.Reshape((-1, 1, AGGREGATED))(x)
 
 
-def _delay(x, width, size, dilation=1):
+def _delay(x: keras.KerasTensor, width: int, size: int, dilation: int = 1) -> keras.KerasTensor:
     """Time-delay layer: convolution over `size` frames, ReLU, batch normalisation."""
     options = {"padding": "same", "dilation_rate": dilation, "kernel_initializer": "he_normal"}
     x = layers.Conv1D(width, size, activation="relu", **options)(x)
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
 
 
-def _block(x, width, dilation):
+def _block(x: keras.KerasTensor, width: int, dilation: int) -> keras.KerasTensor:
     """SE-Res2Block: a frame's layer, Res2 over time, a frame's layer, squeeze-excitation over time, all around x."""
     parts = ops.split(_delay(x, width, 1), SCALE, axis=-1)
     outputs = parts[:1]

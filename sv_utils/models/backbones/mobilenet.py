@@ -12,7 +12,7 @@ def add(x: keras.KerasTensor, architecture: Mapping) -> keras.KerasTensor:
     return mobilenet_v2(x)
 
 
-def mobilenet_v2(x):
+def mobilenet_v2(x: keras.KerasTensor) -> keras.KerasTensor:
     """
     Add MobileNetV2 with fresh weights to a functional model.
 

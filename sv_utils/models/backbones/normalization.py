@@ -20,7 +20,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Ioffe, Szegedy: Batch normalization, arXiv 1502.03167, algorithm 1.
     """
 
-    def call(self, inputs, training=None, mask=None):
+    def call(
+        self, inputs: keras.KerasTensor, training: bool | None = None, mask: keras.KerasTensor | None = None
+    ) -> keras.KerasTensor:
         alone = len(inputs.shape) == 4 and self.axis in (-1, 3) and mask is None and not self.synchronized
         if not (training and self.trainable and alone and keras.backend.backend() == "tensorflow"):
             return super().call(inputs, training=training, mask=mask)

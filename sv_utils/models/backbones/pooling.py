@@ -1,5 +1,7 @@
 """From a map of any duration to one vector: the layers between a backbone and the embedding."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -7,7 +9,7 @@ from keras import ops
 class _Pooling(keras.layers.Layer):
     """Parent of the poolings: float32 whatever the policy of the model (sums over hundreds of frames)."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
 
@@ -16,10 +18,10 @@ class _Pooling(keras.layers.Layer):
 class AveragePooling(_Pooling):
     """Mean over frames and bins, the original system's: [shape=(batch, frames, bins, c)] → [shape=(batch, c)]."""
 
-    def call(self, maps):
+    def call(self, maps: keras.KerasTensor) -> keras.KerasTensor:
         return ops.mean(maps, axis=(1, 2))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (input_shape[0], input_shape[3])
 
 
@@ -35,10 +37,10 @@ class StatisticsPooling(_Pooling):
     Snyder et al.: Deep neural network embeddings for text-independent speaker verification, Interspeech 2017.
     """
 
-    def call(self, maps):
+    def call(self, maps: keras.KerasTensor) -> keras.KerasTensor:
         return _statistics(_flat(maps), 1.0)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (input_shape[0], 2 * input_shape[2] * input_shape[3])
 
 
@@ -62,36 +64,36 @@ class AttentivePooling(_Pooling):
     Desplanques, Thienpondt, Demuynck: ECAPA-TDNN, arXiv 2005.07143, section 3.1.
     """
 
-    def __init__(self, hidden=128, **kwargs):
+    def __init__(self, hidden: int = 128, **kwargs: Any):
         super().__init__(**kwargs)
         self.hidden = hidden
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         channels = input_shape[2] * input_shape[3]
         self.attend = keras.layers.Dense(self.hidden, "tanh", dtype="float32")
         self.attend.build((None, None, 3 * channels))
         self.weigh = keras.layers.Dense(channels, dtype="float32")
         self.weigh.build((None, None, self.hidden))
 
-    def call(self, maps):
+    def call(self, maps: keras.KerasTensor) -> keras.KerasTensor:
         frames = _flat(maps)
         context = ops.expand_dims(_statistics(frames, 1.0), 1) * ops.ones_like(frames[..., :1])
         scores = self.weigh(self.attend(ops.concatenate([frames, context], axis=-1)))
         return _statistics(frames, ops.softmax(scores, axis=1) * ops.cast(ops.shape(frames)[1], "float32"))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (input_shape[0], 2 * input_shape[2] * input_shape[3])
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "hidden": self.hidden}
 
 
-def _flat(maps):
+def _flat(maps: keras.KerasTensor) -> keras.KerasTensor:
     """Each frame as one vector: [shape=(batch, frames, bins, channels)] → [shape=(batch, frames, bins channels)]."""
     return ops.reshape(maps, (-1, ops.shape(maps)[1], maps.shape[2] * maps.shape[3]))
 
 
-def _statistics(frames, weights):
+def _statistics(frames: keras.KerasTensor, weights: keras.KerasTensor | float) -> keras.KerasTensor:
     """Mean and deviation over time [shape=(batch, 2 c)] of frames [shape=(batch, frames, c)], weights' mean being 1."""
     mean = ops.mean(weights * frames, axis=1, keepdims=True)
     variance = ops.mean(weights * ops.square(frames - mean), axis=1)

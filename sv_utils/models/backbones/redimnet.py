@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 from keras import layers, ops
@@ -48,7 +49,7 @@ def add(x: keras.KerasTensor, architecture: Mapping) -> keras.KerasTensor:
     return redimnet2(x, size)
 
 
-def redimnet2(x, size: str):
+def redimnet2(x: keras.KerasTensor, size: str) -> keras.KerasTensor:
     """
     Add a ReDimNet2 to a functional model.
 
@@ -103,17 +104,17 @@ def bins_multiple(size: str) -> int:
     return math.prod(stage[0] for stage in SIZES[size][2])
 
 
-def _flat(x):
+def _flat(x: keras.KerasTensor) -> keras.KerasTensor:
     """[shape=(batch, frames, bins, channels)] → [shape=(batch, frames, bins channels)]."""
     return layers.Reshape((-1, x.shape[2] * x.shape[3]))(x)
 
 
-def _normalised(x, groups):
+def _normalised(x: keras.KerasTensor, groups: int) -> keras.KerasTensor:
     """Zero mean and unit variance of each group of features over the utterance, scaled and shifted."""
     return layers.GroupNormalization(groups, epsilon=1e-5)(x)
 
 
-def _block(x):
+def _block(x: keras.KerasTensor) -> keras.KerasTensor:
     """Residual block of two 3x3 convolutions, each cut into a channel's own and one across channels."""
     channels = x.shape[-1]
     out = x
@@ -124,7 +125,7 @@ def _block(x):
     return layers.ReLU()(layers.Add()([x, out]))
 
 
-def _time_context(x, inner):
+def _time_context(x: keras.KerasTensor, inner: int) -> keras.KerasTensor:
     """Add what convolutions over ever longer spans and attention over all frames find in `inner` features."""
     out = layers.LayerNormalization(epsilon=1e-6)(layers.Dense(inner)(x))
     for span in SPANS:
@@ -138,7 +139,7 @@ def _time_context(x, inner):
 
 
 @keras.saving.register_keras_serializable(package="sv_utils")
-def _gelu(x):
+def _gelu(x: keras.KerasTensor) -> keras.KerasTensor:
     return ops.gelu(x, approximate=True)
 
 
@@ -150,19 +151,19 @@ class FullStrides(layers.Layer):
     (The published network drops the frames that are left over, and could not take fewer than `stride`.)
     """
 
-    def __init__(self, stride, **kwargs):
+    def __init__(self, stride: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.stride = stride
 
-    def call(self, maps):
+    def call(self, maps: keras.KerasTensor) -> keras.KerasTensor:
         frames = ops.shape(maps)[1]
         padded = ops.pad(maps, [[0, 0], [0, self.stride - 1], [0, 0], [0, 0]])
         return padded[:, : (frames + self.stride - 1) // self.stride * self.stride]
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (input_shape[0], None, *input_shape[2:])
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "stride": self.stride}
 
 
@@ -170,15 +171,15 @@ class FullStrides(layers.Layer):
 class WeightedSum(layers.Layer):
     """Mean of several inputs [shape=(batch, frames, c)] with learnt weights (softmax over the inputs) of each of c."""
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         shape = (len(input_shape), 1, 1, input_shape[0][-1])
         self.weight = self.add_weight(shape=shape, initializer="zeros", name="weight")
 
-    def call(self, inputs):
+    def call(self, inputs: list[keras.KerasTensor]) -> keras.KerasTensor:
         weights = ops.softmax(self.weight, axis=0)
         return sum(weights[i] * x for i, x in enumerate(inputs))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         return input_shape[0]
 
 
@@ -199,18 +200,18 @@ class MergedPatches(layers.Layer):
     Call: [shape=(batch, frames t, bins f, c)] → [shape=(batch, t, f, c multiplier)].
     """
 
-    def __init__(self, frames, bins, multiplier, **kwargs):
+    def __init__(self, frames: int, bins: int, multiplier: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.frames, self.bins, self.multiplier = frames, bins, multiplier
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         channels = input_shape[-1]
         shape = (self.frames, self.bins, channels, self.multiplier)
         scale = keras.initializers.RandomUniform(*(s * (self.frames * self.bins) ** -0.5 for s in (-1, 1)))
         self.kernel = self.add_weight(shape=shape, initializer=scale, name="kernel")
         self.bias = self.add_weight(shape=(channels * self.multiplier,), initializer="zeros", name="bias")
 
-    def call(self, maps):
+    def call(self, maps: keras.KerasTensor) -> keras.KerasTensor:
         bins, channels = maps.shape[2], maps.shape[3]
         patches = ops.reshape(
             maps, (-1, ops.shape(maps)[1] // self.frames, self.frames, bins // self.bins, self.bins, channels)
@@ -223,10 +224,10 @@ class MergedPatches(layers.Layer):
         shape = (-1, ops.shape(merged)[1], bins // self.bins, channels * self.multiplier)
         return ops.reshape(merged, shape) + self.bias
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (input_shape[0], None, input_shape[2] // self.bins, input_shape[3] * self.multiplier)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "frames": self.frames, "bins": self.bins, "multiplier": self.multiplier}
 
 
@@ -242,16 +243,16 @@ class SelfAttention(layers.Layer):
     Vaswani et al.: Attention is all you need, arXiv 1706.03762, section 3.2.
     """
 
-    def __init__(self, heads, **kwargs):
+    def __init__(self, heads: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.heads = heads
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         self.projections = [layers.Dense(input_shape[-1], dtype=self.dtype_policy) for _ in range(4)]
         for projection in self.projections:
             projection.build(input_shape)
 
-    def call(self, x):
+    def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
         frames, size = ops.shape(x)[1], x.shape[-1]
         query, key, value = (
             ops.reshape(projection(x), (-1, frames, self.heads, size // self.heads))
@@ -260,8 +261,8 @@ class SelfAttention(layers.Layer):
         heard = ops.reshape(ops.dot_product_attention(query, key, value), (-1, frames, size))
         return self.projections[3](heard)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "heads": self.heads}

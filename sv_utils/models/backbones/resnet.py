@@ -55,7 +55,7 @@ class ResNet:
     squeeze_excitation: bool = False
     simam: bool = False
 
-    def __call__(self, x):
+    def __call__(self, x: keras.KerasTensor) -> keras.KerasTensor:
         x = convolution(x, self.width, 3) if self.stem == "thin" else convolution(x, self.width, 7, stride=2)
         x = layers.ReLU()(x)
         if self.stem == "imagenet":
@@ -67,7 +67,7 @@ class ResNet:
                 x = self._block(x, self.width * 2**stage, stride, bottleneck)
         return x
 
-    def _block(self, x, width, stride, bottleneck):
+    def _block(self, x: keras.KerasTensor, width: int, stride: int, bottleneck: bool) -> keras.KerasTensor:
         """One residual block: relu(shortcut + convolutions)."""
         if bottleneck:
             out = layers.ReLU()(convolution(x, width, 1))
@@ -86,7 +86,7 @@ class ResNet:
         return layers.ReLU()(layers.Add()([x, out]))
 
 
-def convolution(x, channels: int, size: int, stride: int = 1):
+def convolution(x: keras.KerasTensor, channels: int, size: int, stride: int = 1) -> keras.KerasTensor:
     """Convolution with batch normalisation instead of a bias, padded by ``size // 2`` on all sides."""
     if stride > 1 and size == 1:
         # The same as a convolution with stride, whose gradient overruns its memory in oneDNN (its issue 6035).
@@ -98,7 +98,7 @@ def convolution(x, channels: int, size: int, stride: int = 1):
     return BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
 
 
-def squeeze_excitation(x, reduction: int = 8):
+def squeeze_excitation(x: keras.KerasTensor, reduction: int = 8) -> keras.KerasTensor:
     """Scale each channel by a gate in (0, 1) that two dense layers compute from the means of all channels."""
     channels = x.shape[-1]
     gate = layers.GlobalAveragePooling2D()(x)
@@ -122,12 +122,12 @@ class SimAM(layers.Layer):
     Qin et al.: Simple attention module based speaker verification with iterative noisy label detection, ICASSP 2022.
     """
 
-    def call(self, maps):
+    def call(self, maps: keras.KerasTensor) -> keras.KerasTensor:
         exact = ops.cast(maps, "float32")
         deviation = ops.square(exact - ops.mean(exact, axis=(1, 2), keepdims=True))
         freedom = ops.cast(ops.maximum(ops.shape(maps)[1] * maps.shape[2] - 1, 1), "float32")
         variance = ops.sum(deviation, axis=(1, 2), keepdims=True) / freedom
         return maps * ops.cast(ops.sigmoid(deviation / (4 * (variance + 1e-4)) + 0.5), maps.dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         return input_shape
