@@ -77,6 +77,4 @@ def test_a_terminal_of_ascii_gets_escapes_instead_of_an_error():
     line = [sys.executable, "-X", "utf8=0", "-c", PRINTS]
     environment = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": ":".join(sys.path)}
     ended = subprocess.run(line, env=environment, capture_output=True)
-        line, env={"PYTHONIOENCODING": "ascii", "PYTHONPATH": ":".join(sys.path)}, capture_output=True
-    )
     assert ended.returncode == 1 and b"ja \\u2713 ja" in ended.stdout
