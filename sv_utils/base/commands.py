@@ -52,7 +52,7 @@ def overview() -> str:
     return "\n".join(["usage: sv COMMAND ...", "", *rows, "", "sv COMMAND --help tells what a command takes."])
 
 
-@command
+@command(failed=2)  # what hinders a command from starting is no answer of `verify`, whose 1 is one
 def main(argv: list[str] | None = None) -> int:
     """Run the command that is named, as in ``sv verify a.wav b.m4a``; without a name, or with --help, list them."""
     words = sys.argv[1:] if argv is None else argv

@@ -43,6 +43,17 @@ def test_arguments_and_exit_codes_pass_through(capsys):
     assert "no_such.wav" in capsys.readouterr().err
 
 
+def test_a_command_that_cannot_be_loaded_is_no_answer(monkeypatch, capsys):
+    """`sv verify` must not end with 1, which would say "different speakers"."""
+
+    def broken(name: str):
+        raise ImportError("the package is half installed")
+
+    monkeypatch.setattr(commands.importlib, "import_module", broken)
+    assert commands.main(["verify", "a.wav", "b.wav"]) == 2
+    assert "the package is half installed" in capsys.readouterr().err
+
+
 def test_a_wrong_name_is_answered_with_the_nearest():
     done = subprocess.run([*SV, "verifi"], cwd=paths.REPO, capture_output=True, text=True)
     assert done.returncode == 2
