@@ -186,7 +186,7 @@ def _refuse(url: str, answer: requests.Response) -> None:
     if code >= 500 or code == 429:
         raise requests.ConnectionError(f"status {code}")
     if code not in (200, 206):
-        raise RequestError(f"{_shown(url)} answers {code}, which is no way to send a file.")
+        raise RequestError(f"{_shown(url)} answers {code} instead of the file: try later, or take another source.")
     if answer.headers.get("Content-Type", "").startswith("text/html"):
         raise RequestError(
             f"{_shown(url)} sends a web page instead of the file: open it in a browser, it may ask for "

@@ -10,7 +10,7 @@ import numpy as np
 
 def multiply_accumulates(model: keras.Model, samples: int) -> float:
     """
-    Multiplications with weights that a waveform costs: those of convolutions, dense and recurrent layers.
+    Count the multiplications with weights for one waveform, in convolutions, dense and recurrent layers.
 
     Each element of a layer's kernel is used once at each place of its output, that of a recurrent layer at each place
     of its input. What has no weights, the front end above all, is left out, as it is in published figures.

@@ -141,7 +141,7 @@ def _heard(model: Any) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _batches(samples: np.ndarray, parts: np.ndarray, batch_size: int) -> Iterator[tuple[list[tuple[int, int]], int]]:
-    """Lists of (row, part) whose parts have equal lengths, with that length, the short ones first."""
+    """Batches of (row, part), each of parts of one length, with that length; short parts come first."""
     items = [(samples[row], row, part) for row in np.argsort(samples, kind="stable") for part in range(parts[row])]
     for size, group in itertools.groupby(items, key=lambda item: item[0]):
         alike = [(row, part) for _, row, part in group]

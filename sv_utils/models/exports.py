@@ -170,7 +170,7 @@ def _matrix_spectrum() -> Iterator[None]:
 @contextlib.contextmanager
 def _exact_front_end() -> Iterator[None]:
     """
-    Keep the front end's matrices from being rounded to 8 bits, of which quiet bands would hear nothing.
+    Keep the front end's matrices from being rounded to 8 bits: in quiet bands nothing would be left.
 
     Only constants are rounded: 0 in a form that no compiler sees through makes a matrix none.
     """

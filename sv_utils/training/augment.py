@@ -46,7 +46,7 @@ class Augmentation:
     Raises
     ------
     RequestError
-        For a setting that cannot be, or music without MUSAN.
+        If a setting is unknown or out of range, or music is wanted without MUSAN.
 
     Examples
     --------
@@ -124,7 +124,7 @@ class Augmentation:
 
 def check(settings: Mapping) -> None:
     """
-    Refuse settings that are not those of `OFF`, with probabilities and ranges that can be.
+    Check that the settings have the keys of `OFF`, and that each value lies in its range.
 
     Raises
     ------
@@ -152,7 +152,7 @@ def check(settings: Mapping) -> None:
 
 def examples(augmentation: Augmentation, crop: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
     """
-    Do to a crop [shape=(samples,)] each thing by itself that can be done with these corpora, for a figure.
+    Apply each kind of augmentation by itself to a crop [shape=(samples,)], to show it in a figure.
 
     Returns
     -------

@@ -16,7 +16,7 @@ from sv_utils.training.schedules import normalizations
 
 @dataclasses.dataclass
 class Progress:
-    """Everything of a training that is not a variable of the model or optimizer; saved with them."""
+    """What a training has to remember besides the variables of model and optimizer; saved with them."""
 
     phase: int = 0  # number of the present phase, from 0
     phase_step: int = 0  # steps of it that are done

@@ -75,7 +75,7 @@ class Data:
         Raises
         ------
         RequestError
-            For phases that cannot be.
+            If a phase has a value that is unknown or out of range.
         """
         schedules.check(phases)
         return [

@@ -15,7 +15,7 @@ GROWTHS = ("linear", "exponential")
 
 def check(phases: list[Mapping]) -> None:
     """
-    Refuse phases that cannot be, before anything runs.
+    Check the values of all phases before anything runs.
 
     Raises
     ------

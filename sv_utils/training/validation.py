@@ -43,7 +43,7 @@ class Judgement:
 
     def raise_if_collapsed(self, kept: str) -> None:
         """
-        Stop a training whose embeddings tell nothing any more.
+        Stop a training whose embeddings have become one point.
 
         Raises
         ------

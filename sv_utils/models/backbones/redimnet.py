@@ -100,7 +100,7 @@ def redimnet2(x: keras.KerasTensor, size: str) -> keras.KerasTensor:
 
 
 def bins_multiple(size: str) -> int:
-    """Number that divides the bins which a size takes: 8, or 12 for b2."""
+    """Number of which the bins must be a multiple: 8, or 12 for size b2."""
     return math.prod(stage[0] for stage in SIZES[size][2])
 
 
