@@ -13,7 +13,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_curve
 
 from sv_utils.base.errors import RequestError
-from sv_utils.evaluation import intervals, judging, metrics
+from sv_utils.evaluation import metrics
 
 CASES = {
     "separated": ([0.9, 0.8, 0.7], [0.1, 0.2, 0.3], 0.0),
@@ -23,9 +23,15 @@ CASES = {
     "one error each in four": ([0.9, 0.8, 0.7, 0.3], [0.1, 0.2, 0.25, 0.75], 0.25),
     "ties on a grid": ([1, 1, 1, 0, 0, 1, 1, 0], [0, 0, 0, 0, 1, 0, 0, 1], 1 / 3),
 }
+
+
 UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
 # few distinct values, so that ties are the rule
 SCORES = st.lists(st.integers(-6, 6).map(float), min_size=1, max_size=30)
+
+
 ROLES = st.tuples(SCORES, SCORES)
 
 
@@ -235,161 +241,3 @@ def test_bad_scores_are_refused(bad):
     for target, nontarget, name in ((bad, [0.0], "target"), ([0.0], bad, "non-target")):
         with pytest.raises(RequestError, match=f"{name} "):
             metrics.eer(target, nontarget)
-
-
-def test_speaker_bootstrap_weighs_trials_as_documented():
-    """Against a resample written out: copies of speakers meet, copies of one speaker do not."""
-    scores = np.array([5.0, 4.0, 0.5, 3.0, 1.0, 2.0, 0.0])
-    labels = np.array([1, 1, 1, 0, 0, 0, 0])
-    enrol, test = np.array(list("abcabab")), np.array(list("abcbccc"))
-    replicates = intervals.speaker_bootstrap(scores, labels, enrol, test, replicates=200, seed=3)
-    rng = np.random.default_rng(3)
-    for value in replicates:
-        drawn = np.bincount(rng.integers(3, size=3), minlength=3)
-        copies = np.repeat(list("abc"), drawn)
-        target = [s for c in copies for s, e, t in zip(scores, enrol, test) if e == t == c]
-        nontarget = [
-            s for c in copies for d in copies for s, e, t in zip(scores, enrol, test) if e != t and (e, t) == (c, d)
-        ]
-        expected = metrics.eer(target, nontarget)[0] if nontarget else math.nan
-        assert value == pytest.approx(expected, abs=1e-12, nan_ok=True)
-    assert np.isnan(replicates).any() and np.isfinite(replicates).any()
-
-
-def test_trial_bootstrap_keeps_the_number_of_each_kind():
-    sizes = []
-    intervals.trial_bootstrap(
-        np.arange(9.0),
-        np.array([0, 1] * 4 + [0]),
-        5,
-        statistic=lambda p_fa, p_miss: sizes.append((p_fa, p_miss)) or 0.0,
-    )
-    for p_fa, p_miss in sizes:
-        np.testing.assert_allclose(p_fa * 5, np.round(p_fa * 5), atol=1e-12)
-        np.testing.assert_allclose(p_miss * 4, np.round(p_miss * 4), atol=1e-12)
-
-
-def design(seed, n_speakers=26, distance=3.4):
-    """Scores with speaker effects whose true EER is known: both kinds of trials are Gaussian over speakers."""
-    rng = np.random.default_rng(seed)
-    effect, similarity = rng.normal(0, 0.5, n_speakers), rng.normal(0, 0.35, n_speakers)
-    own = np.repeat(np.arange(n_speakers), 40)
-    enrol = rng.integers(n_speakers, size=3000)
-    test = (enrol + rng.integers(1, n_speakers, size=3000)) % n_speakers
-    target = distance + effect[own] + rng.normal(0, 0.8, len(own))
-    nontarget = similarity[enrol] + similarity[test] + rng.normal(0, 0.8, 3000)
-    labels = np.repeat([1, 0], (len(own), 3000))
-    truth = stats.norm.cdf(-distance / (math.hypot(0.5, 0.8) + math.sqrt(2 * 0.35**2 + 0.8**2)))
-    return np.concatenate([target, nontarget]), labels, np.append(own, enrol), np.append(own, test), truth
-
-
-def test_speaker_intervals_hold_the_truth_and_trial_intervals_do_not():
-    """120 designs of 26 speakers: 95 % wanted (binomial 99.9 % range 0.87-1), trial intervals far below."""
-    held = {"speaker": 0, "trial": 0}
-    for seed in range(120):
-        scores, labels, enrol, test, truth = design(seed)
-        rate = metrics.eer(scores[labels == 1], scores[labels == 0])[0]
-        by_speaker = intervals.speaker_bootstrap(scores, labels, enrol, test, 200, seed)
-        by_trial = intervals.trial_bootstrap(scores, labels, 200, seed)
-        for name, replicates in (("speaker", by_speaker), ("trial", by_trial)):
-            low, high = intervals.rate_interval(rate, replicates, 26, 1040)
-            held[name] += low <= truth <= high
-    assert 0.89 <= held["speaker"] / 120 <= 0.99
-    assert held["trial"] / 120 < 0.75
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("n_speakers", [16, 40, 100])
-def test_coverage_over_500_designs(n_speakers):
-    """A 95 % interval holds the truth in 92 to 98 % of 500 designs; that of resampled trials does not."""
-    held = {"speaker": 0, "trial": 0}
-    for seed in range(500):
-        scores, labels, enrol, test, truth = design(seed, n_speakers)
-        rate = metrics.eer(scores[labels == 1], scores[labels == 0])[0]
-        by_speaker = intervals.speaker_bootstrap(scores, labels, enrol, test, 400, seed)
-        by_trial = intervals.trial_bootstrap(scores, labels, 400, seed)
-        for name, replicates in (("speaker", by_speaker), ("trial", by_trial)):
-            low, high = intervals.rate_interval(rate, replicates, n_speakers, 40 * n_speakers)
-            held[name] += low <= truth <= high
-    print(n_speakers, held)
-    assert 0.92 <= held["speaker"] / 500 <= 0.98
-    assert held["trial"] / 500 < 0.75
-
-
-def test_rate_interval_written_out():
-    # logits half a unit to either side; 16 speakers: t of 15 degrees of freedom is 2.1314
-    replicates = 1 / (1 + np.exp(-(math.log(0.1 / 0.9) + np.array([-0.5, 0.5] * 100))))
-    low, high = intervals.rate_interval(0.1, replicates, 16, 1000)
-    margin = 2.1314 * math.sqrt(16 / 15) * 0.5
-    assert low == pytest.approx(1 / (1 + 9 * math.exp(margin)), rel=1e-3)
-    assert high == pytest.approx(1 / (1 + 9 * math.exp(-margin)), rel=1e-3)
-
-
-def test_rate_interval_at_its_edges():
-    assert intervals.rate_interval(0.0, np.zeros(10), 5, 100) == (0.0, 0.0)
-    assert intervals.rate_interval(0.5, np.full(10, 0.5), 5, 100) == (0.5, 0.5)
-    low, high = intervals.rate_interval(0.0, np.array([0.0, 0.01] * 50), 5, 100)
-    assert low == 0.0
-    assert 0.01 < high < 0.05
-    assert all(map(math.isnan, intervals.rate_interval(0.1, np.array([0.1, math.nan]), 5, 100)))
-    assert all(map(math.isnan, intervals.rate_interval(0.1, np.array([0.1, 0.2]), 1, 100)))
-
-
-@pytest.mark.parametrize("freedom", [3, 15, 39, 1250])
-def test_student_approximation_agrees_with_scipy(freedom):
-    assert intervals._student_quantile(freedom) == pytest.approx(
-        stats.t.ppf(0.975, freedom), rel=0.02 if freedom == 3 else 1e-3
-    )
-    for t in (0.1, 1.0, 2.5):
-        assert intervals._student_p(t, freedom) == pytest.approx(2 * stats.t.sf(t, freedom), abs=4e-3)
-
-
-def test_compare_uses_the_same_resamples():
-    scores, labels, enrol, test, _ = design(1)
-    worse = scores + np.random.default_rng(0).normal(0, 0.8, len(scores))
-    result = intervals.compare(worse, scores, labels, enrol, test, 300)
-    expected = (
-        metrics.eer(worse[labels == 1], worse[labels == 0])[0]
-        - metrics.eer(scores[labels == 1], scores[labels == 0])[0]
-    )
-    assert result["difference"] == pytest.approx(expected, abs=1e-12)
-    assert 0 < result["low"] < result["difference"] < result["high"]
-    assert result["p"] < 0.01
-    # paired, the interval is narrower than that of one system alone
-    low, high = intervals.rate_interval(0.05, intervals.speaker_bootstrap(scores, labels, enrol, test, 300), 26, 1040)
-    assert result["high"] - result["low"] < high - low
-    same = intervals.compare(scores, scores, labels, enrol, test, 50)
-    assert same == {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
-
-
-def test_comparison_takes_other_statistics():
-    scores, labels, enrol, test, _ = design(2)
-    result = intervals.compare(
-        -scores, scores, labels, enrol, test, 20, statistic=lambda p_fa, p_miss: float(p_fa.mean())
-    )
-    assert result["difference"] != 0
-
-
-def test_holm_written_out():
-    assert intervals.holm([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
-    assert intervals.holm([0.5, 0.9]).tolist() == [1.0, 1.0]
-
-
-def test_evaluate_gives_every_column():
-    scores, labels, enrol, test, _ = design(4)
-    result = judging.evaluate(scores, labels, enrol, test, seed=5, replicates=200)
-    assert list(result) == [
-        *("n_target", "n_nontarget", "n_speakers", "eer", "eer_low", "eer_high", "threshold"),
-        *("min_dcf_001", "min_dcf_005", "cllr", "cllr_min"),
-    ]
-    target, nontarget = scores[labels == 1], scores[labels == 0]
-    assert (result["n_target"], result["n_nontarget"], result["n_speakers"]) == (1040, 3000, 26)
-    assert (result["eer"], result["threshold"]) == metrics.eer(target, nontarget)
-    assert result["eer_low"] < result["eer"] < result["eer_high"]
-    assert result["min_dcf_001"] == metrics.min_dcf(target, nontarget, 0.01)[0]
-    assert result["min_dcf_005"] == metrics.min_dcf(target, nontarget, 0.05)[0]
-    assert math.isnan(result["cllr"])
-    assert judging.evaluate(scores, labels, enrol, test, seed=5, replicates=200)["eer_high"] == result["eer_high"]
-    with_ratios = judging.evaluate(scores, labels, log_likelihood_ratios=2 * scores - 3)
-    assert with_ratios["cllr"] == metrics.cllr(2 * target - 3, 2 * nontarget - 3)
-    assert math.isnan(with_ratios["eer_low"]) and math.isnan(with_ratios["n_speakers"])

@@ -1,4 +1,4 @@
-"""Breakdowns of hand-made trials, with the figures written out."""
+"""All figures of hand-made score lists, written out."""
 
 import json
 import math
@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from simulated_scores import design
 
-from sv_utils.base.errors import RequestError
-from sv_utils.evaluation import groups, judging, metrics
+from sv_utils.evaluation import judging, metrics
 
 TARGET, NONTARGET = np.array([2.0, 1.0, -1.0, 3.0]), np.array([-3.0, -2.0, 0.5, -1.0, -4.0])
 
@@ -58,38 +58,6 @@ def test_reliability_loses_no_trial_and_rises(target, nontarget):
     assert ((observed >= 0) & (observed <= 1)).all()
 
 
-def test_pair_groups():
-    found = groups.pair_groups(["f", "m", "f", "", "m"], ["f", "m", "m", "f", ""])
-    assert found.tolist() == ["f", "m", "different", "unknown", "unknown"]
-
-
-def test_by_group_counts_and_rates_at_one_threshold():
-    scores = np.array([0.0, -1.0, 1.0, -2.0, 3.0, -1.0])
-    labels = np.array([1, 1, 0, 0, 1, 0])
-    found = np.array(["f", "f", "f", "f", "m", "different"])
-    speakers = [np.array(["a", "a", "a", "a", "c", "a"]), np.array(["a", "b", "b", "b", "c", "c"])]
-    first, second, third = groups.by_group(scores, labels, found, speakers)
-    # a score at the threshold is accepted
-    assert first == {"group": "f", "n_speakers": 2, "n_target": 2, "n_nontarget": 2, "p_fa": 0.5, "p_miss": 0.5}
-    assert (second["group"], second["n_speakers"], second["n_nontarget"], second["p_fa"]) == ("different", 2, 1, 0.0)
-    assert math.isnan(second["p_miss"])
-    assert (third["group"], third["n_target"], third["p_miss"]) == ("m", 1, 0.0) and math.isnan(third["p_fa"])
-    stricter = groups.by_group(scores, labels, found, speakers, threshold=0.5)
-    assert stricter[0]["p_miss"] == 1.0 and stricter[0]["p_fa"] == 0.5
-
-
-def test_by_known_passes_over_what_is_the_same_everywhere():
-    known = {"gender": np.array(["f", "m"]), "nationality": np.array(["", ""])}
-    sides, speakers = (np.array([0, 0, 1]), np.array([0, 1, 1])), (np.array(["a", "a", "b"]), np.array(["a", "b", "b"]))
-    rows = groups.by_known(np.array([1.0, 2.0, -1.0]), np.array([1, 0, 1]), sides, speakers, known)
-    assert [(row["by"], row["group"], row["n_speakers"]) for row in rows] == [
-        ("gender", "different", 2),
-        ("gender", "f", 1),
-        ("gender", "m", 1),
-    ]
-    assert [rows[0]["p_fa"], rows[1]["p_miss"], rows[2]["p_miss"]] == [1.0, 0.0, 1.0]
-
-
 def test_judge_joins_the_figures_definitions_and_calibration():
     scores, labels = np.concatenate([TARGET, NONTARGET]), np.array([1] * 4 + [0] * 5)
     speakers = [np.array(list("aabbaabbc")), np.array(list("aabbbcbca"))]
@@ -107,14 +75,26 @@ def test_at_threshold():
     assert figures == {"eer": metrics.eer(TARGET, NONTARGET)[0], "p_fa": 0.2, "p_miss": 0.25}
 
 
-def test_hardest_trials_the_worst_first():
-    scores, labels = np.array([0.1, 0.9, 0.5, 0.8, 0.2, 0.7]), np.array([1, 1, 1, 0, 0, 0])
-    assert groups.hardest(scores, labels, 2).tolist() == [0, 2, 3, 5]
-    assert groups.hardest(scores, labels, 9).tolist() == [0, 2, 1, 3, 5, 4]
-    with pytest.raises(RequestError, match="the 0 hardest trials"):
-        groups.hardest(scores, labels, 0)
-
-
 def test_json_holds_what_json_can():
     text = judging.to_json([{"a": math.nan, "b": [{"c": -math.inf}], "d": np.float64(0.5), "e": None, "f": "x"}])
     assert json.loads(text) == [{"a": None, "b": [{"c": None}], "d": 0.5, "e": None, "f": "x"}]
+
+
+def test_evaluate_gives_every_column():
+    scores, labels, enrol, test, _ = design(4)
+    result = judging.evaluate(scores, labels, enrol, test, seed=5, replicates=200)
+    assert list(result) == [
+        *("n_target", "n_nontarget", "n_speakers", "eer", "eer_low", "eer_high", "threshold"),
+        *("min_dcf_001", "min_dcf_005", "cllr", "cllr_min"),
+    ]
+    target, nontarget = scores[labels == 1], scores[labels == 0]
+    assert (result["n_target"], result["n_nontarget"], result["n_speakers"]) == (1040, 3000, 26)
+    assert (result["eer"], result["threshold"]) == metrics.eer(target, nontarget)
+    assert result["eer_low"] < result["eer"] < result["eer_high"]
+    assert result["min_dcf_001"] == metrics.min_dcf(target, nontarget, 0.01)[0]
+    assert result["min_dcf_005"] == metrics.min_dcf(target, nontarget, 0.05)[0]
+    assert math.isnan(result["cllr"])
+    assert judging.evaluate(scores, labels, enrol, test, seed=5, replicates=200)["eer_high"] == result["eer_high"]
+    with_ratios = judging.evaluate(scores, labels, log_likelihood_ratios=2 * scores - 3)
+    assert with_ratios["cllr"] == metrics.cllr(2 * target - 3, 2 * nontarget - 3)
+    assert math.isnan(with_ratios["eer_low"]) and math.isnan(with_ratios["n_speakers"])
