@@ -41,6 +41,9 @@ th, td { padding: 0.4rem 0.7rem 0.4rem 0; text-align: left !important; vertical-
   border-bottom: 1px solid var(--line) }
 th { font-weight: 600; color: var(--dim) }
 :is(th, td):first-child, td code { white-space: nowrap }
+/* a table of many columns rather breaks its names than stand beyond the page */
+tr:has(> :nth-child(10)) > :is(th, td) { padding-right: 0.5rem; white-space: normal }
+.whole { white-space: nowrap }
 caption { text-align: left; color: var(--dim) }
 td audio { height: 2.2rem; width: 13rem; max-width: none }
 audio { max-width: 100%; vertical-align: middle }
@@ -284,8 +287,11 @@ def _scroll(content: str) -> str:
 
 
 def _boxed(content: str) -> str:
-    """Let each table scroll within a box of its own, and keep intervals on one line."""
+    """Let each table scroll within a box of its own, keep intervals on one line, and let long names break."""
     content = content.replace("<table", '<div class="scroll" tabindex="0"><table').replace("</table>", "</table></div>")
+    content = re.sub(r"(<th[^>]*>[^<]*?\w)([(_])", r"\1<wbr>\2", content)
+    content = re.sub(r"<td>[^<]*[_@][^<]*</td>", lambda cell: re.sub(r"([_@])", r"\1<wbr>", cell[0]), content)
+    content = re.sub(r"(<td>[^<]*?(?:<wbr>[^<]*?)*)(AS-norm)", r'\1<span class="whole">\2</span>', content)
     return re.sub(r"(>[-+]?[\d.]+) (\[[-+]?[\d.]+,) ([-+]?[\d.]+\]<)", r"\1&nbsp;\2&nbsp;\3", content)
 
 

@@ -5,6 +5,7 @@ import re
 from datetime import UTC, datetime
 
 import nbformat
+import pandas as pd
 import pytest
 from browser import DESK, PHONE, chromium, complaints, needs_chromium, sideways
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -12,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from sv_utils.base import paths
 from sv_utils.pipeline import keys, records
 from sv_utils.pipeline.profile import Profile
-from sv_utils.reports import pages
+from sv_utils.reports import pages, tables
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
@@ -128,3 +129,41 @@ def test_links_of_the_index_lead_somewhere(profile):
     )
     assert all((profile / link).exists() for link in targets)
     assert not list(profile.glob(".*"))  # nothing half-written is left
+
+
+def voxceleb_size():
+    """A summary with the longest names and largest counts that the project's profiles have."""
+    names = ["angular_prototypical@resnet34_seed1", "angular_prototypical@resnet34_seed1 + AS-norm + QMF"]
+    row = {"loss": "angular_prototypical", "list": "VoxCeleb1-O-cleaned", "speakers": "1,251", "trials": "579,818"}
+    row |= {"EER % [95 % interval]": "11.11 [10.15, 16.88]", "untrained": "30.26", "threshold": "-0.178"}
+    row |= dict.fromkeys(("minDCF(0.01)", "minDCF(0.05)", "Cllr", "Cllr_min"), "0.123")
+    return pd.DataFrame([{"model": name} | row for name in names])
+
+
+@needs_chromium
+def test_the_results_table_fits_a_desk(tmp_path):
+    table = new_output("display_data", {"text/markdown": tables.markdown(voxceleb_size())})
+    cells = [new_markdown_cell("# Report"), new_code_cell("summary", outputs=[table])]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "09_report.ipynb")
+    (tmp_path / "09_report.html").write_text(pages.report(tmp_path / "09_report.ipynb", "../index.html"), "utf-8")
+    with chromium() as browser:
+        page = browser.new_page(viewport=DESK)
+        page.goto((tmp_path / "09_report.html").as_uri())
+        box = page.locator(".scroll")
+        assert box.evaluate("box => box.scrollWidth - box.clientWidth") == 0
+        interval = page.get_by_text("[10.15").first
+        assert interval.evaluate("cell => cell.getClientRects().length") == 1  # an interval stands on one line
+        assert page.locator(".whole").first.evaluate("word => word.getClientRects().length") == 1
+
+
+def test_the_index_shows_the_results_of_the_last_report(profile):
+    row = {"profile": "mine", "model": "cosface + AS-norm", "loss": "cosface", "list": "mini", "n_target": 1500}
+    row |= {"n_nontarget": 1560, "n_speakers": 18, "eer": 0.1, "eer_low": 0.05, "eer_high": 0.15, "threshold": 0.4}
+    pd.DataFrame([row]).reindex(columns=tables.COLUMNS, fill_value=0.5).to_csv(profile / "results.csv", index=False)
+    (profile / "02_prep/session_notes.json").write_text('["one session"]')
+    paths.stage_dir("mine", "09_report").mkdir()
+    records.write_run("0" * 64, params.resolve("09_report", "mine"), datetime.now(UTC), records.facts())
+    page = pages.index("mine")
+    assert "<p>one session</p>" in page and "These are of the run before" in page
+    assert '<td>cosface + <span class="whole">AS-norm</span></td>' in page
+    assert "10.00&nbsp;[5.00,&nbsp;15.00]" in page and "<th>minDCF<wbr>(0.01)</th>" in page
