@@ -1,11 +1,15 @@
 """Score files and embedding files, of this project and of others."""
 
+import csv
 import math
+import os
 import zipfile
+from collections.abc import Mapping
 
 import numpy as np
 
 from sv_utils.base.errors import RequestError
+from sv_utils.base.paths import replace_on_success
 from sv_utils.evaluation import trials
 
 
@@ -39,6 +43,35 @@ def read_embeddings(path: str) -> tuple[np.ndarray, np.ndarray]:
             "one row of real numbers a path is needed."
         )
     return paths, embeddings
+
+
+def write_table(path: str | os.PathLike, columns: Mapping[str, np.ndarray]) -> None:
+    """
+    Write columns of a trial list as CSV, real numbers with nine digits, which is all that a float32 has.
+
+    The file appears complete or not at all.
+
+    Parameters
+    ----------
+    path : path
+    columns : mapping of str to np.ndarray [shape=(n,)]
+        As of `evaluate.Scored.columns`.
+
+    Raises
+    ------
+    RequestError
+        If the columns are not equally long.
+    """
+    if len({len(values) for values in columns.values()}) > 1:
+        raise RequestError(f"{path}: the columns {', '.join(columns)} are not equally long; give a value a trial each.")
+    texts = [
+        [f"{value:.9g}" for value in values.tolist()] if values.dtype.kind == "f" else values.tolist()
+        for values in columns.values()
+    ]
+    with replace_on_success(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(columns)
+        table.writerows(zip(*texts))
 
 
 def read_scores(path: str) -> tuple[trials.Trials, np.ndarray]:

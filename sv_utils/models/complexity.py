@@ -53,6 +53,19 @@ def multiply_accumulates(model: keras.Model, samples: int) -> float:
     return sum(counts)
 
 
+def properties(model: keras.Model) -> dict[str, float]:
+    """
+    Say how large an encoder is.
+
+    Returns
+    -------
+    dict
+        ``parameters``, ``dimensions`` of the embedding, ``macs_of_3_s``: `multiply_accumulates` of 3 s at 16 kHz.
+    """
+    counted = {"parameters": model.count_params(), "dimensions": model.output_shape[1]}
+    return counted | {"macs_of_3_s": multiply_accumulates(model, 48_000)}
+
+
 def _counting(call: Callable, kernel_size: int, counts: list[int], of_input: bool = False) -> Callable:
     def counted(*inputs: Any, **options: Any) -> Any:
         outputs = call(*inputs, **options)

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +19,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, StrMetho
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from sv_utils.evaluation import judging, metrics
-from sv_utils.evaluation.systems import base_and_scoring
+from sv_utils.evaluation.systems import SCORINGS
 
 if get_ipython():
     set_matplotlib_formats("retina")  # twice the dots: sharp on today's screens, the same size on the page
@@ -350,13 +351,12 @@ def player(samples: np.ndarray) -> str:
 def compare_models(results: pd.DataFrame) -> Figure:
     """EER [%] of each model with its speaker-level 95 % interval, a panel a list."""
     lists = list(dict.fromkeys(results["list"]))
-    base, scored = zip(*map(base_and_scoring, results["model"].str.removesuffix(" (untrained)")))
-    base, scored = pd.Series(base, results.index), pd.Series(scored, results.index)
-    places = {model: place for place, model in enumerate(reversed(list(dict.fromkeys(base))))}
+    places = {model: place for place, model in enumerate(reversed(list(dict.fromkeys(results["base"]))))}
     untrained = results["loss"] == "none"
-    kinds = {kind: (scored == kind) & ~untrained for kind in ("cosine", "AS-norm", "AS-norm, QMF")}
+    kinds = {way.name: (results["scoring"] == way.name) & ~untrained for way in SCORINGS}
+    shifts = np.linspace(0.2, -0.2, len(kinds))
+    looks = [(marker, "full", shift) for marker, shift in zip(itertools.cycle("oDs^v"), shifts)] + [("o", "none", 0.2)]
     kinds["cosine, untrained"] = untrained
-    looks = [("o", "full", 0.2), ("D", "full", 0.0), ("s", "full", -0.2), ("o", "none", 0.2)]
     with _axes(1, len(lists), width=8, height=1.6 + 0.5 * len(places), squeeze=False, sharey=True) as (figure, axes):
         for axis, name in zip(axes[0], lists):
             for (label, chosen), (marker, fill, shift) in zip(kinds.items(), looks):
@@ -364,7 +364,7 @@ def compare_models(results: pd.DataFrame) -> Figure:
                     continue
                 rows = results[chosen & (results["list"] == name)]
                 errors = 100 * np.stack([rows["eer"] - rows["eer_low"], rows["eer_high"] - rows["eer"]])
-                heights = [places[model] + shift for model in base[rows.index]]
+                heights = [places[model] + shift for model in rows["base"]]
                 style = {"fmt": marker, "fillstyle": fill, "capsize": 3, "markersize": 5}
                 axis.errorbar(100 * rows["eer"], heights, xerr=np.maximum(errors, 0), label=label, **style)
             axis.set(title=name, xlabel="EER [%]", yticks=list(places.values()), yticklabels=list(places))

@@ -10,8 +10,8 @@ import pandas as pd
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError
 from sv_utils.base.paths import replace_on_success
-from sv_utils.evaluation import intervals, trials
-from sv_utils.evaluation.systems import base_and_scoring
+from sv_utils.evaluation import intervals, systems, trials
+from sv_utils.evaluation.systems import COSINE, System
 from sv_utils.pipeline.profile import Profile
 from sv_utils.reports import published
 
@@ -27,8 +27,9 @@ def evaluations(profile: Profile) -> dict[str, list[dict]]:
     Returns
     -------
     dict
-        Model to a row for each list and kind of score: the columns of ``results.csv``; ``encoder`` (its size),
-        ``eer_definitions``, ``calibration``; with the model's own name also ``by_duration, by_group, hardest``.
+        Model to a row for each list and kind of score: the columns of ``results.csv``; ``system`` (`System.record`),
+        ``encoder`` (its size), ``eer_definitions``, ``calibration``; with the model's own name also ``by_duration``,
+        ``by_group, hardest``.
 
     Raises
     ------
@@ -51,26 +52,41 @@ def collect(profile: Profile) -> pd.DataFrame:
     Returns
     -------
     pd.DataFrame
-        A row per model and list, in the columns of ``results.csv``; rates are fractions, NaN where not known. Rows of
-        their own are the model with other scores (`breakdown.AS_NORM` or `breakdown.QMF` behind its name), and the
-        untrained encoder (loss ``none``).
+        As of `of_rows`.
     """
-    rows = [row for evaluation in evaluations(profile).values() for row in evaluation]
-    known = dict.fromkeys(COLUMNS[7:-1], float)
-    return pd.DataFrame(rows)[COLUMNS].astype(known)
+    return of_rows([row for evaluation in evaluations(profile).values() for row in evaluation])
+
+
+def of_rows(rows: list[dict]) -> pd.DataFrame:
+    """
+    Turn rows of ``metrics.json`` into a table.
+
+    Returns
+    -------
+    pd.DataFrame
+        A row per system and list, in the columns of ``results.csv``; rates are fractions, NaN where not known. Rows of
+        their own are the model with other scores and the untrained encoder (loss ``none``). Two more columns say what
+        was scored: ``base``, the name of the model, and ``scoring``, the way (see `evaluation.systems`).
+    """
+    table = pd.DataFrame(rows)[COLUMNS].astype(dict.fromkeys(COLUMNS[7:-1], float))
+    return _with_systems(table, [System.of_record(row["system"]) for row in rows])
+
+
+def _with_systems(results: pd.DataFrame, judged: list[System]) -> pd.DataFrame:
+    return results.assign(base=[system.model for system in judged], scoring=[system.scoring.name for system in judged])
 
 
 def write_results(profile: Profile) -> pd.DataFrame:
-    """Write ``outputs/<profile>/results.csv`` and return its rows."""
+    """Write ``outputs/<profile>/results.csv`` and return its rows, as of `of_rows`."""
     results = collect(profile)
     with replace_on_success(paths.profile_dir(profile.name) / "results.csv") as temporary:
-        results.to_csv(temporary, index=False)
+        results[COLUMNS].to_csv(temporary, index=False)
     return results
 
 
 def read_results(profile: str) -> pd.DataFrame:
     """
-    Read ``outputs/<profile>/results.csv``.
+    Read ``outputs/<profile>/results.csv``, as of `of_rows`.
 
     Raises
     ------
@@ -80,7 +96,9 @@ def read_results(profile: str) -> pd.DataFrame:
     path = paths.profile_dir(profile) / "results.csv"
     if not path.exists():
         raise RequestError(f"{path} is missing; make it with: make reproduce PROFILE={profile}")
-    return pd.read_csv(path, keep_default_na=False, na_values=[""])
+    results = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    known = systems.by_name(Profile.read(profile).models)
+    return _with_systems(results, [known.get(name, System(name)) for name in results["model"]])
 
 
 def summary(results: pd.DataFrame) -> pd.DataFrame:
@@ -97,11 +115,11 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
     pd.DataFrame
         A row per trained model and list, all text; empty where not known.
     """
-    untrained = results[results["loss"] == "none"].set_index(["model", "list"])["eer"]
+    untrained = results[results["loss"] == "none"].set_index(["base", "list"])["eer"]
     trained = results[results["loss"] != "none"]
     before = [
-        untrained.get((f"{model} (untrained)", name), math.nan)
-        for model, name in zip(trained["model"], trained["list"])
+        untrained.get((row.base, row.list), math.nan) if row.scoring == COSINE.name else math.nan
+        for row in trained.itertuples()
     ]
     return pd.DataFrame(
         {
@@ -236,7 +254,7 @@ def findings(results: pd.DataFrame, differences: pd.DataFrame) -> str:
     """Say in sentences, a paragraph a list, which model is best and which of the differences are more than chance."""
     paragraphs = []
     for name, rows in results[results["loss"] != "none"].groupby("list", sort=False):
-        rows = rows[[base_and_scoring(model)[1] == "cosine" for model in rows["model"]]]
+        rows = rows[rows["scoring"] == COSINE.name]
         best = rows.loc[rows["eer"].idxmin()]
         text = f"On **{name}** the lowest EER is that of **{best['model']}**: "
         text += f"{_with_interval(best['eer'], best['eer_low'], best['eer_high'])} %, cosine scores."
@@ -279,6 +297,21 @@ def properties(profile: Profile) -> pd.DataFrame:
     return table.reindex(columns=[*table.columns.drop("realtime"), "realtime"])
 
 
+def properties_text(about: pd.DataFrame) -> pd.DataFrame:
+    """
+    Show what `properties` gives as people read it, all text.
+
+    Parameters
+    ----------
+    about : pd.DataFrame
+    """
+    patterns = {"parameters": "{:,.0f}", "macs_of_3_s": "{:.3g}", "dimensions": "{:.0f}", "epochs": "{:.0f}"}
+    patterns |= {"best_epoch": "{:.0f}", "training_seconds": "{:,.0f} s", "realtime": "{:,.0f} x"}
+    names = {"macs_of_3_s": "MACs of 3 s", "best_epoch": "best epoch", "training_seconds": "training"}
+    shown = {name: about[name].map(_number(pattern)) for name, pattern in patterns.items() if name in about}
+    return about.assign(**shown).rename(columns=names)
+
+
 def _training_of(profile: Profile, stage: str) -> dict:
     log = pd.read_csv(paths.stage_dir(profile.name, stage) / "log.csv")
     return {
@@ -290,8 +323,7 @@ def _training_of(profile: Profile, stage: str) -> dict:
 
 def provenance_note(results: pd.DataFrame) -> str:
     """Say what is not known of encoders that were trained elsewhere; empty where there is none."""
-    elsewhere = results[results["loss"] == "pretrained"]["model"]
-    names = ", ".join(dict.fromkeys(base_and_scoring(model)[0] for model in elsewhere))
+    names = ", ".join(dict.fromkeys(results.loc[results["loss"] == "pretrained", "base"]))
     return names and f"Trained elsewhere, on data that this experiment does not know (loss *pretrained*): {names}."
 
 
@@ -352,10 +384,9 @@ def beside_published(results: pd.DataFrame, parameters: dict[str, int]) -> pd.Da
         The columns of `published.table`, and first ``row``: ``this run`` or ``published``.
     """
     rows = []
-    for model, own in results[results["loss"] != "none"].groupby("model", sort=False):
+    for (base, kind), own in results[results["loss"] != "none"].groupby(["base", "scoring"], sort=False):
         eers = own.set_index("list")["eer"]
         found = {name: round(100 * eers.get(f"VoxCeleb1-{name}-cleaned", math.nan), 2) for name in "OEH"}
-        base, kind = base_and_scoring(model)
         if not all(map(math.isnan, found.values())):
             said = {"row": "this run", "system": base, "parameters": round(parameters[base] / 1e6, 2), **found}
             rows.append(said | {"scoring": kind})

@@ -119,6 +119,28 @@ def split_validation(table: pd.DataFrame, n_speakers: int, seed: int) -> list[st
     return sorted(np.random.default_rng(seed).permutation(speakers)[:n_speakers].tolist())
 
 
+def judged(table: pd.DataFrame, cohort_utterances: int, seed: int) -> dict[str, pd.DataFrame]:
+    """
+    Pick the utterances that an evaluation embeds.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As of `utterances`.
+    cohort_utterances : int
+        Of each training speaker, at most, drawn at random.
+    seed : int
+
+    Returns
+    -------
+    dict
+        ``train`` (the cohort), ``validation``, ``test``, and ``short``: those of ``validation`` once more, to be cut.
+    """
+    train, validation, test = (table[table["split"] == split] for split in ("train", "validation", "test"))
+    train = train.sample(frac=1, random_state=seed).groupby("speaker").head(cohort_utterances)
+    return {"train": train, "validation": validation, "test": test, "short": validation}
+
+
 def _joined(corpus: Corpus, folder: Path) -> pd.DataFrame:
     """A manifest with the speaker table's facts and shards relative to the outputs folder."""
     table = read_manifest(folder)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulated_scores import design
 
-from sv_utils.evaluation import judging, metrics
+from sv_utils.evaluation import intervals, judging, metrics
 
 TARGET, NONTARGET = np.array([2.0, 1.0, -1.0, 3.0]), np.array([-3.0, -2.0, 0.5, -1.0, -4.0])
 
@@ -98,3 +98,54 @@ def test_evaluate_gives_every_column():
     with_ratios = judging.evaluate(scores, labels, log_likelihood_ratios=2 * scores - 3)
     assert with_ratios["cllr"] == metrics.cllr(2 * target - 3, 2 * nontarget - 3)
     assert math.isnan(with_ratios["eer_low"]) and math.isnan(with_ratios["n_speakers"])
+
+
+# Dev trials that part at 149.5, and of whose 100 non-target trials ten lie at 90 or above.
+DEV = np.concatenate([[200.0, 201.0], np.arange(100.0)]), np.repeat([1, 0], [2, 100])
+LIST = np.array([150.0, 100.0, 89.0, 149.5, 90.0, 10.0]), np.array([1, 1, 1, 0, 0, 0])
+SPEAKERS = [np.array(list("abcaba")), np.array(list("abcbcc"))]
+
+
+def decision_points(replicates=30, scores=LIST[0]):
+    origin = {"threshold_from": "dev", "list": "mini"}
+    return judging.decision_points(DEV, scores, LIST[1], SPEAKERS, origin, seed=5, replicates=replicates)
+
+
+def test_decision_points_are_chosen_on_dev_trials_and_measured_on_the_list():
+    equal, tenth = decision_points()  # 5 % of 100 non-target trials are fewer than ten: not shown
+    assert (equal["name"], equal["wanted"], equal["threshold"]) == ("equal error", None, 149.5)
+    assert (tenth["name"], tenth["wanted"], tenth["threshold"]) == ("false accepts 10.0%", 0.1, 90.0)
+    # a score at the threshold is accepted
+    assert (equal["miss"][0], equal["false_accept"][0]) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
+    assert (tenth["miss"][0], tenth["false_accept"][0]) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
+    for point in (equal, tenth):
+        assert (point["n_speakers"], point["n_target"], point["n_nontarget"]) == (3, 3, 3)
+        assert (point["threshold_from"], point["list"]) == ("dev", "mini")
+
+
+def test_rates_of_decisions_have_intervals_over_resampled_speakers():
+    """Each replicate written out: non-targets count by both speakers' copies, targets by their speaker's."""
+    (equal, _), rng = decision_points(), np.random.default_rng(5)
+    misses, accepts = [], []
+    for _ in range(30):
+        drawn = np.bincount(rng.integers(3, size=3), minlength=3)
+        pairs = np.array([drawn[0] * drawn[1], drawn[1] * drawn[2], drawn[0] * drawn[2]])
+        known = pairs.sum() > 0
+        misses.append(drawn @ [0, 1, 1] / drawn.sum() if known else math.nan)
+        accepts.append(pairs @ [1, 0, 0] / pairs.sum() if known else math.nan)
+    assert equal["miss"][1:] == pytest.approx(intervals.rate_interval(2 / 3, np.array(misses), 3, 3))
+    assert equal["false_accept"][1:] == pytest.approx(intervals.rate_interval(1 / 3, np.array(accepts), 3, 3))
+    assert equal["miss"][1] < 2 / 3 < equal["miss"][2] and equal["false_accept"][1] < 1 / 3 < equal["false_accept"][2]
+
+
+def test_decisions_that_are_all_alike_have_no_interval():
+    equal, tenth = decision_points(scores=np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]))
+    assert equal["miss"] == tenth["miss"] == [1.0, 1.0, 1.0] and equal["false_accept"] == [0.0, 0.0, 0.0]
+
+
+def test_rare_false_accepts_are_offered_when_ten_dev_trials_can_show_them():
+    dev = np.concatenate([[2000.0], np.arange(1000.0)]), np.repeat([1, 0], [1, 1000])
+    points = judging.decision_points(dev, LIST[0], LIST[1], SPEAKERS, {}, replicates=2)
+    assert [(point["wanted"], point["threshold"]) for point in points] == [
+        *((None, 1499.5), (0.1, 900.0), (0.05, 950.0), (0.01, 990.0)),
+    ]

@@ -33,3 +33,11 @@ def test_recurrent_layers_count_at_each_frame_of_each_piece():
     model = keras.Model(waveform, keras.layers.Dense(3)(x))
     assert complexity.multiply_accumulates(model, 10) == 5 * 4 * 6 * (2 + 6) + 6 * 3
     assert complexity.multiply_accumulates(model, 10) == 5 * 4 * 6 * (2 + 6) + 6 * 3  # and is left as it was
+
+
+def test_properties_of_an_encoder():
+    waveform = keras.Input((None,))
+    x = keras.layers.Conv1D(3, 5, padding="same")(keras.layers.Reshape((-1, 1))(waveform))
+    model = keras.Model(waveform, keras.layers.Dense(4)(keras.layers.GlobalAveragePooling1D()(x)))
+    found = complexity.properties(model)
+    assert found == {"parameters": 15 + 3 + 12 + 4, "dimensions": 4, "macs_of_3_s": 48_000 * 15 + 12}

@@ -9,7 +9,7 @@ import pytest
 from sv_utils import report
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError
-from sv_utils.evaluation import intervals, judging
+from sv_utils.evaluation import intervals, judging, systems
 from sv_utils.pipeline.profile import Profile
 from sv_utils.reports import figures, published, tables
 
@@ -24,7 +24,11 @@ PARAMS = """
 EERS = {"softmax": 0.1, "softmax + AS-norm": 0.09, "softmax (untrained)": 0.3, "adacos": 0.075}
 
 
+SYSTEMS = systems.by_name(["softmax", "adacos", "campplus", "a"])
+
+
 def row(model, eer, **other):
+    system = SYSTEMS[model]
     loss = "none" if "untrained" in model else model.split()[0]
     found = {"profile": "two", "model": model, "loss": loss, "list": "mini", "n_target": 1500, "n_nontarget": 1560}
     found |= {"n_speakers": 18, "eer": eer, "eer_low": eer - 0.05, "eer_high": eer + 0.0555, "threshold": 0.4123}
@@ -36,6 +40,7 @@ def row(model, eer, **other):
         "seconds": 2.0,
         "key": "ab" * 32,
     }
+    found |= {"system": system.record, "base": system.model, "scoring": system.scoring.name}
     found |= {"encoder": {"parameters": 6_640_000, "dimensions": 256, "macs_of_3_s": 7e9, "speech_seconds": 900.0}}
     return found | other
 
@@ -63,7 +68,11 @@ def profile(tmp_path, monkeypatch):
 
 def test_results_have_the_columns_that_others_rely_on_and_are_read_back(profile):
     results = tables.write_results(Profile.read(profile))
-    assert list(results.columns) == tables.COLUMNS
+    assert list(results.columns) == [*tables.COLUMNS, "base", "scoring"]
+    written = (paths.profile_dir(profile) / "results.csv").read_text().split("\n")[0]
+    assert written.split(",") == tables.COLUMNS
+    assert results["base"].tolist() == ["softmax"] * 3 + ["adacos"]
+    assert results["scoring"].tolist() == ["cosine", "AS-norm", "cosine", "cosine"]
     assert dict(zip(results["model"], results["eer"])) == EERS
     assert results["loss"].tolist() == ["softmax", "softmax", "none", "adacos"]
     assert results["cllr"].isna().tolist() == [False, False, True, False]
@@ -173,11 +182,28 @@ def test_findings_name_the_best_model_and_what_is_more_than_chance(profile):
     )
 
 
+def test_a_difference_that_only_many_comparisons_make_is_no_finding(profile):
+    """Below 0.05 by itself, above it when corrected for the others."""
+    differences = DIFFERENCES.assign(p=[0.03, 0.04], p_holm=[0.06, 0.06])
+    assert tables.findings(tables.collect(Profile.read(profile)), differences).endswith("(p < 0.05 after Holm): 0 of 2.")
+
+
 def test_properties_of_the_models(profile):
     table = tables.properties(Profile.read(profile))
     first = {"model": "softmax", "loss": "softmax", "parameters": 6_640_000, "macs_of_3_s": 7e9, "dimensions": 256}
     first |= {"epochs": 2, "best_epoch": 1, "training_seconds": 20.0, "realtime": 450.0}
     assert table.loc[0].to_dict() == first and table["model"].tolist() == ["softmax", "adacos"]
+
+
+def test_properties_are_shown_with_units_and_nothing_where_nothing_is_known(profile):
+    about = tables.properties(Profile.read(profile))
+    about.loc[1, ["epochs", "best_epoch", "training_seconds"]] = math.nan
+    table = tables.properties_text(about)
+    assert table.columns.tolist() == [
+        *("model", "loss", "parameters", "MACs of 3 s", "dimensions", "epochs", "best epoch", "training", "realtime"),
+    ]
+    assert table.loc[0].tolist()[2:] == ["6,640,000", "7e+09", "256", "2", "1", "20 s", "450 x"]
+    assert table.loc[1].tolist()[5:] == ["", "", "", "450 x"]
 
 
 def test_breakdowns_of_all_models(profile):

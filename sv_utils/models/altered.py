@@ -1,0 +1,91 @@
+"""Speech as it might have arrived: cut to its first seconds, or sent through a telephone, and then embedded."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sv_utils.models.embedding import embed
+from sv_utils.speech.reader import SAMPLE_RATE, Speech
+
+Change = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """
+    What happens to an utterance before an encoder hears it.
+
+    Attributes
+    ----------
+    name : str
+    seconds : float
+        So much of its beginning is heard at most [s].
+    change : callable, optional
+        From a waveform in [-1, 1) [shape=(n,), float32] at 16 kHz to another.
+    """
+
+    name: str
+    seconds: float = math.inf
+    change: Change | None = None
+
+    def apply(self, samples: np.ndarray) -> np.ndarray:
+        """Alter int16 samples [shape=(n,)]; where there is a `change` they come back as float32 of the same scale."""
+        cut = samples[: int(min(len(samples), self.seconds * SAMPLE_RATE))]
+        return cut if self.change is None else 32768 * self.change(cut / np.float32(32768))
+
+
+def conditions(cuts: Sequence[float], telephone: Change | None = None) -> list[Condition]:
+    """
+    List the conditions that ``08_evaluate`` looks at.
+
+    Parameters
+    ----------
+    cuts : sequence of float
+        Lengths to cut to [s].
+    telephone : callable, optional
+        Change by a telephone, which is heard whole and cut to 2 s.
+
+    Examples
+    --------
+    >>> [condition.name for condition in conditions([1, 5])]
+    ['1 s', '5 s', 'full']
+    """
+    found = [*(Condition(f"{cut} s", cut) for cut in cuts), Condition("full")]
+    if telephone:
+        found += [Condition("telephone, 2 s", 2, telephone), Condition("telephone", change=telephone)]
+    return found
+
+
+def embed_altered(
+    model, speech: Speech, condition: Condition, whole: np.ndarray, batch_size: int = 32
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Embed utterances under a condition, one at a time in memory; what the condition leaves alone is not embedded again.
+
+    Parameters
+    ----------
+    model : keras.Model
+        See `embedding.embed`.
+    speech : Speech
+    condition : Condition
+    whole : np.ndarray [shape=(m, d)]
+        Embeddings of the unaltered utterances.
+    batch_size : int
+
+    Returns
+    -------
+    samples : np.ndarray of int [shape=(m,)]
+        How much of each is heard.
+    embeddings : np.ndarray [shape=(m, d)]
+    """
+    samples = np.minimum(speech.samples, condition.seconds * SAMPLE_RATE).astype(int)
+    altered = np.flatnonzero((samples < speech.samples) | (condition.change is not None))
+
+    def read(place: int) -> np.ndarray:
+        return condition.apply(speech.waveform(altered[place]))
+
+    embeddings = whole.copy()
+    embeddings[altered] = embed(model, samples[altered], read, batch_size=batch_size)
+    return samples, embeddings

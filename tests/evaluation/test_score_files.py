@@ -1,0 +1,74 @@
+"""Score files: written to the last digit, read in each form, matched to a list."""
+
+import numpy as np
+import pytest
+
+from sv_utils.base.errors import RequestError
+from sv_utils.evaluation import score_files, trials
+
+
+def test_columns_are_written_with_all_that_a_float32_has(tmp_path):
+    columns = {"label": np.array([1, 0], np.int8), "enrol": np.array(["a/1,2.wav", "b"])}
+    columns |= {"score": np.array([0.1, -1 / 3], np.float32), "llr": np.array([1e-5, 12345678912.0])}
+    score_files.write_table(tmp_path / "new" / "scores.csv", columns)
+    assert (tmp_path / "new" / "scores.csv").read_bytes() == (
+        b'label,enrol,score,llr\n1,"a/1,2.wav",0.100000001,1e-05\n0,b,-0.333333343,1.23456789e+10\n'
+    )
+
+
+def test_a_float32_comes_back_from_its_nine_digits(tmp_path):
+    scores = np.random.default_rng(0).normal(size=1000).astype(np.float32)
+    score_files.write_table(tmp_path / "scores.csv", {"score": scores})
+    read = np.loadtxt(tmp_path / "scores.csv", skiprows=1)
+    assert (read.astype(np.float32) == scores).all()
+
+
+def test_columns_of_several_lengths_are_refused_and_leave_no_file(tmp_path):
+    with pytest.raises(RequestError, match="the columns score, llr are not equally long"):
+        score_files.write_table(tmp_path / "scores.csv", {"score": np.zeros(2), "llr": np.zeros(3)})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "line", ["0.5 a/1 b/2", "a/1 b/2 0.5", "0 a/1 b/2 0.5", "nontarget a/1 b/2 0.5", "a/1 b/2 0.5 nontarget"]
+)
+def test_each_form_of_a_score_file(tmp_path, line):
+    (tmp_path / "scores.txt").write_text(line + "\n")
+    given, scores = score_files.read_scores(str(tmp_path / "scores.txt"))
+    assert (given.enrol.tolist(), given.test.tolist(), scores.tolist()) == (["a/1"], ["b/2"], [0.5])
+    assert given.labels is None if len(line.split()) == 3 else given.labels.tolist() == [0]
+
+
+def test_a_score_that_is_no_finite_number_is_named_with_its_line(tmp_path):
+    (tmp_path / "scores.txt").write_text("a b 0.5\na c nan\n")
+    with pytest.raises(RequestError, match=r"scores.txt line 2 has the score 'nan'"):
+        score_files.read_scores(str(tmp_path / "scores.txt"))
+
+
+def listed(*pairs, labels=None):
+    enrol, test = zip(*pairs)
+    return trials.Trials(None if labels is None else np.array(labels), np.array(enrol), np.array(test), "list.txt")
+
+
+def test_scores_are_brought_into_the_order_of_the_list():
+    given = listed(("c", "d"), ("x", "y"), ("a", "b"))
+    scores, notes = score_files.match(listed(("a", "b"), ("c", "d"), labels=[1, 0]), given, np.array([3.0, 9.0, 1.0]))
+    assert scores.tolist() == [1.0, 3.0]
+    assert notes == ["1 scores of list.txt belong to no trial of list.txt."]
+
+
+def test_a_trial_without_a_score_is_named_with_its_line():
+    with pytest.raises(RequestError, match=r"no score for 1 of the 2 trials .* first c and d of line 2"):
+        score_files.match(listed(("a", "b"), ("c", "d"), labels=[1, 0]), listed(("a", "b")), np.array([1.0]))
+
+
+def test_labels_of_both_must_agree():
+    given = listed(("a", "b"), ("c", "d"), labels=[1, 1])
+    with pytest.raises(RequestError, match=r"line 2 has the label 1, list\.txt another"):
+        score_files.match(listed(("a", "b"), ("c", "d"), labels=[1, 0]), given, np.array([1.0, 2.0]))
+
+
+def test_embeddings_are_read_with_their_ids(tmp_path):
+    np.savez(tmp_path / "E.npz", paths=np.array(["a", "b"]), embeddings=np.eye(2, dtype=np.float32))
+    paths, embeddings = score_files.read_embeddings(str(tmp_path / "E.npz"))
+    assert paths.tolist() == ["a", "b"] and embeddings.tolist() == [[1, 0], [0, 1]]
