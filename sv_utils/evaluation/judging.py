@@ -33,12 +33,12 @@ def judge(
     log_likelihood_ratios : np.ndarray [shape=(n,)] or None
         Calibrated scores, where there are such.
     seed, replicates : int
-        Of `metrics.speaker_bootstrap`.
+        Of `intervals.speaker_bootstrap`.
 
     Returns
     -------
     dict
-        The figures of `metrics.evaluate`; ``eer_definitions``, from `metrics`; ``calibration``, of
+        The figures of `evaluate`; ``eer_definitions``, from `metrics`; ``calibration``, of
         `calibration_figures`, None without ratios.
     """
     same, ratios = np.asarray(labels) == 1, log_likelihood_ratios
@@ -103,7 +103,7 @@ def decision_points(
     origin : mapping of str to str
         ``threshold_from`` and ``list``, for the reader.
     seed, replicates : int
-        Of `metrics.speaker_bootstrap`.
+        Of `intervals.speaker_bootstrap`.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""From embeddings to scores: cosine, score normalisation against a cohort, calibration to log-likelihood ratios."""
+"""Embeddings to scores: unit length, means of groups, cosines of trials."""
 
 from collections.abc import Sequence
 

@@ -209,7 +209,7 @@ def paired_differences(
     scores : dict
         As of `read_scores`.
     replicates, seed : int
-        Of `metrics.speaker_bootstrap`.
+        Of `intervals.speaker_bootstrap`.
 
     Returns
     -------

@@ -14,15 +14,15 @@ LEVELS, LENGTHS = [1000, 2000, 3000, 4000], [16_000, 64_000, 24_000, 40_000]
 
 
 class Mean:
-    """Has the direction (mean sample, 0.1), and remembers how many utterances it heard."""
+    """Has the direction (mean sample, 0.1), and remembers how many samples of how many utterances it heard."""
 
     output_shape = (None, 2)
 
     def __init__(self):
-        self.count = 0
+        self.count, self.sizes = 0, set()
 
     def predict_on_batch(self, waves):
-        self.count += len(waves)
+        self.count, self.sizes = self.count + len(waves), self.sizes | {waves.shape[1]}
         vectors = np.stack([waves.mean(axis=1), np.full(len(waves), 0.1)], axis=1)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
@@ -66,7 +66,7 @@ def test_a_condition_cuts_first_and_changes_a_waveform_of_unit_scale():
 def test_only_what_a_cut_shortens_is_embedded_again(speech):
     model, whole = Mean(), np.arange(8.0).reshape(4, 2).astype(np.float32)
     samples, embeddings = altered.embed_altered(model, speech, Condition("1 s", 1), whole)
-    assert samples.tolist() == [16_000] * 4 and model.count == 3
+    assert samples.tolist() == [16_000] * 4 and model.count == 3 and model.sizes == {16_000}
     assert embeddings[0].tolist() == [0.0, 1.0]  # as it was: the first lasts just 1 s
     np.testing.assert_allclose(embeddings[1:], directions([2000, 3000, 4000]), rtol=1e-5)
     assert whole.tolist() == np.arange(8.0).reshape(4, 2).tolist()
