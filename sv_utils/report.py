@@ -7,7 +7,7 @@ import pandas as pd
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError, command
 from sv_utils.base.paths import replace_on_success
-from sv_utils.evaluation.systems import base_and_scoring
+from sv_utils.evaluation.systems import COSINE
 from sv_utils.reports.tables import markdown, over_seeds, read_results, session_note, summary
 
 FRONT, FURTHER = "README.md", "params/README.md"  # the front page has room for the plain models alone
@@ -44,7 +44,7 @@ def write_readme(profile: str) -> None:
 def _shown(results: pd.DataFrame, plain: bool) -> pd.DataFrame:
     """The mean over seeds where there are several, else a row a model; `plain`: only the scores that are cosines."""
     if plain:
-        results = results[[base_and_scoring(model)[1] == "cosine" for model in results["model"]]]
+        results = results[results["scoring"] == COSINE.name]
     repeated = over_seeds(results)
     return summary(results) if repeated.empty else repeated
 

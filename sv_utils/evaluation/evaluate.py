@@ -18,7 +18,7 @@ from sv_utils.evaluation.systems import AS_NORM, COSINE, QMF, SCORINGS, Scoring,
 from sv_utils.evaluation.trials import Trials
 
 SAMPLE_RATE = 16_000  # [Hz]
-Sides = Sequence[np.ndarray]  # of the enrol and the test side of n trials: two arrays [shape=(n,)]
+Sides = tuple[np.ndarray, np.ndarray]  # of the enrol and the test side of n trials [shape=(n,)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,13 @@ class Heard:
     norms: np.ndarray
 
     @classmethod
-    def of(cls, ids: Sequence[str], speakers: Sequence[str], samples: np.ndarray, vectors: np.ndarray) -> "Heard":
+    def of(
+        cls,
+        ids: Sequence[str] | np.ndarray,
+        speakers: Sequence[str] | np.ndarray,
+        samples: np.ndarray,
+        vectors: np.ndarray,
+    ) -> "Heard":
         """
         Part embeddings of any length [shape=(m, d)] into direction and length.
 
@@ -53,11 +59,11 @@ class Heard:
         RequestError
             If the arguments are not equally long, or an embedding is zero or not finite.
         """
-        ids, speakers, samples = np.asarray(ids), np.asarray(speakers), np.asarray(samples)
         counts = [len(ids), len(speakers), len(samples), len(vectors)]
         if len(set(counts)) > 1:
             raise RequestError(f"ids, speakers, lengths and embeddings are {counts} in number; give one each.")
-        return cls(ids, speakers, samples, scoring.normalise(vectors), np.linalg.norm(vectors, axis=1))
+        embeddings, norms = scoring.normalise(vectors), np.linalg.norm(vectors, axis=1)
+        return cls(np.asarray(ids), np.asarray(speakers), np.asarray(samples), embeddings, norms)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -103,12 +109,12 @@ class Scored:
 
     def by_kind(self, values: Mapping[System, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Part `scores` or `ratios` into target and non-target trials, under the names of the systems."""
-        same = self.trials.labels == 1
+        same = self.trials.known_labels == 1
         return {system.name: (array[same], array[~same]) for system, array in values.items()}
 
     def columns(self) -> dict[str, np.ndarray]:
         """Columns of ``scores_<list>.csv``: ``label, enrol, test``, then scores and ratios of each way to score."""
-        table = {"label": self.trials.labels, "enrol": self.trials.enrol, "test": self.trials.test}
+        table = {"label": self.trials.known_labels, "enrol": self.trials.enrol, "test": self.trials.test}
         for system, ratios in self.ratios.items():
             if system.scoring.score_column:
                 table[system.scoring.score_column] = self.scores[system]
@@ -175,9 +181,9 @@ class Scorer:
         mixed = bare.features(dev.followed_by(short), sides)
         fitted = {}
         for way in SCORINGS:
-            (values, names), known = (mixed[way], labels) if way.by_quality else (whole[way], dev_trials.labels)
+            (values, names), known = (mixed[way], labels) if way.by_quality else (whole[way], dev_trials.known_labels)
             fitted[way] = fit_calibration(values, known, names)
-        return cls(model, bare.cohort, use_norms, fitted, (whole[COSINE][0], dev_trials.labels))
+        return cls(model, bare.cohort, use_norms, fitted, (whole[COSINE][0], dev_trials.known_labels))
 
     def features(self, heard: Heard, sides: Sides) -> dict[Scoring, tuple[np.ndarray, tuple[str, ...]]]:
         """
@@ -193,7 +199,7 @@ class Scorer:
         return {
             COSINE: (scoring.cosine(heard.embeddings, *sides), ("cosine",)),
             AS_NORM: (as_norm, ("as_norm",)),
-            QMF: quality_features(as_norm, *sides, heard.seconds, **qualities),
+            QMF: quality_features(as_norm, *sides, heard.seconds, "as_norm", **qualities),
         }
 
     def score(self, name: str, listed: Trials, heard: Heard, untrained: np.ndarray | None = None) -> Scored:
@@ -218,7 +224,7 @@ class Scorer:
             scores[system] = values if way.score_column else ratios[system]
         if untrained is not None:
             scores[System(self.model, trained=False)] = scoring.cosine(untrained, *sides)
-        return Scored(name, listed, sides, tuple(heard.speakers[side] for side in sides), scores, ratios)
+        return Scored(name, listed, sides, (heard.speakers[sides[0]], heard.speakers[sides[1]]), scores, ratios)
 
     def judge(
         self, scored: Scored, profile: str, loss: str, made: Mapping, seed: int = 0, replicates: int = 1000
@@ -242,7 +248,7 @@ class Scorer:
             A row a system, with all figures of `judging.judge`; that of `Scored.plain` also has ``operating_points``,
             whose thresholds are chosen on the dev trials.
         """
-        labels, options = scored.trials.labels, {"seed": seed, "replicates": replicates}
+        labels, options = scored.trials.known_labels, {"seed": seed, "replicates": replicates}
         rows = []
         for system, scores in scored.scores.items():
             head = {"profile": profile, "model": system.name, "loss": loss if system.trained else "none"}
@@ -277,10 +283,10 @@ class Scorer:
         ratios = self.calibrations[COSINE](scoring.cosine(heard.embeddings, *scored.sides))
         mean_seconds = heard.samples.mean() / SAMPLE_RATE
         had = {"cut": name, "mean_seconds": float(mean_seconds), "shortened": float(np.mean(heard.samples < whole))}
-        return had | judging.at_threshold(ratios, scored.trials.labels)
+        return had | judging.at_threshold(ratios, scored.trials.known_labels)
 
 
-def mixed_trials(ids: Sequence[str], count: int, seed: int) -> tuple[np.ndarray, Sides]:
+def mixed_trials(ids: Sequence[str] | np.ndarray, count: int, seed: int) -> tuple[np.ndarray, Sides]:
     """
     Draw trials whose sides are whole or short by chance, to teach a calibration what short speech is worth.
 
@@ -299,13 +305,15 @@ def mixed_trials(ids: Sequence[str], count: int, seed: int) -> tuple[np.ndarray,
         Rows of the enrol and the test side.
     """
     drawn, version = trials.make(ids, count // 2, count // 2, seed), np.random.default_rng(seed)
-    sides = [side + len(ids) * version.integers(2, size=len(side)) for side in trials.rows(drawn, ids)]
-    return drawn.labels, sides
+    enrol, test = (side + len(ids) * version.integers(2, size=len(side)) for side in trials.rows(drawn, ids))
+    return drawn.known_labels, (enrol, test)
 
 
 def by_known(scored: Scored, known: Mapping[str, np.ndarray]) -> list[dict]:
     """Break the errors of the model itself down by what is known of its speakers; see `groups.by_known`."""
-    return groups.by_known(scored.ratios[scored.plain], scored.trials.labels, scored.sides, scored.speakers, known)
+    return groups.by_known(
+        scored.ratios[scored.plain], scored.trials.known_labels, scored.sides, scored.speakers, known
+    )
 
 
 def hardest(scored: Scored, count: int) -> list[dict]:
@@ -321,11 +329,11 @@ def hardest(scored: Scored, count: int) -> list[dict]:
     listed, system = scored.trials, scored.plain
     return [
         {
-            "trial": "target" if listed.labels[place] == 1 else "non-target",
+            "trial": "target" if listed.known_labels[place] == 1 else "non-target",
             "enrol": str(listed.enrol[place]),
             "test": str(listed.test[place]),
             "cosine": float(scored.scores[system][place]),
             "llr": float(scored.ratios[system][place]),
         }
-        for place in groups.hardest(scored.ratios[system], listed.labels, count)
+        for place in groups.hardest(scored.ratios[system], listed.known_labels, count)
     ]

@@ -97,7 +97,7 @@ class Cohort:
     top_k: int
 
     @classmethod
-    def of(cls, embeddings: np.ndarray, speakers: Sequence, top_k: int = 300) -> "Cohort":
+    def of(cls, embeddings: np.ndarray, speakers: Sequence | np.ndarray, top_k: int = 300) -> "Cohort":
         """Build the cohort of training utterances [shape=(n, d)] and their speakers' names [shape=(n,)]."""
         mean = embeddings.mean(axis=0)
         return cls(mean, group_means(subtract_mean(embeddings, mean), speakers)[1], top_k)

@@ -38,6 +38,20 @@ class Trials:
     def __len__(self) -> int:
         return len(self.enrol)
 
+    @property
+    def known_labels(self) -> np.ndarray:
+        """
+        The labels of a list that must have them.
+
+        Raises
+        ------
+        RequestError
+            If the list does not say which trials are target trials.
+        """
+        if self.labels is None:
+            raise RequestError(f"{self.source} has no labels; begin each line with 1 (target) or 0.")
+        return self.labels
+
 
 def columns(path: str | os.PathLike) -> list[list[str]]:
     """

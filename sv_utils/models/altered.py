@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -59,7 +60,7 @@ def conditions(cuts: Sequence[float], telephone: Change | None = None) -> list[C
 
 
 def embed_altered(
-    model, speech: Speech, condition: Condition, whole: np.ndarray, batch_size: int = 32
+    model: Any, speech: Speech, condition: Condition, whole: np.ndarray, batch_size: int = 32
 ) -> tuple[np.ndarray, np.ndarray]:
     """
     Embed utterances under a condition, one at a time in memory; what the condition leaves alone is not embedded again.

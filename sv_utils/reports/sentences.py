@@ -48,7 +48,11 @@ def det_curves(systems: Mapping[str, Pair]) -> str:
     points = {name: judging.operating_points(*pair) for name, pair in systems.items()}
     rates = {name: point["EER"]["p_fa"] for name, point in points.items()}
     costs = {name: metrics.min_dcf(*pair, 0.01)[0] for name, pair in systems.items()}
-    best, worst, cheapest = min(rates, key=rates.get), max(rates, key=rates.get), min(costs, key=costs.get)
+    best, worst, cheapest = (
+        min(rates, key=rates.__getitem__),
+        max(rates, key=rates.__getitem__),
+        min(costs, key=costs.__getitem__),
+    )
     if len(systems) == 1:
         return f"Of {best} the EER is {_percent(rates[best])} and minDCF(0.01) {costs[best]:.3f}."
     text = f"At equal error {best} errs least ({_percent(rates[best])}) and {worst} most ({_percent(rates[worst])}); "
@@ -63,7 +67,7 @@ def reliability(systems: Mapping[str, Pair]) -> str:
         (name, *place) for name, pair in systems.items() for place in zip(*(100 * np.stack(judging.reliability(*pair))))
     ]
     name, announced, observed = max(places, key=lambda place: abs(place[1] - place[2]))
-    best = min(losses, key=losses.get)
+    best = min(losses, key=losses.__getitem__)
     return (
         f"Farthest from the diagonal lies {name}: where it announces {announced:.0f} %, {observed:.0f} % are target "
         f"trials; the calibration of {best} loses least (Cllr {losses[best]:.3f} above its minimum)."
@@ -73,7 +77,7 @@ def reliability(systems: Mapping[str, Pair]) -> str:
 def durations(by_duration: list[dict]) -> str:
     """How much worse the EER is under the worst of the conditions than for whole utterances."""
     rates = {row["cut"]: row["eer"] for row in by_duration}
-    whole, worst = rates["full"], max(rates, key=rates.get)
+    whole, worst = rates["full"], max(rates, key=rates.__getitem__)
     if rates[worst] == whole:
         return f"No condition raises the EER above the {_percent(whole)} of whole utterances."
     times = f", {rates[worst] / whole:.1f} times as high" if whole else ""
@@ -162,8 +166,10 @@ def validation_curves(histories: Mapping[str, pd.DataFrame]) -> str:
 def training_curves(history: pd.DataFrame, expected: pd.DataFrame | None = None) -> str:
     """How far the validation EER fell, until when, and how that compares with what is expected."""
     best, first = history.loc[history["val_eer"].idxmin()], history.iloc[0]
-    text = f"The validation EER falls from {_percent(first['val_eer'])} untrained to {_percent(best['val_eer'])} "
+    text = f"The validation EER falls from {_percent(first['val_eer'])} at the start to {_percent(best['val_eer'])} "
     text += f"after epoch {best['epoch']:.0f} of {history['epoch'].max():.0f}"
+    if best["val_eer"] == first["val_eer"]:
+        text = f"In no epoch does the validation EER fall below the {_percent(first['val_eer'])} of the start"
     if expected is None or expected.empty:
         return text + "; this params file has no curves to expect yet."
     difference = 100 * (best["val_eer"] - expected["val_eer"].min())
@@ -205,11 +211,11 @@ def schedules(steps: pd.DataFrame) -> str:
     """Where the learning rate is highest and where it ends, and the largest margin with its first step."""
     top, last = steps.loc[steps["learning_rate"].idxmax()], steps.iloc[-1]
     margin = steps.loc[steps["margin"].idxmax()]
-    return (
-        f"The learning rate is highest at step {top['step']:,.0f} ({top['learning_rate']:.2g}) and ends at "
-        f"{last['learning_rate']:.2g}; the margin first reaches its largest value, {margin['margin']:.2g} rad, at step "
-        f"{margin['step']:,.0f}."
-    )
+    text = f"The learning rate is highest at step {top['step']:,.0f} ({top['learning_rate']:.2g}) and ends at "
+    text += f"{last['learning_rate']:.2g}; "
+    if not margin["margin"]:
+        return text + "the margin stays 0."
+    return text + f"the margin reaches its largest value, {margin['margin']:.2g} rad, at step {margin['step']:,.0f}."
 
 
 def augmentations(waveforms: Mapping[str, np.ndarray]) -> str:
@@ -219,7 +225,7 @@ def augmentations(waveforms: Mapping[str, np.ndarray]) -> str:
     changes = {name: other - level for name, other in others}
     if not changes:
         return f"Nothing is augmented: the crop is heard as it is ({level:.1f} dB)."
-    low, high = min(changes, key=changes.get), max(changes, key=changes.get)
+    low, high = min(changes, key=changes.__getitem__), max(changes, key=changes.__getitem__)
     return (
         f"Against the crop *{original}* ({level:.1f} dB) the level changes by {changes[low]:+.1f} dB ({low}) to "
         f"{changes[high]:+.1f} dB ({high})."

@@ -223,3 +223,9 @@ def test_share_of_target_trials_within_one_session():
     enrol, test = ["a/1/x", "a/1/x", "b/y", "a/1/x"], ["a/2/x", "a/1/z", "b/z", "b/y"]
     listed = trials.Trials(np.array([1, 1, 1, 0], np.int8), np.array(enrol), np.array(test))
     assert trials.same_session_share(listed) == pytest.approx(2 / 3)
+
+
+def test_labels_that_are_needed_and_missing_are_named_with_the_list(listed):
+    assert trials.read(listed(LIST)).known_labels.tolist() == [1, 0, 0]
+    with pytest.raises(RequestError, match=r"pairs\.txt has no labels; begin each line with 1"):
+        _ = trials.read(listed("a b\nc d\n", "pairs.txt")).known_labels

@@ -162,8 +162,8 @@ def test_the_index_shows_the_results_of_the_last_report(profile):
     pd.DataFrame([row]).reindex(columns=tables.COLUMNS, fill_value=0.5).to_csv(profile / "results.csv", index=False)
     (profile / "02_prep/session_notes.json").write_text('["one session"]')
     paths.stage_dir("mine", "09_report").mkdir()
-    records.write_run("0" * 64, params.resolve("09_report", "mine"), datetime.now(UTC), records.facts())
-    page = pages.index("mine")
+    records.write_run("0" * 64, Profile.read("mine").of("09_report"), datetime.now(UTC), records.facts())
+    page = pages.index(Profile.read("mine"))
     assert "<p>one session</p>" in page and "These are of the run before" in page
     assert '<td>cosface + <span class="whole">AS-norm</span></td>' in page
     assert "10.00&nbsp;[5.00,&nbsp;15.00]" in page and "<th>minDCF<wbr>(0.01)</th>" in page

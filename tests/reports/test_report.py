@@ -185,7 +185,9 @@ def test_findings_name_the_best_model_and_what_is_more_than_chance(profile):
 def test_a_difference_that_only_many_comparisons_make_is_no_finding(profile):
     """Below 0.05 by itself, above it when corrected for the others."""
     differences = DIFFERENCES.assign(p=[0.03, 0.04], p_holm=[0.06, 0.06])
-    assert tables.findings(tables.collect(Profile.read(profile)), differences).endswith("(p < 0.05 after Holm): 0 of 2.")
+    assert tables.findings(tables.collect(Profile.read(profile)), differences).endswith(
+        "(p < 0.05 after Holm): 0 of 2."
+    )
 
 
 def test_properties_of_the_models(profile):

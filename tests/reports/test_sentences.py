@@ -129,12 +129,19 @@ def test_validation_curves():
 
 
 def test_training_curves():
-    falls = "The validation EER falls from 40.00 % untrained to 10.00 % after epoch 2 of 3"
+    falls = "The validation EER falls from 40.00 % at the start to 10.00 % after epoch 2 of 3"
     assert sentences.training_curves(HISTORY) == falls + "; this params file has no curves to expect yet."
     above = sentences.training_curves(HISTORY, HISTORY.assign(val_eer=[0.4, 0.3, 0.2, 0.08]))
     assert above == falls + ", 2.00 points above the expected best."
     below = sentences.training_curves(HISTORY, HISTORY.assign(val_eer=[0.4, 0.3, 0.2, 0.125]))
     assert below == falls + ", 2.50 points below the expected best."
+
+
+def test_training_curves_of_a_training_that_did_not_help():
+    assert sentences.training_curves(HISTORY.assign(val_eer=[0.1, 0.2, 0.1, 0.3])) == (
+        "In no epoch does the validation EER fall below the 10.00 % of the start; this params file has no curves to "
+        "expect yet."
+    )
 
 
 def test_cosine_histograms():
@@ -165,9 +172,10 @@ def test_schedules():
         {"step": [1, 2, 3, 4], "learning_rate": [0.01, 0.1, 0.05, 0.001], "margin": [0, 0.1, 0.2, 0.2]}
     )
     assert sentences.schedules(steps) == (
-        "The learning rate is highest at step 2 (0.1) and ends at 0.001; the margin first reaches its largest value, "
+        "The learning rate is highest at step 2 (0.1) and ends at 0.001; the margin reaches its largest value, "
         "0.2 rad, at step 3."
     )
+    assert sentences.schedules(steps.assign(margin=0.0)).endswith("ends at 0.001; the margin stays 0.")
 
 
 def test_augmentations():
