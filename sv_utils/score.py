@@ -3,7 +3,8 @@ Judge scores: `python -m sv_utils.score E.npz TRIALS.txt`, or anyone's score fil
 
 E.npz has `paths` (str) and `embeddings` (n x d), as `python -m sv_utils.embed` writes it; the scores are their cosines.
 A score file is text, `score enrol test` or `enrol test score` a line, or with labels `label enrol test score` or
-`enrol test score label`, in any order of lines; without labels TRIALS.txt says them.
+`enrol test score label`, in any order of lines, or a table whose first line names such columns (as scores_<list>.csv
+of a profile does); without labels TRIALS.txt says them. A name with blanks stands in double quotes.
 
 `--beside` compares with another system on the same trials, over the same resampled speakers; `--page` writes all of it
 with the curves into one HTML file that needs nothing else.
@@ -20,6 +21,8 @@ from sv_utils.base.paths import replace_on_success
 from sv_utils.evaluation import intervals, judging, metrics, scoring, trials
 from sv_utils.evaluation.calibration import Calibration
 from sv_utils.evaluation.score_files import match, read_embeddings, read_scores
+
+WRONG_SIGN = 0.55  # EER from which scores rather fall than rise where voices are the same
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -114,7 +117,7 @@ def judge(arguments: argparse.Namespace) -> tuple[dict, np.ndarray, np.ndarray]:
     exact, swapped = trials.repeats(listed)
     if len(exact):
         raise RequestError(
-            f"{listed.source} line {exact[0] + 1} repeats an earlier line ({len(exact)} do); remove repeats."
+            f"{listed.source} line {listed.line(exact[0])} repeats an earlier line ({len(exact)} do); remove repeats."
         )
     if len(swapped):
         notes.append(f"{len(swapped)} trials repeat an earlier pair with the sides swapped, and count as they stand.")
@@ -130,6 +133,11 @@ def judge(arguments: argparse.Namespace) -> tuple[dict, np.ndarray, np.ndarray]:
     figures = judging.evaluate(scores, listed.labels, *(sides or ()), log_likelihood_ratios=ratios, **resampling)
     if figures["eer_low"] == figures["eer_high"]:
         notes.append("the interval says nothing: whatever speakers are drawn, the EER is the same.")
+    if figures["eer"] > WRONG_SIGN:
+        notes.append(
+            f"an EER of {100 * figures['eer']:.0f} %: the scores are lower where the voices are the same, as distances "
+            "are; if these are such, give them with the other sign."
+        )
     target, nontarget = scores[listed.labels == 1], scores[listed.labels == 0]
     if arguments.definitions:
         figures["eer_definitions"] = metrics.eer_definitions(target, nontarget)
@@ -155,7 +163,7 @@ def _beside(listed: trials.Trials, scores: np.ndarray, sides, path: str, resampl
 def _text(report: dict) -> str:
     """The report for people: rates in percent."""
     interval = ""
-    if not math.isnan(report["eer_low"]):
+    if report["eer_low"] < report["eer_high"]:  # neither unknown nor the same whatever speakers are drawn
         low, high = 100 * report["eer_low"], 100 * report["eer_high"]
         interval = f" (95 % interval over {report['n_speakers']} speakers: {low:.2f} - {high:.2f} %)"
     cllr = "" if math.isnan(report["cllr"]) else f"Cllr {report['cllr']:.3f}, "

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from sv_utils.base.terminal import without_notices
+from sv_utils.base.terminal import printable, without_notices
 
 
 class RequestError(ValueError):
@@ -120,5 +120,5 @@ def _unforeseen(error: Exception) -> str:
 
 def _say(name: str, sentence: object, code: int) -> int:
     with contextlib.suppress(OSError):
-        print(f"{name}: {' '.join(str(sentence).split())}", file=sys.stderr)
+        print(f"{name}: {printable(' '.join(str(sentence).split()))}", file=sys.stderr)
     return _unheard(code) if isinstance(sentence, OSError) else code

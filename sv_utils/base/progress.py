@@ -6,6 +6,8 @@ import time
 
 from tqdm import tqdm
 
+from sv_utils.base.terminal import printable
+
 EVERY = 60.0  # [s] between two lines
 
 
@@ -28,12 +30,12 @@ class Progress:
     """
 
     def __init__(self, what: str, unit: str, total: int = 0):
-        self.what, self.unit, self.total = what, unit, total
+        self.what, self.unit, self.total = printable(what), unit, total
         self.done = self.before = 0
         self._started = self._told = time.monotonic()
         self._lock = threading.Lock()
         shown = {"unit": "B", "unit_scale": True} if unit == "bytes" else {"unit": f" {unit}"}
-        self._bar = tqdm(desc=what, total=total or None, disable=not sys.stderr.isatty(), leave=False, **shown)
+        self._bar = tqdm(desc=self.what, total=total or None, disable=not sys.stderr.isatty(), leave=False, **shown)
 
     def __enter__(self) -> "Progress":
         return self

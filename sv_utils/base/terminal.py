@@ -49,3 +49,17 @@ def _descriptor(stream: TextIO) -> int | None:
         return stream.fileno()
     except (AttributeError, io.UnsupportedOperation):
         return None
+
+
+def printable(text: str) -> str:
+    r"""
+    Show a text so that it cannot command a terminal: what is no printable character stands as its escape.
+
+    Examples
+    --------
+    >>> print(printable("a" + chr(27) + "[2Jb.wav"))
+    a\x1b[2Jb.wav
+    """
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)

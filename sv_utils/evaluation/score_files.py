@@ -4,13 +4,18 @@ import csv
 import math
 import os
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from sv_utils.base import lists
 from sv_utils.base.errors import RequestError
 from sv_utils.base.paths import replace_on_success
+from sv_utils.base.zips import refuse_bomb
 from sv_utils.evaluation import trials
+
+FORMS = ("score enrol test", "enrol test score", "label enrol test score", "enrol test score label")
 
 
 def read_embeddings(path: str) -> tuple[np.ndarray, np.ndarray]:
@@ -27,12 +32,23 @@ def read_embeddings(path: str) -> tuple[np.ndarray, np.ndarray]:
     RequestError
         If the file is absent or holds no such arrays.
     """
+    refuse_bomb(path)
     try:
         with np.load(path) as file:
             paths, embeddings = file["paths"], file["embeddings"]
     except FileNotFoundError:
         raise RequestError(f"{path} does not exist; make it with python -m sv_utils.embed.") from None
-    except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
+    except (
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        MemoryError,
+        OSError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ):
         raise RequestError(
             f"{path} holds no arrays `paths` (str) and `embeddings`; see python -m sv_utils.embed."
         ) from None
@@ -42,7 +58,20 @@ def read_embeddings(path: str) -> tuple[np.ndarray, np.ndarray]:
             f"{path}: embeddings {embeddings.shape} of {embeddings.dtype} for paths {paths.shape} of {paths.dtype}; "
             "one row of real numbers a path is needed."
         )
-    return paths, embeddings
+    return paths, _measurable(embeddings)
+
+
+def _measurable(embeddings: np.ndarray) -> np.ndarray:
+    """
+    Give embeddings [shape=(n, d)] a precision and lengths whose squares are numbers; directions stay.
+
+    The square of 400 is none in float16, nor that of 1e20 in float32.
+    """
+    if embeddings.dtype.itemsize < 4:
+        embeddings = embeddings.astype(np.float32)
+    largest = np.abs(embeddings).max(axis=1, keepdims=True, initial=0)
+    extreme = np.isfinite(largest) & (largest > 0) & ((largest > 1e15) | (largest < 1e-15))
+    return np.where(extreme, embeddings / np.where(extreme, largest, 1), embeddings) if extreme.any() else embeddings
 
 
 def write_table(path: str | os.PathLike, columns: Mapping[str, np.ndarray]) -> None:
@@ -76,7 +105,7 @@ def write_table(path: str | os.PathLike, columns: Mapping[str, np.ndarray]) -> N
 
 def read_scores(path: str) -> tuple[trials.Trials, np.ndarray]:
     """
-    Read a score file, in any of the forms that the module names.
+    Read a score file: columns named by a line of headings, such as ``scores_<list>.csv`` has, or one of `FORMS`.
 
     Returns
     -------
@@ -89,20 +118,44 @@ def read_scores(path: str) -> tuple[trials.Trials, np.ndarray]:
     RequestError
         If the file has another form, or a score is no finite number.
     """
-    table = trials.columns(path)
-    first = [column[0] for column in table]
-    if len(table) == 3:
-        form = "score enrol test" if _is_number(first[0]) or not _is_number(first[2]) else "enrol test score"
-    elif len(table) == 4:
-        form = "label enrol test score" if first[0] in trials.LABELS else "enrol test score label"
+    table = lists.read_table(path, range(3, 21))
+    column = _named(table)
+    if column:
+        lines = table.lines[1:]
     else:
+        table = lists.without_headings(table)
+        column, lines = dict(zip(_form(table.columns, path).split(), table.columns)), table.lines
+    labels = lists.parse_labels(column["label"], path, lines) if "label" in column else None
+    labels = None if labels is None else np.array(labels, dtype=np.int8)
+    given = trials.Trials(labels, np.array(column["enrol"]), np.array(column["test"]), path, np.array(lines))
+    return given, _finite(column["score"], path, lines)
+
+
+def _named(table: lists.Table) -> dict[str, list[str]]:
+    """Columns by the headings of the first line; nothing where it has not those that are needed."""
+    headings = [column[0].lower() for column in table.columns]
+    if len(table.lines) < 2 or not {"enrol", "test", "score"} <= set(headings):
+        return {}
+    return {name: column[1:] for name, column in zip(headings, table.columns)}
+
+
+def _form(columns: Sequence[Sequence[str]], path: str) -> str:
+    """
+    Say what the columns are.
+
+    Of three, the scores are those that are all numbers; where ids are numbers too, those that look like scores: with a
+    sign, a point or an exponent.
+    """
+    if len(columns) not in (3, 4):
         raise RequestError(
-            f"{path} has {len(table)} columns; a score file has three (score enrol test) or four with labels."
+            f"{path} has {len(columns)} columns; a score file has three (score enrol test) or four with labels."
         )
-    column = dict(zip(form.split(), table))
-    labels = trials.parse_labels(column["label"], path) if "label" in column else None
-    given = trials.Trials(labels, np.array(column["enrol"]), np.array(column["test"]), path)
-    return given, _finite(column["score"], path)
+    if len(columns) == 4:
+        return FORMS[2] if lists.label_column(columns) == 0 else FORMS[3]
+    numbers = [[float(word) for word in columns[place] if _is_number(word)] for place in (0, 2)]
+    pointed = [sum(not word.isdigit() for word in columns[place] if _is_number(word)) for place in (0, 2)]
+    first, last = zip(map(len, numbers), pointed)
+    return FORMS[0] if first >= last else FORMS[1]
 
 
 def _is_number(word: str) -> bool:
@@ -113,9 +166,9 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def _finite(words: list[str], path: str) -> np.ndarray:
+def _finite(words: list[str], path: str, lines: Sequence[int]) -> np.ndarray:
     """Turn words into scores, or name the line that holds none."""
-    for line, word in enumerate(words, 1):
+    for line, word in zip(lines, words):
         if not (_is_number(word) and math.isfinite(float(word))):
             raise RequestError(f"{path} line {line} has the score {word!r}; a score is a finite number.")
     return np.array(words, dtype=np.float64)
@@ -138,24 +191,26 @@ def match(listed: trials.Trials, given: trials.Trials, scores: np.ndarray) -> tu
     """
     pairs = list(zip(given.enrol.tolist(), given.test.tolist()))
     score_of = dict(zip(pairs, scores.tolist()))
-    for line, (pair, score) in enumerate(zip(pairs, scores.tolist()), 1):
+    for place, (pair, score) in enumerate(zip(pairs, scores.tolist())):
         if score_of[pair] != score:
             raise RequestError(
-                f"{given.source} scores {' and '.join(pair)} twice, once as {score} in line {line}; keep one."
+                f"{given.source} scores {' and '.join(pair)} twice, once as {score} in line {given.line(place)}; "
+                "keep one."
             )
     wanted = list(zip(listed.enrol.tolist(), listed.test.tolist()))
-    missing = [line for line, pair in enumerate(wanted, 1) if pair not in score_of]
+    missing = [place for place, pair in enumerate(wanted) if pair not in score_of]
     if missing:
         raise RequestError(
             f"{given.source} has no score for {len(missing)} of the {len(wanted)} trials of {listed.source}, first "
-            f"{' and '.join(wanted[missing[0] - 1])} of line {missing[0]}; score those trials too."
+            f"{' and '.join(wanted[missing[0]])} of line {listed.line(missing[0])}; score those trials too."
         )
     if given.labels is not None and listed.labels is not None:
         label_of = dict(zip(wanted, listed.labels.tolist()))
-        for line, (pair, label) in enumerate(zip(pairs, given.labels.tolist()), 1):
+        for place, (pair, label) in enumerate(zip(pairs, given.labels.tolist())):
             if label_of.get(pair, label) != label:
                 raise RequestError(
-                    f"{given.source} line {line} has the label {label}, {listed.source} another; correct one."
+                    f"{given.source} line {given.line(place)} has the label {label}, {listed.source} another; "
+                    "correct one."
                 )
     unused = len(score_of.keys() - set(wanted))
     notes = [f"{unused} scores of {given.source} belong to no trial of {listed.source}."] if unused else []

@@ -1,18 +1,24 @@
-"""Trial lists in VoxCeleb's format: one `label enrol test` a line, an id being `<speaker>/<session>/<file>`."""
+"""
+Trial lists in VoxCeleb's format: one `label enrol test` a line, an id being `<speaker>/<session>/<file>`.
+
+`read` takes the other orders and separators in circulation too (`sv_utils.base.lists`); `write` puts a name with blanks
+into double quotes, as every reader of this project understands.
+"""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from sv_utils.base import lists
 from sv_utils.base.errors import RequestError
 from sv_utils.base.paths import replace_on_success
+from sv_utils.base.text import quoted
 
 # Of a speaker with more utterances only so many are paired, which bounds the pairs to choose from (here 44,850).
 UTTERANCES_PER_SPEAKER = 300
-LABELS = {"1": 1, "0": 0, "target": 1, "nontarget": 0}
+WRONG_LABELS = 0.05  # share of the trials up to which contradictions are wrong labels, and not ids of another form
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +34,15 @@ class Trials:
         Ids of the two utterances of each trial.
     source : str
         Where the list comes from; errors begin with it.
+    lines : np.ndarray of int [shape=(n,)] or None
+        In which line of the source each trial stands; None where there is a trial in each.
     """
 
     labels: np.ndarray | None
     enrol: np.ndarray
     test: np.ndarray
     source: str = "the trial list"
+    lines: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.enrol)
@@ -52,40 +61,14 @@ class Trials:
             raise RequestError(f"{self.source} has no labels; begin each line with 1 (target) or 0.")
         return self.labels
 
-
-def columns(path: str | os.PathLike) -> list[list[str]]:
-    """
-    Read a text table whose columns are separated by blanks.
-
-    Returns
-    -------
-    list of list of str
-        One list a column; element `i` comes from line `i + 1`.
-
-    Raises
-    ------
-    RequestError
-        If the file is absent, empty, no text, or a line has another number of columns than the first.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig").rstrip()
-    except (FileNotFoundError, IsADirectoryError):
-        raise RequestError(f"{path} is no file; give the path of a text file.") from None
-    except UnicodeDecodeError:
-        raise RequestError(f"{path} is not a text file in UTF-8.") from None
-    if not text:
-        raise RequestError(f"{path} is empty.")
-    widths = [len(line.split()) for line in text.split("\n")]
-    for number, width in enumerate(widths, 1):
-        if width != widths[0]:
-            raise RequestError(f"{path} line {number} has {width} columns where line 1 has {widths[0]}; correct it.")
-    words = text.split()
-    return [words[place :: widths[0]] for place in range(widths[0])]
+    def line(self, place: int) -> int:
+        """In which line of its source the trial of that place stands, from 1."""
+        return place + 1 if self.lines is None else int(self.lines[place])
 
 
 def read(path: str | os.PathLike) -> Trials:
     """
-    Read a trial list: `label enrol test` a line, or `enrol test` where the labels are not known.
+    Read a trial list: `label enrol test` or `enrol test label` a line, or `enrol test` where the labels are not known.
 
     Trials that repeat an earlier pair stay in, because official lists hold such (338 of VoxCeleb1-O's 37,720 pairs come
     back with the sides swapped) and a published figure counts them; see `repeats`.
@@ -101,27 +84,17 @@ def read(path: str | os.PathLike) -> Trials:
     >>> len(trials), trials.labels.sum()  # doctest: +SKIP
     (37720, 18860)
     """
-    table = columns(path)
-    if len(table) not in (2, 3):
-        raise RequestError(f"{path} has {len(table)} columns; a trial list has three: label enrol test.")
-    labels = parse_labels(table[0], path) if len(table) == 3 else None
-    trials = Trials(labels, np.array(table[-2]), np.array(table[-1]), str(path))
+    found = lists.read_trials(path)
+    labels = None if found.labels is None else np.array(found.labels, dtype=np.int8)
+    trials = Trials(labels, np.array(found.enrol), np.array(found.test), str(path), np.array(found.lines))
     if labels is not None:
         refuse_contradictions(trials)
     return trials
 
 
-def parse_labels(words: Sequence[str], source: str | os.PathLike) -> np.ndarray:
-    """Turn words into labels [shape=(n,), dtype=int8], or raise a RequestError that names the line."""
-    if strange := set(words) - LABELS.keys():
-        line = next(number for number, word in enumerate(words, 1) if word in strange)
-        raise RequestError(f"{source} line {line} has the label {words[line - 1]!r}; a label is 1 (target) or 0.")
-    return np.array([LABELS[word] for word in words], dtype=np.int8)
-
-
 def write(path: str | os.PathLike, trials: Trials) -> None:
     """Write a trial list so that `read` gives it back; the file appears complete or not at all."""
-    sides = [trials.enrol.tolist(), trials.test.tolist()]
+    sides = [map(quoted, side.tolist()) for side in (trials.enrol, trials.test)]
     table = sides if trials.labels is None else [map(str, trials.labels.tolist()), *sides]
     with replace_on_success(path) as temporary:
         temporary.write_text("".join(" ".join(line) + "\n" for line in zip(*table)), encoding="utf-8")
@@ -141,29 +114,51 @@ def speaker(ids: Sequence[str] | np.ndarray) -> np.ndarray:
 
 def speakers(trials: Trials) -> tuple[np.ndarray, np.ndarray] | None:
     """
-    Speakers of both sides of labelled trials, or None without labels or where ids do not begin with the speaker.
+    Speakers of both sides of labelled trials, or None without labels or where the ids do not name the speaker.
 
-    Ids that give different speakers in every target trial (`a.wav b.wav`), or one speaker in every non-target trial
-    (`voxsrc/a.wav voxsrc/b.wav`), name files and not speakers.
+    The speaker is the first component of the ids; where many labels contradict it (`test-clean/61/…`, `phone/id1/…`),
+    the first other folder that contradicts none. Ids that give different speakers in every target trial
+    (`a.wav b.wav`), or one speaker in every non-target trial (`voxsrc/a.wav voxsrc/b.wav`), name files and not
+    speakers.
 
     Raises
     ------
     RequestError
         If only some labels contradict the ids: then a label is wrong.
     """
-    enrol, test, labels = speaker(trials.enrol), speaker(trials.test), trials.labels
+    labels = trials.labels
     if labels is None:
         return None
-    wrong = (enrol == test) != (labels == 1)
+    sides = speaker(trials.enrol), speaker(trials.test)
+    wrong = _against(labels, sides)
+    if wrong.mean() > WRONG_LABELS:
+        other = next((found for found in _other_places(trials) if not _against(labels, found).any()), None)
+        if other is not None:
+            return other
     if any(wrong[labels == label].all() for label in (0, 1)):
         return None
     if wrong.any():
-        line = int(np.argmax(wrong))
+        place = int(np.argmax(wrong))
         raise RequestError(
-            f"{trials.source} line {line + 1} gives {trials.enrol[line]} and {trials.test[line]} the label "
-            f"{labels[line]}, which contradicts their speakers ({wrong.sum()} such lines); correct label or ids."
+            f"{trials.source} line {trials.line(place)} gives {trials.enrol[place]} and {trials.test[place]} the label "
+            f"{labels[place]}, which contradicts their speakers {sides[0][place]} and {sides[1][place]} "
+            f"({wrong.sum()} such lines); correct the label, or begin the ids with the speaker (speaker/session/file)."
         )
-    return enrol, test
+    return sides
+
+
+def _against(labels: np.ndarray, sides: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Which labels contradict the speakers [shape=(n,), dtype=bool]; a label that does not occur contradicts none."""
+    return (sides[0] == sides[1]) != (labels == 1)
+
+
+def _other_places(trials: Trials) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """What stands at each other place of the ids that may name a speaker, the file's own name left out."""
+    split = [[name.split("/")[:-1] for name in side.tolist()] for side in (trials.enrol, trials.test)]
+    depths = [len(name) for side in split for name in side]
+    for place in (*range(1, min(depths)), *range(-1, -min(depths), -1)):
+        enrol, test = (np.array([name[place] for name in side]) for side in split)
+        yield enrol, test
 
 
 def rows(trials: Trials, ids: Sequence[str] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -192,11 +187,11 @@ def rows(trials: Trials, ids: Sequence[str] | np.ndarray) -> tuple[np.ndarray, n
     found = [np.array([row_of.get(name, -1) for name in side.tolist()]) for side in (trials.enrol, trials.test)]
     missing = (found[0] < 0) | (found[1] < 0)
     if missing.any():
-        line = int(np.argmax(missing))
-        name = (trials.enrol if found[0][line] < 0 else trials.test)[line]
+        place = int(np.argmax(missing))
+        name = (trials.enrol if found[0][place] < 0 else trials.test)[place]
         raise RequestError(
-            f"{trials.source} line {line + 1} names {name}, which is not among the {len(ids)} utterances at hand "
-            f"({missing.sum()} of {len(trials)} trials name such); add it or take another list."
+            f"{trials.source} line {trials.line(place)} names {name}, which is not among the {len(ids)} utterances at "
+            f"hand ({missing.sum()} of {len(trials)} trials name such); add it or take another list."
         )
     return found[0], found[1]
 
@@ -252,10 +247,10 @@ def refuse_contradictions(trials: Trials) -> None:
     first, second = order[:-1], order[1:]
     contradictory = (keys[first] == keys[second]) & (labels[first] != labels[second])
     if contradictory.any():
-        lines = [int(side[np.argmax(contradictory)]) for side in (first, second)]
+        one, other = (int(side[np.argmax(contradictory)]) for side in (first, second))
         raise RequestError(
-            f"{trials.source} gives {trials.enrol[lines[0]]} and {trials.test[lines[0]]} the label "
-            f"{labels[lines[0]]} in line {lines[0] + 1} and {labels[lines[1]]} in line {lines[1] + 1}; "
+            f"{trials.source} gives {trials.enrol[one]} and {trials.test[one]} the label {labels[one]} in line "
+            f"{trials.line(one)} and {labels[other]} in line {trials.line(other)}; "
             "remove the wrong line."
         )
 

@@ -50,7 +50,7 @@ def test_read_without_labels(listed):
     [
         ("", "is empty"),
         ("1 a b\n0 a\n", "line 2 has 2 columns where line 1 has 3"),
-        ("1 a b\n\n0 a c\n", "line 2 has 0 columns"),
+        ("1 a b\n\n2 a c\n", "line 3 has the label '2'"),
         ("1 a b 0.5\n", "has 4 columns"),
         ("1 a b\n2 a c\n", "line 2 has the label '2'"),
         ("1 a b\n0 a c\n0 b a\n", r"gives a and b the label 1 in line 1 and 0 in line 3"),
