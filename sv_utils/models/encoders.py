@@ -7,6 +7,7 @@ import keras
 from keras import layers, ops
 
 from sv_utils.base.errors import RequestError, nearest
+from sv_utils.base.zips import refuse_bomb
 from sv_utils.models import backbones
 from sv_utils.models.backbones.pooling import AttentivePooling, AveragePooling, StatisticsPooling
 from sv_utils.models.features import Deltas, InstanceNormalization, LogMel, LogSpectrogram, SpecAugment
@@ -128,6 +129,7 @@ def load(path: str | os.PathLike) -> keras.Model:
     """
     if not os.path.isfile(path):
         raise RequestError(f"{path}: there is no such model file; train one or name another")
+    refuse_bomb(path)
     backbones.register_layers()
     try:
         model = keras.saving.load_model(path, compile=False)

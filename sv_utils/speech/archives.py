@@ -6,10 +6,13 @@ later by its place alone (`read`), in any process, while a tar is gone through o
 """
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import io
+import lzma
 import os
+import stat
 import struct
 import tarfile
 import zipfile
@@ -19,13 +22,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from sv_utils import corpora
 from sv_utils.base.errors import RequestError
+from sv_utils.base.terminal import printable
+from sv_utils.base.zips import bomb
 from sv_utils.corpora import Utterance
+from sv_utils.speech import trees
 from sv_utils.speech.audio import AudioError
 
 MAX_BYTES = 1 << 28  # of one file inside an archive, whatever its header claims
@@ -34,6 +40,12 @@ IN_A_TREE, IN_A_STREAM = -1, -2  # in place of a compression method: the file li
 TARS = (".tar", ".tar.gz", ".tgz")
 ENTRY = struct.Struct("<4s6H3I5H2I")  # of a zip's directory, up to the name
 END, END64 = struct.Struct("<4s4H2IH"), struct.Struct("<4sQ2H2I4Q")
+EXTENSIONS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
+EXTENSIONS += (tarfile.SOLARIS_XHDTYPE,)  # headers that carry a name of any length, and other facts
+LONGEST_HEADER = 1 << 16  # of them [bytes]
+DIRECTORY_BLOCK = 1 << 20  # of a zip's directory, read at a time [bytes]
+MOST_SHRUNK = 200  # a file of a zip that is larger by more is no speech, from `SMALL` on
+SMALL = 1 << 24  # [bytes]
 WIDE = 0xFFFFFFFF  # in place of a number that stands in the zip64 extra field
 
 
@@ -52,6 +64,8 @@ class VerifiedArchive:
         ``path``, ``bytes``, ``mtime_ns``, ``md5`` of each piece, in order.
     removed : bool
         Whether it was deleted after its store was finished (`download.remove`).
+    session : str
+        What the sessions of a tree begin with, where its speakers have recordings in other trees too.
     """
 
     name: str
@@ -59,11 +73,17 @@ class VerifiedArchive:
     md5: str
     files: tuple[dict, ...]
     removed: bool = False
+    session: str = ""
 
     @property
     def bytes(self) -> int:
         """Size of the whole archive [bytes]."""
         return sum(file["bytes"] for file in self.files)
+
+    @property
+    def packed(self) -> int:
+        """Size as it lies on the disk now [bytes]."""
+        return sum(os.stat(file["path"]).st_size for file in self.files)
 
     @property
     def is_tree(self) -> bool:
@@ -145,15 +165,25 @@ def open_parts(parts: Sequence[str | os.PathLike]) -> io.BufferedReader:
     return io.BufferedReader(PartsFile(parts))
 
 
-def tree(folder: Path, subset: str) -> VerifiedArchive:
-    """Describe a tree of audio files; its `md5` is that of the list of their names, sizes and modification times."""
-    digest, total = hashlib.md5(), 0
-    for name in _tree_names(folder):
-        stat = os.stat(f"{folder}/{name}")
-        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
-        total += stat.st_size
+def tree(folder: Path, subset: str, name: str = "", session: str = "") -> VerifiedArchive:
+    """
+    Describe a tree of audio files; its `md5` is that of the list of their names, sizes and modification times.
+
+    Parameters
+    ----------
+    folder : Path
+    subset, session : str
+        As in `VerifiedArchive`.
+    name : str
+        By default that of the folder.
+    """
+    files = trees.walk(folder).files
+    digest = hashlib.md5(session.encode("utf-8", "surrogateescape"))
+    for line in trees.lines(files):
+        digest.update(line)
+    total = sum(size for size, _ in files.values())
     entry = {"path": str(folder), "bytes": total, "mtime_ns": 0, "md5": digest.hexdigest()}
-    return VerifiedArchive(folder.name, subset, digest.hexdigest(), (entry,))
+    return VerifiedArchive(name or folder.name, subset, digest.hexdigest(), (entry,), session=session)
 
 
 def members(archive: VerifiedArchive, naming: Callable[[str], Utterance | None] = corpora.parse) -> Iterator[Member]:
@@ -174,7 +204,7 @@ def members(archive: VerifiedArchive, naming: Callable[[str], Utterance | None] 
     Raises
     ------
     RequestError
-        The archive is not what its name says, or ends in its midst.
+        The archive is not what its name says, ends in its midst, or would unpack to what no archive of speech does.
     """
     if archive.is_tree:
         found = _tree_members(archive)
@@ -183,7 +213,7 @@ def members(archive: VerifiedArchive, naming: Callable[[str], Utterance | None] 
     else:
         found = _zip_members(archive)
     for member in found:
-        if PurePosixPath(member.name).suffix.lower() not in corpora.SUFFIXES:
+        if not trees.is_audio(member.name) or trees.is_hidden(member.name):
             continue
         try:
             utterance = naming(member.name)
@@ -192,6 +222,9 @@ def members(archive: VerifiedArchive, naming: Callable[[str], Utterance | None] 
             yield _with(member, None, member.refusal or reason)
             continue
         if utterance:
+            if archive.session:
+                session = "/".join(filter(None, (archive.session, utterance.session)))
+                utterance = dataclasses.replace(utterance, session=session)
             yield _with(member, utterance, member.refusal or _too_large(max(member.size, member.packed)))
 
 
@@ -230,9 +263,12 @@ def read(files: tuple[tuple[str, int], ...], member: Member) -> bytes:
     if member.method == IN_A_STREAM:
         return member.data
     if member.method == IN_A_TREE:
-        return (Path(files[0][0]) / member.name).read_bytes()
+        return _lying(Path(files[0][0]) / member.name)
     file = _opened(files)
-    file.seek(member.start)
+    try:
+        file.seek(member.start)
+    except (OverflowError, ValueError):
+        raise AudioError("damaged archive: no file where its directory says") from None
     header = _exactly(file, 30)
     if header[:4] != b"PK\3\4":
         raise AudioError("damaged archive: no file where its directory says")
@@ -246,6 +282,18 @@ def read(files: tuple[tuple[str, int], ...], member: Member) -> bytes:
     if len(data) != member.size or zlib.crc32(data) != member.crc:
         raise AudioError("damaged archive: size or checksum of the file is wrong")
     return data
+
+
+def _lying(path: Path) -> bytes:
+    """Read a file of a tree: a file, and no pipe that has taken its place."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise AudioError("no file any more")
+        return path.read_bytes()
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):  # of this machine, not of the file
+            raise
+        raise AudioError(f"cannot be read: {error.strerror}") from None
 
 
 @lru_cache(maxsize=4)
@@ -262,44 +310,51 @@ def _exactly(file: io.BufferedReader, count: int) -> bytes:
 
 def _with(member: Member, utterance: Utterance | None, refusal: str) -> Member:
     places = (member.start, member.packed, member.size, member.method, member.crc)
-    return Member(member.name, utterance, *places, refusal, member.data)
+    name = printable(member.name) if refusal else member.name  # what is refused is told, and not read
+    return Member(name, utterance, *places, refusal, member.data)
 
 
 def _too_large(size: int) -> str:
     return f"file of {size:,} bytes, at most {MAX_BYTES:,}" if size > MAX_BYTES else ""
 
 
-def _tree_names(folder: Path) -> list[str]:
-    """Names of the audio files below a folder, sorted as those of a zip are."""
-    found = []
-    for parent, _, names in os.walk(folder):
-        inner = os.path.relpath(parent, folder).replace(os.sep, "/")
-        kept = (name for name in names if PurePosixPath(name).suffix.lower() in corpora.SUFFIXES)
-        found += kept if inner == "." else (f"{inner}/{name}" for name in kept)
-    return sorted(found)
+def _refuse_bomb(archive: VerifiedArchive, unpacked: int) -> None:
+    if reason := bomb(0, unpacked, archive.packed):
+        raise RequestError(f"{archive.name} is an archive bomb ({reason}); do not trust it.")
 
 
 def _tree_members(archive: VerifiedArchive) -> Iterator[Member]:
-    folder = archive.files[0]["path"]
-    for name in _tree_names(folder):
-        size = os.stat(f"{folder}/{name}").st_size
+    for name, (size, _) in trees.walk(archive.files[0]["path"]).files.items():
         yield Member(name, None, 0, size, size, IN_A_TREE, 0, "")
+
+
+class _TarInfo(tarfile.TarInfo):
+    """A tar's header whose long names are names: `tarfile` would read gigabytes for one."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in EXTENSIONS and self.size > LONGEST_HEADER:
+            raise tarfile.ReadError(f"a name of {self.size:,} bytes")
+        return super()._proc_member(tar)
 
 
 def _tar_members(archive: VerifiedArchive) -> Iterator[Member]:
     seen: set[str] = set()
+    unpacked = 0
     try:
-        with archive.open() as file, tarfile.open(fileobj=file, mode="r|*") as tar:
+        with archive.open() as file, tarfile.open(fileobj=file, mode="r|*", tarinfo=_TarInfo) as tar:
             for info in tar:
                 tar.members.clear()  # tarfile keeps all that it has passed
-                if info.isdir() or PurePosixPath(info.name).suffix.lower() not in corpora.SUFFIXES:
+                unpacked += info.size
+                _refuse_bomb(archive, unpacked)  # what is passed over is unpacked too
+                if info.isdir() or not trees.is_audio(info.name) or trees.is_hidden(info.name):
                     continue
                 refusal = "" if info.isreg() else "unsafe: a link or device"
+                refusal = refusal or ("unsafe: a sparse file" if info.issparse() else "")
                 refusal = refusal or ("name twice in the archive" if info.name in seen else _too_large(info.size))
                 seen.add(info.name)
                 data = b"" if refusal else tar.extractfile(info).read()
                 yield Member(info.name, None, 0, info.size, info.size, IN_A_STREAM, 0, refusal, data)
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, OverflowError, ValueError) as error:
         if isinstance(error, OSError) and error.errno:  # of the disk, not of gzip
             raise
         raise RequestError(
@@ -316,17 +371,22 @@ def _zip_members(archive: VerifiedArchive) -> Iterator[Member]:
     try:
         with archive.open() as file:
             directory = _directory(file)
-        places, names = [], []
+            length = file.seek(0, io.SEEK_END)
+        places, names, unpacked = [], [], 0
         for place, name in _entries(directory):
             places.append(place)
             names.append(name)
-    except (struct.error, zipfile.BadZipFile) as error:
+            unpacked += 0 if (member := _entry(directory, place, length)).refusal else member.size
+    except (struct.error, OverflowError, ValueError, OSError, zipfile.BadZipFile) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         raise RequestError(f"{archive.name} is not a zip ({error}): remove its parts and fetch it again.") from error
+    _refuse_bomb(archive, unpacked)
     order = sorted(range(len(names)), key=names.__getitem__)  # stable: of equal names the first stays the first
     places, order, previous = np.array(places), np.array(order), None
     names.clear()
     for place in places[order].tolist():
-        member = _entry(directory, place)
+        member = _entry(directory, place, length)
         refusal = "name twice in the archive" if member.name == previous else member.refusal
         previous = member.name
         if not member.name.endswith("/"):
@@ -348,22 +408,38 @@ def _directory(file: io.BufferedReader) -> bytes:
     if start + size > tail_start + place:
         raise zipfile.BadZipFile("its directory is cut off")
     file.seek(start)
-    return file.read(size)
+    return _entries_alone(file, size)
+
+
+def _entries_alone(file: io.BufferedReader, size: int) -> bytes:
+    """Read a directory block by block as long as it is one: a sparse file may claim any size."""
+    directory, place = bytearray(), 0
+    while len(directory) < size:
+        directory += file.read(min(DIRECTORY_BLOCK, size - len(directory)))
+        while place + ENTRY.size <= len(directory):
+            place = _next(directory, place)
+    return bytes(directory)
 
 
 def _entries(directory: bytes) -> Iterator[tuple[int, bytes]]:
     place = 0
     while place < len(directory):
-        fields = ENTRY.unpack_from(directory, place)
-        if fields[0] != b"PK\1\2":
-            raise zipfile.BadZipFile("its directory is damaged")
-        name, extra, comment = fields[10:13]
+        following = _next(directory, place)
+        name = struct.unpack_from("<H", directory, place + 28)[0]
         yield place, directory[place + ENTRY.size : place + ENTRY.size + name]
-        place += ENTRY.size + name + extra + comment
+        place = following
 
 
-def _entry(directory: bytes, place: int) -> Member:
-    """One entry of a zip's directory, with the reason for which it must not be read."""
+def _next(directory: bytes, place: int) -> int:
+    """Where the entry after that of a place begins."""
+    fields = ENTRY.unpack_from(directory, place)
+    if fields[0] != b"PK\1\2":
+        raise zipfile.BadZipFile("its directory is damaged")
+    return place + ENTRY.size + sum(fields[10:13])
+
+
+def _entry(directory: bytes, place: int, end: int) -> Member:
+    """One entry of the directory of a zip of `end` bytes, with the reason for which it must not be read."""
     fields = ENTRY.unpack_from(directory, place)
     flags, method, crc, packed, size, length, extra = (fields[k] for k in (3, 4, 7, 8, 9, 10, 11))
     attributes, start = fields[15], fields[16]
@@ -378,6 +454,12 @@ def _entry(directory: bytes, place: int) -> Member:
         refusal = "encrypted"
     elif method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         refusal = f"compression method {method} of the zip is not supported"
+    elif too_large := _too_large(max(size, packed)):
+        refusal = too_large
+    elif start + packed > end:
+        refusal = "damaged archive: no file where its directory says"
+    elif size > max(SMALL, MOST_SHRUNK * packed):
+        refusal = f"archive bomb: {size:,} bytes out of {packed:,}"
     return Member(name, None, start, packed, size, method, crc, refusal)
 
 

@@ -21,6 +21,8 @@ import numpy as np
 
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError, WorkError, nearest
+from sv_utils.base.text import refuse_special
+from sv_utils.base.zips import refuse_bomb
 from sv_utils.models.runtimes import RUNTIMES, Exported
 from sv_utils.models.runtimes import sha256 as sha256_of
 
@@ -98,6 +100,7 @@ def load(name: str | os.PathLike, sha256: str | None = None):
     file = locate(name, sha256)
     if file.suffix in RUNTIMES:
         return Exported(file)
+    refuse_bomb(file)
     from sv_utils.models import encoders  # Keras takes seconds to import, which the other formats do without
 
     for module in pkgutil.iter_modules(__path__):  # their layers, for files of models that were trained on from them
@@ -116,6 +119,7 @@ def locate(name: str | os.PathLike, sha256: str | None = None) -> Path:
         return _downloaded(url, name, sha256)
     if not os.path.exists(name) and "." not in name and "/" not in name:
         raise RequestError(f"there is no encoder {name!r}{nearest(name, PUBLISHED)}; or name a .keras file")
+    refuse_special(name)
     return Path(name)
 
 

@@ -2,24 +2,32 @@
 Read the arrays of a PyTorch checkpoint without PyTorch, and without executing anything in it.
 
 A pickle is a program that may call any function. Here it may name the few functions of `ALLOWED` and no other; they
-build arrays out of the zip's own data. Whatever else a file asks for is refused.
+build arrays out of the file's own data, each piece of which is read once. Whatever else a file asks for is refused, as
+is more work, or more memory, than a table of weights takes.
 """
 
 import collections
 import io
+import math
+import mmap
 import os
 import pickle
 import struct
 import zipfile
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 import numpy as np
 
 from sv_utils.base.errors import RequestError
+from sv_utils.base.zips import refuse_bomb
 
 STORAGES = {"FloatStorage": "<f4", "LongStorage": "<i8"}
-LARGEST = 1 << 30  # of an archive's unpacked members [bytes]
+LARGEST = 1 << 28  # of a file, and of its arrays together [bytes]; the published encoders take a tenth
+MOST_STEPS = 1 << 20  # of a pickle's program; an encoder takes some 30,000
+DEEPEST = 100  # lists, tuples and dicts in each other
+MOST_WAITING = 10_000  # values that no list or dict has taken yet; PyTorch hands over 2,000 at a time
+MOST_AXES = 8  # of an array
 
 
 def read(source: str | os.PathLike | bytes, part: str = "") -> dict[str, np.ndarray]:
@@ -41,18 +49,25 @@ def read(source: str | os.PathLike | bytes, part: str = "") -> dict[str, np.ndar
     Raises
     ------
     RequestError
-        If it is no such file, or asks for a function that a state dict does not need.
+        If it is no such file, is larger than `LARGEST`, or asks for what a state dict does not need.
     """
     shown = "the checkpoint" if isinstance(source, bytes) else source
+    if not isinstance(source, bytes):
+        refuse_bomb(source)
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
-            state = _read_zip(file) if zipfile.is_zipfile(file) else _read_stream(file)
+            size = file.seek(0, os.SEEK_END)
+            if size > LARGEST:
+                raise _Refused(f"more than {LARGEST:,} bytes")
+            state = _read_zip(file, size) if zipfile.is_zipfile(file) else _read_stream(file, size)
         state = state[part] if part else state
     except _Refused as error:
         raise RequestError(f"{shown} asks for {error}, which no table of weights needs; do not trust it") from None
+    except RequestError:
+        raise
     except Exception as error:  # a damaged pickle ends in any kind of error
         raise RequestError(f"{shown} is no checkpoint of weights ({type(error).__name__}: {error})") from None
-    if not isinstance(state, dict) or not all(isinstance(array, np.ndarray) for array in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(array, np.ndarray) for array in dict.values(state)):
         raise RequestError(f"{shown} is no table of weights; give a state dict")
     return state
 
@@ -61,12 +76,29 @@ class _Refused(Exception):
     """The pickle wants more than arrays."""
 
 
-class _Reader(pickle.Unpickler):
-    """Reads a pickle whose storages a function of their type, key and number of elements gives."""
+def _step(load: Callable[["_Reader"], None]) -> Callable[["_Reader"], None]:
+    """Let a pickle take one of its steps as long as it has some left, and builds nothing too deep."""
+
+    def counted(reader: "_Reader") -> None:
+        reader.steps += 1
+        if reader.steps > MOST_STEPS or len(reader.metastack) > DEEPEST or len(reader.stack) > MOST_WAITING:
+            raise _Refused("more than a table of weights takes to write down")
+        load(reader)
+
+    return counted
+
+
+class _Reader(pickle._Unpickler):
+    """
+    Reads a pickle whose storages a function of their type, key and number of elements gives.
+
+    It is Python's own reader in Python, whose every step can be watched; that in C would set what a pickle likes on
+    the objects that it has made.
+    """
 
     def __init__(self, file: BinaryIO, storage: Callable[[str, str, int], np.ndarray]):
         super().__init__(file)
-        self._storage = storage
+        self._storage, self.steps = storage, 0
 
     def find_class(self, module: str, name: str) -> Callable | str:
         if module == "torch" and name in STORAGES:
@@ -77,43 +109,79 @@ class _Reader(pickle.Unpickler):
 
     def persistent_load(self, pid: tuple) -> np.ndarray:
         _, kind, key, _, count, *_ = pid
+        if kind not in STORAGES.values() or not isinstance(key, str) or type(count) is not int or count < 0:
+            raise _Refused("a storage that is none")
         return self._storage(kind, key, count)
 
+    def _build(self) -> None:
+        """Pass over what PyTorch notes beside the weights (versions of layers); refuse to set anything else."""
+        self.stack.pop()
+        if type(self.stack[-1]) is not collections.OrderedDict:
+            raise _Refused("objects with a state of their own")
 
-def _read_zip(file: BinaryIO) -> dict:
+    dispatch: ClassVar = {code: _step(load) for code, load in pickle._Unpickler.dispatch.items()}
+    dispatch[pickle.BUILD[0]] = _step(_build)
+
+
+def _refuse(_: _Reader) -> None:
+    raise _Refused("objects of a class")
+
+
+for code in (pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4):
+    _Reader.dispatch[code[0]] = _refuse
+
+
+def _read_zip(file: BinaryIO, size: int) -> dict:
     with zipfile.ZipFile(file) as archive:
-        if sum(member.file_size for member in archive.infolist()) > LARGEST:
-            raise _Refused(f"more than {LARGEST:,} bytes")
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise _Refused("packed data")  # which torch.save does not write
+        if sum(member.file_size for member in archive.infolist()) > size:
+            raise _Refused(f"more than {size:,} bytes")
         (name,) = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
         folder = name.removesuffix("data.pkl") + "data/"
+        storages: dict[str, bytes] = {}
 
         def storage(kind: str, key: str, count: int) -> np.ndarray:
-            return np.frombuffer(archive.read(f"{folder}{key}"), kind, count)
+            if key not in storages:
+                storages[key] = archive.read(f"{folder}{key}")
+            return np.frombuffer(storages[key], kind, count)
 
         return _Reader(io.BytesIO(archive.read(name)), storage).load()
 
 
-def _read_stream(file: BinaryIO) -> dict:
+def _read_stream(file: BinaryIO, size: int) -> dict:
     """The older form: five pickles, the fourth being the state, then the storages that it was promised."""
     storages: dict[str, np.ndarray] = {}
-    size = file.seek(0, os.SEEK_END)
+    left = size
     file.seek(0)
+    # As a map of memory it gives no more than it has, however much a pickle asks for at once.
+    file = file if isinstance(file, io.BytesIO) else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def storage(kind: str, key: str, count: int) -> np.ndarray:
-        if key not in storages and count * np.dtype(kind).itemsize > size:
-            raise _Refused(f"more than {size:,} bytes")
-        return storages.setdefault(key, np.zeros(count, kind))
+        nonlocal left
+        if key not in storages:
+            left -= count * np.dtype(kind).itemsize
+            if left < 0:
+                raise _Refused(f"more than {size:,} bytes")
+            storages[key] = np.zeros(count, kind)
+        return storages[key]
 
     _, _, _, state, keys = (_Reader(file, storage).load() for _ in range(5))
     for key in keys:
         (count,) = struct.unpack("<q", file.read(8))
-        storages[key][:] = np.frombuffer(file.read(count * storages[key].itemsize), storages[key].dtype)
+        data = np.frombuffer(file.read(max(count, 0) * storages[key].itemsize), storages[key].dtype, len(storages[key]))
+        storages[key][:] = data
     return state
 
 
 def _tensor(storage: np.ndarray, offset: int, shape: tuple, stride: tuple, *_: object) -> np.ndarray:
     """A view of contiguous data: other strides do not occur in weights, and could point outside of the data."""
-    count = int(np.prod(shape, dtype=np.int64))
+    numbers = (offset, *shape, *stride)
+    if len(shape) > MOST_AXES or len(stride) != len(shape) or any(type(n) is not int or n < 0 for n in numbers):
+        raise _Refused("an array of a shape that is none")
+    count = math.prod(shape)
+    if offset + count > len(storage):
+        raise _Refused("an array beyond its data")
     array = storage[offset : offset + count].reshape(shape)
     if tuple(step * storage.itemsize for size, step in zip(shape, stride) if size > 1) != tuple(
         step for size, step in zip(shape, array.strides) if size > 1
