@@ -15,11 +15,14 @@ from typing import Any
 
 import pandas as pd
 
-from sv_utils.base import paths
+from sv_utils.base import lists, paths
 from sv_utils.base.errors import RequestError, nearest
+from sv_utils.corpora import _tables
 
 SUFFIXES = frozenset((".wav", ".m4a", ".flac", ".mp3", ".ogg", ".opus", ".aac", ".mp4", ".webm", ".wma", ".aif"))
-SUFFIXES |= {".aiff", ".au", ".caf", ".amr", ".w64"}
+SUFFIXES |= {".aiff", ".aifc", ".au", ".snd", ".caf", ".amr", ".w64", ".wave", ".rf64", ".3gp", ".3g2", ".m4b", ".oga"}
+SUFFIXES |= {".ogv", ".spx", ".mka", ".mkv", ".mov", ".avi", ".ts", ".mts", ".flv", ".wmv", ".mpg", ".mpeg", ".mp2"}
+SUFFIXES |= {".mpga", ".ac3", ".eac3", ".voc", ".tta", ".wv", ".sph", ".nist", ".gsm", ".ape", ".mpc"}
 LAYOUT = frozenset(("dev", "test", "wav", "aac"))  # folders above the speakers' in VoxCeleb's archives
 
 
@@ -101,8 +104,10 @@ def unsafe(name: str) -> str:
     >>> unsafe("wav/id10001/../../../etc/passwd")
     "'..' in the name"
     """
-    if not name or any(ord(character) < 32 for character in name):
+    if not name or any(ord(sign) < 32 or 127 <= ord(sign) < 160 for sign in name):
         return "empty name or control character in the name"
+    if any(0xD800 <= ord(sign) < 0xE000 for sign in name):
+        return "name is not UTF-8"
     if "\\" in name:
         return "backslash in the name"
     if name.startswith("/") or re.match(r"^[A-Za-z]:", name):
@@ -217,14 +222,18 @@ class Corpus:
         Raises
         ------
         RequestError
-            Unknown list, missing file, or a wrong number of rows.
+            Unknown list, missing file, no trial list, or a wrong number of rows.
         """
         path = self.list_path(name)
-        table = self._read(path, sep=r"\s+", names=["label", "enrol", "test"], header=None)
-        if set(table["label"]) - {"0", "1"} or table.isna().to_numpy().any():
-            raise RequestError(f"{path} has a row that is not 'label enrol test' with label 0 or 1: fetch it again.")
-        self._check_rows(path, len(table), self.lists[name].rows)
-        return table.astype({"label": int})
+        self._refuse_absent(path)
+        try:
+            found = lists.read_trials(path)
+        except RequestError as error:
+            raise RequestError(f"{error} It is not 'label enrol test' a line: run stage 01_download again.") from None
+        if found.labels is None:
+            raise RequestError(f"{path} is not 'label enrol test' a line but has no labels: fetch it again.")
+        self._check_rows(path, len(found.labels), self.lists[name].rows)
+        return pd.DataFrame({"label": found.labels, "enrol": found.enrol, "test": found.test})
 
     def speakers(self) -> pd.DataFrame:
         """
@@ -234,23 +243,29 @@ class Corpus:
         -------
         DataFrame
             Index ``speaker``; columns ``gender`` ('f', 'm' or '') and whatever else is known, in lower case
-            (``nationality``, ``language``, ``age``, ...). Byte-order marks, tabs and stray blanks are dealt with.
+            (``nationality``, ``language``, ``age``, ...). Byte-order marks, tabs and stray blanks are dealt with; of a
+            table that the user wrote, see `_tables.read`.
         """
         path = self.text_path(self.table) if self.table else None
         if self.table is None or path is None or (self.table.rows is None and not path.exists()):
             return pd.DataFrame(index=pd.Index([], name="speaker"))
+        if self.table.rows is None:
+            return _tables.read(path)
         table = self._read(path)
         table.columns = [re.sub(r"^\S+ id$|^id$", "speaker", name.strip().lower(), count=1) for name in table.columns]
         table = table.loc[:, ~table.columns.duplicated()].apply(lambda column: column.str.strip())
         self._check_rows(path, len(table), self.table.rows)
         return table.set_index("speaker").rename(columns={"set": "subset"})
 
-    def _read(self, path: Path, sep: str | None = None, **options: Any) -> pd.DataFrame:
+    def _read(self, path: Path) -> pd.DataFrame:
+        self._refuse_absent(path)
+        with open(path, encoding="utf-8-sig") as file:
+            sep = "\t" if "\t" in file.readline() else ","
+        return pd.read_csv(path, sep=sep, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+
+    def _refuse_absent(self, path: Path) -> None:
         if not path.exists():
             raise RequestError(f"{path} is missing: run stage 01_download for corpus {self.name}.")
-        with open(path, encoding="utf-8-sig") as file:
-            sep = sep or ("\t" if "\t" in file.readline() else ",")
-        return pd.read_csv(path, sep=sep, dtype=str, keep_default_na=False, encoding="utf-8-sig", **options)
 
     def _check_rows(self, path: Path, found: int, expected: int | None) -> None:
         if expected is not None and found != expected:

@@ -1,5 +1,11 @@
-"""The archives of a corpus: found or downloaded, verified, recorded."""
+"""
+The archives of a corpus: found or downloaded, verified, recorded.
 
+A folder of the user's own is read in place (`sv_utils.speech.layouts` says how it is laid out); its table and its list
+of trials are looked at here, before anything is decoded.
+"""
+
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -15,8 +21,9 @@ from sv_utils.base import paths
 from sv_utils.base.errors import RequestError
 from sv_utils.base.fetch import Report, Stopped, blocks, download
 from sv_utils.base.progress import Progress
+from sv_utils.base.text import refuse_special
 from sv_utils.corpora import Archive, Corpus
-from sv_utils.speech import archives
+from sv_utils.speech import archives, own, trees
 from sv_utils.speech.archives import VerifiedArchive
 
 
@@ -59,6 +66,10 @@ def fetch(
     if not place.folder and not corpus.remotes:
         raise RequestError(f"corpus {corpus.name} needs a source: {corpus.manual}.")
     place.provide_texts()
+    if not corpus.remotes:
+        done = own.fetch(corpus, place.folder)
+        _record(corpus, done)
+        return done
     known, done = recorded(corpus), []
     if not place.folder and known and all(archive.removed for archive in known):
         print(f"{corpus.name}: archives removed after its preparation, not fetched again")
@@ -69,6 +80,8 @@ def fetch(
         if pieces[0][0].is_dir():
             done.append(archives.tree(pieces[0][0], subset))
             how = f"a tree as it lies, {subset or 'speakers split by table or draw'}"
+            left_out = trees.walk(pieces[0][0]).told()
+            how += f"; left out: {left_out}" if left_out else ""
         else:
             ready = next((old for old in known if old.name == name and _unchanged(old, pieces)), None)
             done.append(ready or _verify(place.archive(name), pieces, corpus, place.digests))
@@ -78,6 +91,54 @@ def fetch(
         print(f"{corpus.name}: {name} {done[-1].bytes / 1e6:,.1f} MB, {how}")
     _record(corpus, done)
     return done
+
+
+def sources_digest(corpus: Corpus, source: str | None = None) -> str:
+    """
+    Tell one state of a user's own recordings from another without opening them.
+
+    It is cheap enough to be asked for whenever make looks for changes: names, sizes and times of the recordings, and
+    those of the speaker table and the trial list.
+
+    Parameters
+    ----------
+    corpus : Corpus
+    source : str, optional
+        As in `fetch`.
+
+    Returns
+    -------
+    str
+        sha256 [hex]; '' for a corpus that has published archives, whose checksums say the same, and for a folder that
+        is not there.
+
+    Examples
+    --------
+    >>> sources_digest(corpora.get("mini"))  # doctest: +SKIP
+    ''
+    """
+    if corpus.remotes:
+        return ""
+    with contextlib.suppress(RequestError):  # which stage 01_download tells
+        folder = _Place(corpus, source, None).folder
+        return own.digest(corpus, folder) if folder else ""
+    return ""
+
+
+def result_digest(corpus: Corpus, found: Sequence[VerifiedArchive]) -> str:
+    """
+    Tell one result of `fetch` from another: for the stages that read it.
+
+    Returns
+    -------
+    str
+        sha256 [hex] over the archives' halves and checksums, and the content of the table and the lists.
+    """
+    parts = [f"{archive.name} {archive.subset} {archive.session} {archive.md5}" for archive in found]
+    for text in corpus.texts:
+        path = corpus.text_path(text)
+        parts.append(f"{text.file} {hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ''}")
+    return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def recorded(corpus: Corpus) -> list[VerifiedArchive]:
@@ -103,7 +164,8 @@ def verified(corpus: Corpus) -> list[VerifiedArchive]:
     for file in (file for archive in found if not archive.removed for file in archive.files):
         path = Path(file["path"])
         stamp = (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None
-        if stamp != (file["bytes"], file["mtime_ns"]) and not path.is_dir():
+        changed = stamp != (file["bytes"], file["mtime_ns"]) and not path.is_dir()
+        if changed or (not corpus.remotes and own.has_changed(path, file["md5"], found)):
             raise RequestError(f"{path} is gone or has changed since it was verified: run stage 01_download again.")
     return found
 
@@ -238,7 +300,8 @@ class _Place:
 
         In the latter case a corpus of one archive knows its half, that of others the speaker table, or it is drawn.
         """
-        halves = {name: folder / name for name in ("dev", "test") if (folder / name).is_dir()}
+        halves = {entry.name.lower(): entry for entry in sorted(folder.iterdir()) if entry.is_dir()}
+        halves = {name: halves[name] for name in ("dev", "test") if name in halves}
         if not halves and any(entry.is_dir() for entry in folder.iterdir()):
             halves = {self.corpus.remotes[0].subset if len(self.corpus.remotes) == 1 else "": folder}
         return {(half.name, subset): [(half, None)] for subset, half in halves.items()}
@@ -249,6 +312,8 @@ class _Place:
     def provide_texts(self) -> None:
         """Bring tables and lists (a few MB) to where `Corpus.text_path` expects them."""
         for text in self.corpus.texts if not self.corpus.data else ():
+            if self.folder:
+                refuse_special(self.folder / text.file)
             target = self.corpus.text_path(text)
             if self.folder and (self.folder / text.file).exists() and (text.rows is None or not target.exists()):
                 with paths.replace_on_success(target) as temporary:

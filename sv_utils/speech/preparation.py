@@ -177,7 +177,7 @@ class Subsets:
     Which half a file belongs to: by its archive, by the speaker table, or drawn by speakers.
 
     The draw takes the `share` of all speakers whose names' hashes are lowest, so that it depends on names and seed
-    alone. `key` is '' where nothing is drawn.
+    alone. `key` is '' where nothing is drawn, and no table of a user's says it.
     """
 
     def __init__(self, corpus: Corpus, verified: Sequence[VerifiedArchive], share: float, seed: int):
@@ -187,6 +187,8 @@ class Subsets:
         speakers = corpus.speakers()
         if "subset" in speakers:
             self.table = speakers["subset"].to_dict()
+            if corpus.table.rows is None:  # a user's own, which may change where a published one may not
+                self.key = repr(sorted(self.table.items()))
             return
         found = {m.utterance.speaker for a in verified for m in archives.members(a, corpus.naming) if m.utterance}
         order = sorted(found, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).hexdigest())
