@@ -1,34 +1,32 @@
 """Embeddings of audio files: ``python -m sv_utils.embed --model M --root DIR --list FILES.txt --out E.npz``."""
 
 import argparse
+import csv
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from sv_utils.base import lists
 from sv_utils.base.errors import RequestError, command
 from sv_utils.base.paths import replace_on_success
+from sv_utils.base.terminal import printable
 from sv_utils.models import embedding, pretrained
 
 
-def read_list(path: str | Path) -> list[str]:
-    """
-    Read file names, one a line; empty lines are passed over.
+def _target(out: str) -> Path:
+    """File to write: what is named, with the suffix that numpy's files have."""
+    if os.path.isdir(out) or out.endswith(os.sep):
+        raise RequestError(f"--out {out} is a folder; name a file in it.")
+    return Path(out if out.endswith(".npz") else f"{out}.npz")
 
-    Raises
-    ------
-    RequestError
-        When the list is missing or empty.
-    """
-    try:
-        names = Path(path).read_text().split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(
-            f"the list {path} cannot be read ({error}); give a text file with one file name a line"
-        ) from None
-    names = [name.strip() for name in names if name.strip()]
-    if not names:
-        raise RequestError(f"the list {path} names no file; give a text file with one file name a line")
-    return names
+
+def _write_skipped(path: Path, bad: Mapping[str, str]) -> None:
+    with replace_on_success(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "reason"])
+        writer.writerows((printable(name), reason) for name, reason in bad.items())
 
 
 @command
@@ -39,13 +37,25 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--root", required=True, help="folder that the listed names start from")
     parser.add_argument("--list", required=True, help="text file, one audio file name a line")
     parser.add_argument("--out", required=True, help=".npz file to write")
+    parser.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="leave out files that are missing or cannot be decoded, and list them with their reasons beside the "
+        "embeddings, in <out>_skipped.csv",
+    )
     arguments = parser.parse_args(argv)
-    names = read_list(arguments.list)
-    embeddings = embedding.embed_files(pretrained.load(arguments.model), arguments.root, names)
-    out = Path(arguments.out).with_suffix(".npz")
+    names, out = lists.read_names(arguments.list), _target(arguments.out)
+    embedding.refuse_missing(arguments.root, names, arguments.skip_bad)  # before a model takes seconds to load
+    model = pretrained.load(arguments.model)
+    embeddings, bad = embedding.embed_files(model, arguments.root, names, arguments.skip_bad)
+    good = [name for name in names if name not in bad]
     with replace_on_success(out) as temporary:
-        np.savez(temporary, paths=np.array(names), embeddings=embeddings)
-    print(f"{out}: {len(names)} embeddings of {embeddings.shape[1]} dimensions")
+        np.savez(temporary, paths=np.array(good), embeddings=embeddings)
+    print(f"{printable(str(out))}: {len(good)} embeddings of {embeddings.shape[1]} dimensions")
+    if arguments.skip_bad:
+        skipped = out.with_name(f"{out.stem}_skipped.csv")
+        _write_skipped(skipped, bad)
+        print(f"{printable(str(skipped))}: {len(bad)} of {len(names)} files skipped, with the reasons")
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def compared(
             raise RequestError(f"{trial_list}: labels, and ids that begin with the speaker, are needed to judge int8")
         names = sorted({*pairs.enrol.tolist(), *pairs.test.tolist()})
         rows = trials.rows(pairs, names)
-        vectors = [embedding.embed_files(model, Path(root or "."), names) for model in (written, encoder)]
+        vectors = [embedding.embed_files(model, root or ".", names)[0] for model in (written, encoder)]
     scores = [scoring.cosine(embedded, *rows) for embedded in vectors]
     same = pairs.labels == 1
     change = intervals.compare(scores[0], scores[1], pairs.labels, *sides)

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from sv_utils.base.errors import RequestError
+from sv_utils.base.text import refuse_special
 from sv_utils.speech import audio
 
 SHORTEST = 8_000  # utterances under 0.5 s are repeated to it [samples]
 LONGEST = 960_000  # utterances over 60 s are embedded in parts [samples]
+MOST_NAMED = 20  # bad files that one sentence names
 BLOCK = 512  # files decoded at once: bounds the memory, and lets equal lengths share a batch
 FULL_BATCH = 80_000  # of utterances over 5 s fewer than a batch are computed at once [samples]
 
@@ -87,40 +89,90 @@ def embed(
     return embeddings / _lengths(embeddings) * means
 
 
-def embed_files(model: Any, root: str | os.PathLike, names: list[str]) -> np.ndarray:
+def embed_files(
+    model: Any, root: str | os.PathLike, names: Sequence[str], skip_bad: bool = False
+) -> tuple[np.ndarray, dict[str, str]]:
     """
     Embed audio files of any format.
 
+    What is missing is found before anything is decoded. From the first bad file on, the others are decoded alone, so
+    that all bad ones are named; unless they are skipped.
+
     Parameters
     ----------
-    model : keras.Model
+    model : keras.Model or Exported
         Encoder of `pretrained.load`.
     root : path
         Folder that the names start from.
-    names : list of str
+    names : sequence of str
+    skip_bad : bool
+        Leave out bad files instead of refusing all.
 
     Returns
     -------
-    np.ndarray [shape=(files, dimension)], float32
+    embeddings : np.ndarray [shape=(good files, dimension)], float32
         Unit vectors in the order of `names`.
+    bad : dict of str to str
+        Names of what was left out, with the reasons.
 
     Raises
     ------
     RequestError
-        When a file is missing or cannot be decoded; it is named.
+        Files are missing, cannot be decoded, or the model gives no vector of finite numbers for them; they are named.
+        With `skip_bad`, if none is good.
     """
-    blocks = (names[i : i + BLOCK] for i in range(0, len(names), BLOCK))
-    return np.concatenate([_embed_block(model, Path(root), block) for block in blocks])
+    bad = refuse_missing(root, names, skip_bad)
+    blocks = [names[i : i + BLOCK] for i in range(0, len(names), BLOCK)]
+    vectors = [_embed_block(model, Path(root), block, bad, skip_bad) for block in blocks]
+    _refuse_bad(bad, root, names, skip_bad)
+    embeddings = np.concatenate(vectors)
+    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return np.where(np.abs(lengths - 1) > 1e-3, embeddings / lengths, embeddings), bad  # an encoder of others
 
 
-def _embed_block(model: Any, root: Path, names: list[str]) -> np.ndarray:
-    waveforms = []
+def refuse_missing(root: str | os.PathLike, names: Sequence[str], skip_bad: bool = False) -> dict[str, str]:
+    """Find files that are missing without reading any; parameters, the `bad` returned and errors as `embed_files`."""
+    bad = {name: reason for name in dict.fromkeys(names) if (reason := _missing(Path(root, name)))}
+    _refuse_bad(bad, root, names, skip_bad)
+    return bad
+
+
+def _missing(path: Path) -> str:
+    """Why a listed file is none, found without reading it; '' for a file."""
+    try:
+        refuse_special(path)
+    except RequestError:
+        return "a pipe or a device, and no file"
+    return "" if path.is_file() else "no such file"
+
+
+def _refuse_bad(bad: dict[str, str], root: str | os.PathLike, names: Sequence[str], skip_bad: bool) -> None:
+    if bad and (not skip_bad or not set(names) - bad.keys()):
+        said = [f"{Path(root) / name}: {reason}" for name, reason in list(bad.items())[:MOST_NAMED]]
+        more = f"; and {len(bad) - MOST_NAMED} more" if len(bad) > MOST_NAMED else ""
+        raise RequestError(
+            f"{len(bad)} of {len(names)} files cannot be embedded ({'; '.join(said)}{more}); mend them, take them off "
+            "the list, or give --skip-bad."
+        )
+
+
+def _embed_block(model: Any, root: Path, names: Sequence[str], bad: dict[str, str], skip_bad: bool) -> np.ndarray:
+    """Vectors of the good files of a block; the bad ones are added to those that are known."""
+    good, waveforms = [], []
     for name in names:
-        try:
-            waveforms.append(audio.decode(root / name).samples)
-        except (OSError, audio.AudioError) as error:
-            raise RequestError(f"{root / name}: {error}; mend the file or take it off the list") from None
-    return embed(model, [len(w) for w in waveforms], waveforms.__getitem__)
+        if name not in bad:
+            try:
+                waveforms.append(audio.decode(root / name).samples)
+                good.append(name)
+            except (OSError, audio.AudioError) as error:
+                bad[name] = getattr(error, "strerror", None) or str(error)
+    if not waveforms or (bad and not skip_bad):
+        return np.empty((0, model.output_shape[1]), np.float32)
+    vectors = embed(model, [len(w) for w in waveforms], waveforms.__getitem__)
+    lengths = np.linalg.norm(vectors, axis=1)
+    usable = np.isfinite(lengths) & (lengths > 0)
+    bad |= {name: "the model gives no finite vector" for name, is_good in zip(good, usable) if not is_good}
+    return vectors[usable]
 
 
 def _lengths(vectors: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ whose vectors mean nothing to another.
 import contextlib
 import fcntl
 import os
+import unicodedata
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import numpy as np
 
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError, nearest
+from sv_utils.corpora import SUFFIXES
 from sv_utils.models import pretrained
 from sv_utils.voices import encoder, recordings
 
@@ -67,8 +69,7 @@ class Voices:
         RequestError
             The name cannot be one, or the voices come from another model.
         """
-        if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
-            raise RequestError(f"{name[:LONGEST_NAME]!r} is no name; give up to {LONGEST_NAME} printable characters")
+        name = called(name)
         if self.sums and self.fingerprint != fingerprint:
             raise RequestError(
                 f"the enrolled voices are of the model {self.model}, which {model} cannot compare with its own; name "
@@ -78,6 +79,28 @@ class Voices:
         self.sums[name] = self.sums.get(name, 0) + embeddings.sum(axis=0, dtype=np.float32)
         self.counts[name] = self.counts.get(name, 0) + len(embeddings)
         return self.counts[name]
+
+
+def called(name: str) -> str:
+    """
+    Give one spelling to a voice's name: composed characters, single blanks.
+
+    Raises
+    ------
+    RequestError
+        It is empty, too long, has control characters, or is the name of a recording: then that of the voice is missing.
+
+    Examples
+    --------
+    >>> called("  Ann   Lee ")
+    'Ann Lee'
+    """
+    name = " ".join(word for word in unicodedata.normalize("NFC", name).split(" ") if word)
+    if not name or len(name) > LONGEST_NAME or not name.isprintable():
+        raise RequestError(f"{name[:LONGEST_NAME]!r} is no name; give up to {LONGEST_NAME} printable characters")
+    if os.path.splitext(name)[1].lower() in SUFFIXES:
+        raise RequestError(f"{name} is a recording; the name of its voice comes first: enrol NAME {name}")
+    return name
 
 
 def default_store() -> Path:
@@ -125,6 +148,7 @@ def delete(store: Path, name: str) -> None:
         If there is none of that name.
     """
     with _changed(store) as voices:
+        name = name if name in voices.sums else " ".join(unicodedata.normalize("NFC", name).split())
         if name not in voices.sums:
             raise RequestError(f"no voice is enrolled as {name!r} in {store}{nearest(name, voices.sums)}")
         del voices.sums[name], voices.counts[name]
@@ -181,6 +205,7 @@ def enrol(
     WorkError
         The published encoder cannot be fetched.
     """
+    name = called(name)  # before seconds of decoding
     embeddings, warnings = heard(files, model)
     model = os.path.abspath(model) if os.path.isfile(model) else model  # identify may be called from elsewhere
     return add(store or default_store(), model, pretrained.fingerprint(model), name, embeddings), warnings
