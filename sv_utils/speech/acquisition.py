@@ -23,7 +23,7 @@ from sv_utils.base.fetch import Report, Stopped, blocks, download
 from sv_utils.base.progress import Progress
 from sv_utils.base.text import refuse_special
 from sv_utils.corpora import Archive, Corpus
-from sv_utils.speech import archives, own, trees
+from sv_utils.speech import archives, own_folder, trees
 from sv_utils.speech.archives import VerifiedArchive
 
 
@@ -67,7 +67,7 @@ def fetch(
         raise RequestError(f"corpus {corpus.name} needs a source: {corpus.manual}.")
     place.provide_texts()
     if not corpus.remotes:
-        done = own.fetch(corpus, place.folder)
+        done = own_folder.fetch(corpus, place.folder)
         _record(corpus, done)
         return done
     known, done = recorded(corpus), []
@@ -121,7 +121,7 @@ def sources_digest(corpus: Corpus, source: str | None = None) -> str:
         return ""
     with contextlib.suppress(RequestError):  # which stage 01_download tells
         folder = _Place(corpus, source, None).folder
-        return own.digest(corpus, folder) if folder else ""
+        return own_folder.digest(corpus, folder) if folder else ""
     return ""
 
 
@@ -165,7 +165,7 @@ def verified(corpus: Corpus) -> list[VerifiedArchive]:
         path = Path(file["path"])
         stamp = (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None
         changed = stamp != (file["bytes"], file["mtime_ns"]) and not path.is_dir()
-        if changed or (not corpus.remotes and own.has_changed(path, file["md5"], found)):
+        if changed or (not corpus.remotes and own_folder.has_changed(path, file["md5"], found)):
             raise RequestError(f"{path} is gone or has changed since it was verified: run stage 01_download again.")
     return found
 

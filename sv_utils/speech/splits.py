@@ -113,8 +113,8 @@ def split_validation(table: pd.DataFrame, n_speakers: int, seed: int) -> list[st
     speakers = sorted(table["speaker"].unique())
     if not 0 <= n_speakers <= len(speakers) - 2:
         raise RequestError(
-            f"{n_speakers} validation speakers of {len(speakers)} leave fewer than 2 to train on: "
-            f"lower the number of validation speakers."
+            f"{n_speakers} validation speakers of {len(speakers)} leave fewer than 2 to train on: lower "
+            "validation_speakers of 02_prep, or add speakers (01_download prints those that it found)."
         )
     return sorted(np.random.default_rng(seed).permutation(speakers)[:n_speakers].tolist())
 

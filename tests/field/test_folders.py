@@ -9,11 +9,13 @@ import socket
 from pathlib import Path
 
 import pytest
+from release import voice, wav
 
 from sv_utils import corpora
 from sv_utils.base.errors import RequestError
 from sv_utils.evaluation import trials
-from sv_utils.speech import acquisition, archives, layouts, trees
+from sv_utils.speech import acquisition, archives, layouts, preparation, splits, trees
+from sv_utils.speech.manifest import checks, read_manifest
 
 FOLDER = corpora.get("folder")
 
@@ -157,6 +159,13 @@ def test_links_are_followed_once_wherever_they_lead(own, tmp_path):
     left_out = trees.walk(root).left_out
     assert left_out[trees.AGAIN] == ["aaa", "anna/again"]
     assert left_out[trees.DANGLING] == ["anna/gone.wav", "anna/self.wav"]
+
+
+def test_a_link_from_one_half_into_the_other_is_refused(own):
+    root = own("train/anna/1.wav", "test/ben/1.wav")
+    (root / "train" / "cleo").symlink_to(root / "test" / "ben")
+    with pytest.raises(RequestError, match=r"train/cleo/1\.wav is reached by a link from one part"):
+        acquisition.fetch(FOLDER, source=str(root))
 
 
 def test_pipes_and_sockets_are_no_recordings(own, tmp_path, monkeypatch):
@@ -323,6 +332,37 @@ def test_blanks_in_names_pass_through_every_list(own):
     assert trials.read(root / "drawn.txt").enrol.tolist() == drawn.enrol.tolist()
     (root / "tabs.txt").write_text("1\tann lee/1.wav\tann lee/2.wav\n0\tann lee/1.wav\tben/1.wav\n")
     assert trials.read(root / "tabs.txt").enrol.tolist() == ["ann lee/1.wav"] * 2
+
+
+def test_names_with_blanks_pass_through_preparation_split_and_drawn_trials(tmp_path):
+    """What stages 01 and 02 do, from the recordings to the list that the evaluation reads."""
+    for number in range(10):
+        for day in ("day 1", 'day "2"'):
+            place = tmp_path / "own" / f"speaker {number % 5}" / day / f"file {number}.wav"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(wav(voice(f"speaker {number % 5}", 2 * number + (day == "day 1"), 1.1)))
+    found = acquisition.fetch(FOLDER, source=str(tmp_path / "own"))
+    store = preparation.prepare(FOLDER, found, test_share=0.4)
+    tested = splits.accepted(FOLDER, store).query("subset == 'test'")
+    trials.write(FOLDER.list_path("folder"), trials.make(tested["id"], 4, 4, seed=0))
+    table, refused = splits.utterances([(FOLDER, store)], {"folder": ["folder"]}, train=["folder"], n_validation=1)
+    assert refused.empty and table["split"].value_counts().to_dict() == {"train": 8, "test": 8, "validation": 4}
+    listed = trials.read(FOLDER.list_path("folder"))
+    assert set(trials.speakers(listed)[0]) <= set(tested["speaker"])
+    trials.rows(listed, table["id"])
+    assert len(checks(FOLDER, read_manifest(store), ["folder"])) > 3
+
+
+def test_another_split_in_the_table_is_another_store(own):
+    """The halves stand in the store: the same recordings with another column `set` are prepared anew."""
+    root = own("anna/1.wav", "ben/1.wav")
+    stores = set()
+    for halves in (("dev", "test"), ("test", "dev")):
+        (root / "speakers.csv").write_text("id,set\nanna,{}\nben,{}\n".format(*halves))
+        store = preparation.prepare(FOLDER, acquisition.fetch(FOLDER, source=str(root)))
+        stores.add(store)
+        assert read_manifest(store)["subset"].tolist() == list(halves)
+    assert len(stores) == 2
 
 
 def test_the_digest_notices_what_changed_and_nothing_else(own):

@@ -56,6 +56,11 @@ def fetch(corpus: Corpus, folder: Path) -> list[VerifiedArchive]:
     for line in layouts.told(layout, {name: list(own.values()) for name, own in utterances.items()}):
         print(f"{corpus.name}: {line}")
     by_name = {f"{name}/{file}".lstrip("/"): one.id for name, own in utterances.items() for file, one in own.items()}
+    if doubled := sorted(by_name.keys() - found.files.keys()):
+        raise RequestError(
+            f"{folder}/{printable(doubled[0])} is reached by a link from one part of the folder into another "
+            f"({len(doubled)} such file(s)): remove the link, for whoever is judged must not be trained on."
+        )
     if strays := sorted(found.files.keys() - by_name.keys()):
         print(f"{corpus.name}: {len(strays)} file(s) in no speaker's folder, first {printable(strays[0])}")
     _compare_table(corpus, spoken, set(table.index), "subset" in table)
