@@ -128,7 +128,7 @@ def read_trials(path: str | os.PathLike) -> TrialList:
     if len(columns) not in (2, 3):
         raise RequestError(f"{path} has {len(columns)} columns; a trial list has three: label enrol test.")
     if len(columns) == 2:
-        return TrialList(None, *columns, table.lines)
+        return TrialList(None, columns[0], columns[1], table.lines)
     place = label_column(columns)
     enrol, test = (column for number, column in enumerate(columns) if number != place)
     return TrialList(parse_labels(columns[place], path, table.lines), enrol, test, table.lines)
@@ -142,14 +142,11 @@ def label_column(columns: Sequence[Sequence[str]]) -> int:
 
 def parse_labels(column: Sequence[str], source: str | os.PathLike, lines: Sequence[int] | None = None) -> list[int]:
     """Turn words into labels, or raise a RequestError that names the line."""
-    found = [LABELS.get(word.lower()) for word in column]
-    if None in found:
-        place = found.index(None)
-        line = lines[place] if lines is not None else place + 1
-        raise RequestError(
-            f"{source} line {line} has the label {printable(column[place])!r}; a label is 1 (target) or 0."
-        )
-    return found
+    for place, word in enumerate(column):
+        if word.lower() not in LABELS:
+            line = lines[place] if lines is not None else place + 1
+            raise RequestError(f"{source} line {line} has the label {printable(word)!r}; a label is 1 (target) or 0.")
+    return [LABELS[word.lower()] for word in column]
 
 
 def read_names(path: str | os.PathLike) -> list[str]:

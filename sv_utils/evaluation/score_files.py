@@ -125,8 +125,9 @@ def read_scores(path: str) -> tuple[trials.Trials, np.ndarray]:
     else:
         table = lists.without_headings(table)
         column, lines = dict(zip(_form(table.columns, path).split(), table.columns)), table.lines
-    labels = lists.parse_labels(column["label"], path, lines) if "label" in column else None
-    labels = None if labels is None else np.array(labels, dtype=np.int8)
+    labels = None
+    if "label" in column:
+        labels = np.array(lists.parse_labels(column["label"], path, lines), dtype=np.int8)
     given = trials.Trials(labels, np.array(column["enrol"]), np.array(column["test"]), path, np.array(lines))
     return given, _finite(column["score"], path, lines)
 

@@ -40,8 +40,9 @@ IN_A_TREE, IN_A_STREAM = -1, -2  # in place of a compression method: the file li
 TARS = (".tar", ".tar.gz", ".tgz")
 ENTRY = struct.Struct("<4s6H3I5H2I")  # of a zip's directory, up to the name
 END, END64 = struct.Struct("<4s4H2IH"), struct.Struct("<4sQ2H2I4Q")
-EXTENSIONS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
-EXTENSIONS += (tarfile.SOLARIS_XHDTYPE,)  # headers that carry a name of any length, and other facts
+# Headers of a tar that carry a name of any length, and other facts.
+EXTENSIONS = {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE}
+EXTENSIONS |= {tarfile.SOLARIS_XHDTYPE}
 LONGEST_HEADER = 1 << 16  # of them [bytes]
 DIRECTORY_BLOCK = 1 << 20  # of a zip's directory, read at a time [bytes]
 MOST_SHRUNK = 200  # a file of a zip that is larger by more is no speech, from `SMALL` on
@@ -430,7 +431,7 @@ def _entries(directory: bytes) -> Iterator[tuple[int, bytes]]:
         place = following
 
 
-def _next(directory: bytes, place: int) -> int:
+def _next(directory: bytes | bytearray, place: int) -> int:
     """Where the entry after that of a place begins."""
     fields = ENTRY.unpack_from(directory, place)
     if fields[0] != b"PK\1\2":

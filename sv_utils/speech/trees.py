@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from sv_utils import corpora
 from sv_utils.base.terminal import printable
@@ -54,7 +54,7 @@ def is_hidden(name: str) -> bool:
     >>> is_hidden("anna/.ipynb_checkpoints/a.wav"), is_hidden("./anna/a.wav")
     (True, False)
     """
-    return any(part in FOREIGN or (part[0] == "." and part != "..") for part in PurePosixPath(name).parts)
+    return any(part in FOREIGN or (part.startswith(".") and part not in (".", "..")) for part in name.split("/"))
 
 
 def is_audio(name: str) -> bool:
@@ -79,7 +79,9 @@ def walk(folder: str | os.PathLike, known: Collection[str] = ()) -> Found:
     Found
         With names in their order.
     """
-    found, waiting, links, seen = Found(), [""], [], set()
+    found, waiting = Found(), [""]
+    links: list[str] = []
+    seen: set[tuple[int, int]] = set()
     while waiting or links:
         prefix = waiting.pop() if waiting else links.pop(0)
         try:
