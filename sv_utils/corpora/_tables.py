@@ -114,7 +114,9 @@ def _refuse_twice(path: Path, table: pd.DataFrame) -> None:
 
 
 def _refuse_subsets(path: Path, table: pd.DataFrame) -> None:
-    strange = table.loc[~table["subset"].isin(["dev", "test"]), ["speaker", "subset"]] if "subset" in table else []
+    if "subset" not in table:
+        return
+    strange = table.loc[~table["subset"].isin(["dev", "test"]), ["speaker", "subset"]]
     if len(strange):
         speaker, word = map(printable, strange.iloc[0])
         raise RequestError(f"{path} puts the speaker {speaker} into the set {word!r}; the sets are dev and test.")

@@ -67,9 +67,9 @@ class Exported:
         """Vectors [shape=(batch, d)] of waveforms [shape=(batch, samples)]."""
         waveforms = np.ascontiguousarray(waveforms, np.float32)
         try:
-            if self._samples in (None, waveforms.shape[1]):
+            if self._samples is None or self._samples == waveforms.shape[1]:
                 return self._batches(waveforms)
-            vectors = np.stack([self._batches(part) for part in self._parts(waveforms)])
+            vectors = np.stack([self._batches(part) for part in _parts(waveforms, self._samples)])
         except Exception as error:  # a shape that the file does not declare, but needs
             raise RequestError(
                 f"{self._path}: takes no {waveforms.shape[1]} samples of {waveforms.shape[0]} recording(s) at once "
@@ -78,15 +78,6 @@ class Exported:
         lengths = np.maximum(np.linalg.norm(vectors, axis=2, keepdims=True), 1e-12)
         mean = (vectors / lengths).mean(axis=0)
         return mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12) * lengths.mean(axis=0)
-
-    def _parts(self, waveforms: np.ndarray) -> Iterator[np.ndarray]:
-        """Waveforms of the length that the file takes: evenly over the whole, or the whole repeated."""
-        samples, length = self._samples, waveforms.shape[1]
-        if length < samples:
-            yield np.stack([np.resize(wave, samples) for wave in waveforms])
-            return
-        for start in np.linspace(0, length - samples, -(-length // samples)).astype(int):
-            yield waveforms[:, start : start + samples]
 
     def _batches(self, waveforms: np.ndarray) -> np.ndarray:
         """Vectors of waveforms of a length that the file takes, in batches of the size that it takes."""
@@ -105,6 +96,16 @@ class Exported:
     def count_params() -> float:
         """NaN: the formats do not tell weights from other constants."""
         return math.nan
+
+
+def _parts(waveforms: np.ndarray, samples: int) -> Iterator[np.ndarray]:
+    """Waveforms of the length that a file takes: evenly over the whole, or the whole repeated."""
+    length = waveforms.shape[1]
+    if length < samples:
+        yield np.stack([np.resize(wave, samples) for wave in waveforms])
+        return
+    for start in np.linspace(0, length - samples, -(-length // samples)).astype(int):
+        yield waveforms[:, start : start + samples]
 
 
 def _reason(error: Exception) -> str:

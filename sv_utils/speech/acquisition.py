@@ -66,7 +66,7 @@ def fetch(
     if not place.folder and not corpus.remotes:
         raise RequestError(f"corpus {corpus.name} needs a source: {corpus.manual}.")
     place.provide_texts()
-    if not corpus.remotes:
+    if place.folder and not corpus.remotes:
         done = own_folder.fetch(corpus, place.folder)
         _record(corpus, done)
         return done

@@ -82,7 +82,7 @@ def _utterances(corpus: Corpus, archive: VerifiedArchive) -> Iterator[tuple[str,
 
 def _compare_table(corpus: Corpus, spoken: set[str], known: set[str], splits: bool) -> None:
     """Say which speakers the table lacks; refuse one that knows nobody."""
-    if not known:
+    if corpus.table is None or not known:
         return
     file, missing = corpus.table.file, sorted(spoken - known)
     if len(missing) == len(spoken):
@@ -106,19 +106,18 @@ def _settle(corpus: Corpus, text: Text, folder: Path, by_name: Mapping[str, str]
     """
     source, path = folder / text.file, corpus.text_path(text)
     found = _read(source, path)
-    known = _spellings(by_name)
-    sides = [[_id(name, folder, known) for name in side] for side in (found.enrol, found.test)]
-    for line, *pair, given in zip(found.lines, *sides, zip(found.enrol, found.test)):
-        if None in pair:
-            name = given[pair.index(None)]
+    known, rows = _spellings(by_name), []
+    for line, label, *pair in zip(found.lines, found.labels or (), found.enrol, found.test):
+        ids = [_id(name, folder, known) for name in pair]
+        if None in ids:
             example = quoted(next(iter(by_name.values())))
             raise RequestError(
-                f"{source} line {line} names {printable(name)}, which is none of the {len(by_name)} recordings in "
-                f"{folder}; they are called like {example}."
+                f"{source} line {line} names {printable(pair[ids.index(None)])}, which is none of the {len(by_name)} "
+                f"recordings in {folder}; they are called like {example}."
             )
+        rows.append(" ".join([str(label), *(quoted(identity) for identity in ids if identity)]))
     with paths.replace_on_success(path) as temporary:
-        rows = zip(map(str, found.labels), *([quoted(name) for name in side] for side in sides))
-        temporary.write_text("".join(" ".join(row) + "\n" for row in rows), encoding="utf-8")
+        temporary.write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
 def _read(source: Path, path: Path) -> lists.TrialList:
