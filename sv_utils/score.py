@@ -18,6 +18,7 @@ import numpy as np
 
 from sv_utils.base.errors import RequestError, command
 from sv_utils.base.paths import replace_on_success
+from sv_utils.base.text import refuse_special
 from sv_utils.evaluation import intervals, judging, metrics, scoring, trials
 from sv_utils.evaluation.calibration import Calibration
 from sv_utils.evaluation.score_files import match, read_embeddings, read_scores
@@ -94,6 +95,7 @@ def _log_likelihood_ratios(arguments: argparse.Namespace, scores: np.ndarray, ki
         return scores
     if arguments.calibration is None:
         return None
+    refuse_special(arguments.calibration)
     calibration = Calibration.load(arguments.calibration)
     if len(calibration.features) != 1 or (kind == "cosine" and calibration.features != ("cosine",)):
         raise RequestError(

@@ -3,9 +3,10 @@
 import functools
 import itertools
 import os
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from sv_utils.speech import audio
 
 SHORTEST = 8_000  # utterances under 0.5 s are repeated to it [samples]
 LONGEST = 960_000  # utterances over 60 s are embedded in parts [samples]
+FORMS: Final = ("NFC", "NFD")  # of accents, as different systems write them in names of files
 MOST_NAMED = 20  # bad files that one sentence names
 BLOCK = 512  # files decoded at once: bounds the memory, and lets equal lengths share a batch
 FULL_BATCH = 80_000  # of utterances over 5 s fewer than a batch are computed at once [samples]
@@ -132,9 +134,15 @@ def embed_files(
 
 def refuse_missing(root: str | os.PathLike, names: Sequence[str], skip_bad: bool = False) -> dict[str, str]:
     """Find files that are missing without reading any; parameters, the `bad` returned and errors as `embed_files`."""
-    bad = {name: reason for name in dict.fromkeys(names) if (reason := _missing(Path(root, name)))}
+    bad = {name: reason for name in dict.fromkeys(names) if (reason := _missing(_path(root, name)))}
     _refuse_bad(bad, root, names, skip_bad)
     return bad
+
+
+def _path(root: str | os.PathLike, name: str) -> Path:
+    """Where a listed file lies; accents may be written in two ways, and folders may be separated as Windows does."""
+    names = [name, *(unicodedata.normalize(form, one) for one in (name, name.replace("\\", "/")) for form in FORMS)]
+    return next((path for one in names if (path := Path(root, one)).exists()), Path(root, name))
 
 
 def _missing(path: Path) -> str:
@@ -162,7 +170,7 @@ def _embed_block(model: Any, root: Path, names: Sequence[str], bad: dict[str, st
     for name in names:
         if name not in bad:
             try:
-                waveforms.append(audio.decode(root / name).samples)
+                waveforms.append(audio.decode(_path(root, name)).samples)
                 good.append(name)
             except (OSError, audio.AudioError) as error:
                 bad[name] = getattr(error, "strerror", None) or str(error)

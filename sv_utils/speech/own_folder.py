@@ -63,6 +63,7 @@ def fetch(corpus: Corpus, folder: Path) -> list[VerifiedArchive]:
         )
     if strays := sorted(found.files.keys() - by_name.keys()):
         print(f"{corpus.name}: {len(strays)} file(s) in no speaker's folder, first {printable(strays[0])}")
+    _name_lookalikes(corpus, found)
     _compare_table(corpus, spoken, set(table.index), "subset" in table)
     for text in corpus.lists.values():
         if corpus.text_path(text).exists():
@@ -78,6 +79,15 @@ def _utterances(corpus: Corpus, archive: VerifiedArchive) -> Iterator[tuple[str,
     for member in archives.members(archive, corpus.naming):
         if member.utterance:
             yield member.name, member.utterance
+
+
+def _name_lookalikes(corpus: Corpus, found: trees.Found) -> None:
+    """Say which files are not read, though they look as if they were meant to be table or list."""
+    expected = {Path(text.file).stem: text.file for text in corpus.texts}
+    for name in found.left_out.get(trees.SUFFIX, ()):
+        file = expected.get(os.path.splitext(name)[0].lower())
+        if file:
+            print(f"{corpus.name}: {printable(name)} is not read; save it as {file} if it is meant")
 
 
 def _compare_table(corpus: Corpus, spoken: set[str], known: set[str], splits: bool) -> None:

@@ -68,6 +68,13 @@ def test_embed_names_every_missing_file_before_a_model_is_loaded(root, capsys, m
     assert "19.wav: no such file; and 30 more); mend them" in said and said.count("\n") == 1
 
 
+def test_embed_finds_names_in_another_spelling(root):
+    """NFC in the list and NFD on the disk, as macOS leaves them; and Windows' separators."""
+    (root / "sub").mkdir()
+    (root / "c.wav").rename(root / "sub" / "Jose\u0301.wav")
+    assert run(root, "sub/Jos\xe9.wav\nsub\\Jos\xe9.wav\n") == 0
+
+
 def test_embed_names_every_bad_file_and_writes_nothing(root, capsys):
     (root / "other.wav").write_text("neither")
     assert run(root, "text.wav\nc.wav\nother.wav\n") == 2
@@ -159,6 +166,25 @@ def test_a_model_of_fixed_length_hears_all_of_a_recording_in_parts(exported):
     assert (encoder.predict_on_batch(ends) != one).any()
     vectors = embedding.embed(encoder, [16_000, 48_000], [np.int16(piece[0] * 9000)].__mul__(2).__getitem__)
     assert vectors.shape == (2, 2)
+
+
+def test_a_real_file_of_fixed_shape(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    weights = np.random.default_rng(0).normal(size=(8000, 3)).astype(np.float32)
+    node = onnx.helper.make_node("MatMul", ["waveform", "weights"], ["vector"])
+    ends = [
+        onnx.helper.make_tensor_value_info(n, 1, shape) for n, shape in (("waveform", [2, 8000]), ("vector", [2, 3]))
+    ]
+    graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:], [onnx.numpy_helper.from_array(weights, "weights")])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "m.onnx")
+    waves = np.random.default_rng(1).normal(size=(3, 8000)).astype(np.float32)
+    encoder = pretrained.load(tmp_path / "m.onnx")
+    np.testing.assert_allclose(encoder.predict_on_batch(waves), waves @ weights, rtol=1e-3, atol=1e-3)
+    lengths = [8000, 20_000, 3000]
+    vectors = embedding.embed(encoder, lengths, lambda row: np.int16(9000 * np.resize(waves[row] / 4, lengths[row])))
+    assert vectors.shape == (3, 3) and np.isfinite(vectors).all()
 
 
 def test_a_model_that_fails_at_another_length_says_so(exported):

@@ -256,6 +256,11 @@ def test_speaker_tables_out_of_spreadsheets(own, name):
     assert table[["gender", "subset"]].to_numpy().tolist() == [["f", "dev"], ["m", "test"]]
 
 
+def test_a_table_under_another_name_is_told(own, capsys):
+    acquisition.fetch(FOLDER, source=str(own("anna/1.wav", "ben/1.wav", "Speakers.xlsx", "anna/speakers.doc")))
+    assert "Speakers.xlsx is not read; save it as speakers.csv if it is meant" in capsys.readouterr().out
+
+
 BAD_TABLES = {
     "empty": (b"", "speakers.csv is empty"),
     "headings alone": (b"id,gender\n", "names no speaker"),
