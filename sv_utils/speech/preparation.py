@@ -168,7 +168,7 @@ def store_key(corpus: Corpus, verified, limits: Limits, utterances_per_shard: in
     """Eight hexadecimal digits that change with all that the content of a store depends on."""
     parts = [corpus.name, *(f"{archive.subset} {archive.md5}" for archive in verified)]
     parts += [repr(limits), str(utterances_per_shard), encoding, split, str(corpus.first_channel), str(FORMAT)]
-    parts += [inspect.getsource(audio), inspect.getsource(corpus.naming)]
+    parts += [f"decoder {audio.DECODER}", inspect.getsource(audio.measure), inspect.getsource(corpus.naming)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
 
 
@@ -262,7 +262,7 @@ def _examine(job: _Job, member: Member, subset: str) -> tuple[dict, np.ndarray |
             raise audio.AudioError("speaker is not in the speaker table")
         data = archives.read(job.files, member)
         row["source_sha256"] = hashlib.sha256(data).hexdigest()
-        decoded = audio.decode(data, SAMPLE_RATE, job.limits.max_seconds, job.first_channel)
+        decoded = audio.decode(data, SAMPLE_RATE, job.limits.max_seconds, job.first_channel, in_worker=True)
     except audio.AudioError as error:
         return row | {"error": str(error)}, None
     measures = {name: round(value, 6) for name, value in audio.measure(decoded.samples).items()}

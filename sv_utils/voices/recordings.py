@@ -28,7 +28,7 @@ def describe(file: str | os.PathLike, sound: audio.Decoded) -> dict:
     """
     seconds, speech = len(sound.samples) / 16_000, speech_seconds(sound.samples)
     clipped = audio.measure(sound.samples)["clipped"]
-    warnings = []
+    warnings = list(sound.warnings)
     if speech < SHORT:
         warnings.append(f"{speech:.2f} s of speech are too short for a reliable answer, give {SHORT:g} s or more")
     if sound.rate < 16_000:
