@@ -127,7 +127,7 @@ def manifest() -> list[dict]:
     speaker = pd.Series(number // 170).map("id{:05d}".format)
     digest = pd.Series(number.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)).map("{:016x}".format)
     table = table.assign(
-        corpus="voxceleb2", speaker=speaker, session=digest.str[:11], subset="dev", error="", content=digest
+        corpus="voxceleb2", speaker=speaker, session=digest.str[:11], subset="dev", error="", content=digest, warning=""
     )
     table = table.assign(id=speaker + "/" + table["session"] + "/00001.m4a", source_sha256=digest * 4, peak=0.5)
     table = table.assign(shard=pd.Series(number // 5000).map("shard-{:05d}.pcm".format), samples=64000 + number % 99991)

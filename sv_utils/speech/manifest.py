@@ -19,7 +19,7 @@ from sv_utils.speech.archives import VerifiedArchive
 from sv_utils.speech.reader import SAMPLE_RATE
 
 COLUMNS = ["corpus", "id", "speaker", "session", "subset", "shard", "offset", "bytes", "samples", "source_sha256"]
-COLUMNS += ["rate", "channels", "peak", "clipped", "silent", "error", "content"]
+COLUMNS += ["rate", "channels", "peak", "clipped", "silent", "error", "content", "warning"]
 # How a shard's samples become bytes, and how many bytes one step of the column `offset` is.
 ENCODINGS = {
     "pcm": (lambda samples: samples.astype("<i2").tobytes(), 2),
@@ -37,8 +37,9 @@ def read_manifest(folder: Path) -> pd.DataFrame:
         A row per file of the corpus: ``corpus, id, speaker, session, subset, shard`` (file name within `folder`),
         ``offset`` ([samples] in a .pcm shard, [bytes] in a .flac shard), ``bytes``, ``samples``, ``source_sha256`` (of
         the file's bytes), ``rate`` [Hz] and ``channels`` of the original, ``peak, clipped, silent`` (see
-        `audio.measure`), ``error`` ('' = accepted), ``content`` (digest of the decoded samples). Where there is an
-        error, numbers that are unknown are 0.
+        `audio.measure`), ``error`` ('' = accepted), ``content`` (digest of the decoded samples), ``warning``
+        (what is wrong with a file that can be used all the same). Where there is an error, numbers that are unknown
+        are 0.
 
     Raises
     ------
@@ -127,6 +128,8 @@ def checks(corpus: Corpus, manifest: pd.DataFrame, lists: Sequence[str], min_utt
     rows = [("accepted", good["id"])]
     kinds = bad["error"].str.replace(r"^(duplicate of|speaker has) .*", r"\1", regex=True).str.split(":").str[0]
     rows += [(f"refused: {kind}", group) for kind, group in bad["id"].groupby(kinds)]
+    warned = good[good["warning"] != ""]
+    rows += [(f"usable, but {text}", group) for text, group in warned["id"].groupby(_without_numbers(warned))]
     rows += [("resampled, recorded at another rate", good.loc[good["rate"] != SAMPLE_RATE, "id"])]
     rows += [("several channels made one", good.loc[good["channels"] > 1, "id"])]
     spoken = good["speaker"].value_counts()
@@ -139,6 +142,10 @@ def checks(corpus: Corpus, manifest: pd.DataFrame, lists: Sequence[str], min_utt
     found = [(corpus.name, what, len(ids), next(iter(ids), "")) for what, ids in rows]
     table = pd.DataFrame(found, columns=["corpus", "check", "found", "example"])
     return table.assign(of=[len(spoken) if "speakers" in what else len(manifest) for what in table["check"]])
+
+
+def _without_numbers(warned: pd.DataFrame) -> pd.Series:
+    return warned["warning"].str.replace(r"\d+(\.\d+)?", "…", regex=True)
 
 
 def _published(corpus: Corpus, archive: VerifiedArchive) -> str | None:

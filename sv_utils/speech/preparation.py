@@ -28,7 +28,7 @@ from sv_utils.speech.archives import Member, VerifiedArchive
 from sv_utils.speech.manifest import COLUMNS, ENCODINGS
 from sv_utils.speech.reader import SAMPLE_RATE
 
-FORMAT = 2  # raise when the meaning of a store's files changes
+FORMAT = 3  # raise when the meaning of a store's files changes
 
 
 @dataclass(frozen=True)
@@ -268,7 +268,7 @@ def _examine(job: _Job, member: Member, subset: str) -> tuple[dict, np.ndarray |
     measures = {name: round(value, 6) for name, value in audio.measure(decoded.samples).items()}
     row |= {"samples": len(decoded.samples), "rate": decoded.rate, "channels": decoded.channels, **measures}
     row["content"] = hashlib.sha256(decoded.samples.tobytes()).hexdigest()[:16]
-    row["error"] = job.limits.reason(decoded, measures)
+    row |= {"error": job.limits.reason(decoded, measures), "warning": "; ".join(decoded.warnings)}
     return row, decoded.samples
 
 

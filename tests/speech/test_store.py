@@ -191,6 +191,7 @@ def test_checks_tell_what_was_found(tmp_path):
     dev["dev/aac/id1/s1/00001.m4a"] = wav(np.stack([np.repeat(voice("id1", 1), 3)] * 2, axis=1), 44100)
     dev["dev/aac/id2/s1/00001.m4a"] = dev["dev/aac/id2/s1/00002.m4a"]
     dev["dev/aac/id2/s1/00003.m4a"] = b""
+    dev["dev/aac/id3/s1/00001.m4a"] = wav(voice("id3", 1))[:-320]
     test = files(("id5", "id6"), "wav", ".wav", wav)
     del test["wav/id6/s1/00001.wav"]
     corpus = make(tmp_path / "release", dev=dev, test=test)
@@ -199,6 +200,7 @@ def test_checks_tell_what_was_found(tmp_path):
         ["accepted", 15, "id1/s1/00001.m4a", 17],
         ["refused: duplicate of", 1, "id2/s1/00002.m4a", 17],
         ["refused: empty file", 1, "id2/s1/00003.m4a", 17],
+        ["usable, but … s of the sound that its header announces are missing", 1, "id3/s1/00001.m4a", 17],
         ["resampled, recorded at another rate", 1, "id1/s1/00001.m4a", 17],
         ["several channels made one", 1, "id1/s1/00001.m4a", 17],
         ["speakers with fewer than 2 utterances", 1, "id2", 6],
@@ -285,7 +287,7 @@ def test_every_bad_file_is_a_row_with_its_reason(tmp_path):
     corpus = make(tmp_path / "release", dev=dev)
     rows = read_manifest(prepare(corpus, fetch(corpus)))
     told = errors(rows[rows["subset"] == "dev"])
-    assert told.pop("id1/s1/01.m4a").startswith("damaged: decoding stops at ")
+    assert told.pop("id1/s1/01.m4a").startswith("truncated: ")
     assert told.pop("id1/s1/07.wav").startswith("clipped: 0.")
     assert told == {
         "/dev/aac/id1/s1/12.wav": "unsafe: absolute name",
@@ -299,11 +301,12 @@ def test_every_bad_file_is_a_row_with_its_reason(tmp_path):
         "id1/s1/06.wav": "silent: 1.000 of the frames, at most 0.95",
         "id1/s1/08.wav": "",
         "id1/s1/09.wav": "duplicate of id1/s1/08.wav",
-        "id1/s1/10.wav": "truncated: fewer bytes than its header announces",
+        "id1/s1/10.wav": "truncated: 0.3 s of 1.5 s",
     }
     rows = rows.set_index("id")
     assert rows.loc["id1/s1/04.wav", ["rate", "channels", "samples"]].tolist() == [44100, 2, 26123]
     assert rows.loc["id1/s1/05.wav", ["shard", "samples"]].tolist() == ["", 3200]
+    assert set(rows["warning"]) == {""}
     assert not list(tmp_path.rglob("escape.wav"))
 
 
