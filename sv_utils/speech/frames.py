@@ -9,7 +9,7 @@ import numpy as np
 from sv_utils.speech.decoded import AudioError
 
 PLANES = 8  # channels of their own memory that PyAV knows
-GATHERED = 16384  # samples that are converted at once
+GATHERED = 8192  # samples that are converted at once
 RATES = (1000, 768000)  # [Hz] plausible rates of an original
 REMNANTS = (5, 0.01)  # so many packets, and this share of all, may be such
 # Frames that stand for themselves: a file may begin within one, and hold tags or remnants where files were joined.

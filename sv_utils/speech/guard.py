@@ -269,10 +269,12 @@ def watched(allowance: int):
 def _held() -> int:
     """Address space of this process [bytes]; where the system does not tell it, the most that it held of memory."""
     try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[0]) * mmap.PAGESIZE
+        file = os.open("/proc/self/statm", os.O_RDONLY)  # a file object would take three times as long
     except OSError:
         return _peak()
+    pages = os.read(file, 20).split()[0]
+    os.close(file)
+    return int(pages) * mmap.PAGESIZE
 
 
 def _peak() -> int:

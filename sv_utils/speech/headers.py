@@ -13,6 +13,7 @@ from collections.abc import Iterator
 Content = bytes | mmap.mmap
 
 UNKNOWN = 0x7FFE0000  # sizes from here up are what programs write into a pipe: unknown [bytes]
+ZEROS = bytes(64)
 BOXES = 100_000  # boxes of an MP4 file that are looked at
 SAMPLES_PER_BYTE = 64  # of the strongest codecs whose samples are counted one by one in QuickTime files
 NESTED = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"mvex", b"moof", b"traf"}  # boxes that hold boxes
@@ -29,6 +30,7 @@ TABLES = {
     b"sbgp": (8, 8),
     b"sidx": (20, 12),
 }
+COUNTED = {*TABLES, b"stsz", b"trun"}
 ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 NAMES = [  # how files begin that people take for recordings, and what can be done
     (rb"version https://git-lfs", "a pointer of Git LFS: fetch the file itself (git lfs pull)"),
@@ -72,8 +74,10 @@ def name(content: Content) -> str:
 def start(content: Content) -> int:
     """Where a file begins behind zeros, or behind an ID3 tag in front of a format that knows none."""
     position = 0
-    while content[position : position + 64] == bytes(64):
+    while content[position : position + 64] == ZEROS:
         position += 64
+    if not position and content[:3] != b"ID3":
+        return 0
     if position:
         return position + len(block := content[position : position + 64]) - len(bytes(block).lstrip(b"\0"))
     position = _behind_id3(content)
@@ -275,8 +279,7 @@ def ogg_links(content: Content) -> list[tuple[int, int]]:
 
 def ends_within_page(content: Content) -> bool:
     """Whether an Ogg file ends before its last page does."""
-    last = content.rfind(b"OggS\x00")
-    return content[:4] == b"OggS" and _page_end(content, last) > len(content)
+    return content[:4] == b"OggS" and _page_end(content, content.rfind(b"OggS\x00")) > len(content)
 
 
 def _page_end(content: Content, start: int) -> int:
@@ -296,7 +299,9 @@ def impossible_count(content: Content) -> str:
     if content[4:8] not in (b"ftyp", b"moov", b"moof", b"mdat", b"free", b"wide", b"skip", b"styp", b"sidx", b"pnot"):
         return ""
     samples = 0
-    for kind, start, end in _boxes(content, 0, len(content)):
+    for kind, start, end in _boxes(content):
+        if kind not in COUNTED:
+            continue
         count, entry = _count(content, kind, start, end)
         if count * entry > end - start:
             return f"a table '{kind.decode('latin-1')}' of {count} entries in {end - start} bytes"
@@ -307,19 +312,18 @@ def impossible_count(content: Content) -> str:
     return ""
 
 
-def _boxes(content: Content, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def _boxes(content: Content) -> Iterator[tuple[bytes, int, int]]:
     """Boxes of an MP4 file, nested ones too: their kind, and where what they hold begins and ends."""
-    waiting = [(start, end)]
+    waiting, read = [(0, len(content))], struct.Struct(">I4s").unpack_from
     for _ in range(BOXES):
-        while waiting and waiting[-1][0] + 8 > waiting[-1][1]:
-            waiting.pop()
-        if not waiting:
-            return
         position, limit = waiting.pop()
-        size, kind = struct.unpack(">I4s", content[position : position + 8])
-        head = 8
+        while position + 8 > limit:
+            if not waiting:
+                return
+            position, limit = waiting.pop()
+        (size, kind), head = read(content, position), 8
         if size == 1 and position + 16 <= limit:
-            size, head = struct.unpack(">Q", content[position + 8 : position + 16])[0], 16
+            size, head = struct.unpack_from(">Q", content, position + 8)[0], 16
         behind = min(position + max(size, head), limit) if size else limit
         waiting.append((behind, limit))
         if kind in NESTED:
@@ -329,15 +333,10 @@ def _boxes(content: Content, start: int, end: int) -> Iterator[tuple[bytes, int,
 
 def _count(content: Content, kind: bytes, start: int, end: int) -> tuple[int, int]:
     """Number of entries that a table claims, and the bytes of each (0: they are all alike and stand nowhere)."""
-
-    def number(offset: int) -> int:
-        return int.from_bytes(content[start + offset : min(start + offset + 4, end)], "big")
-
-    if kind in TABLES:
-        offset, entry = TABLES[kind]
-        return number(offset), entry
+    flags, first, second = struct.unpack(">3I", content[start : min(start + 12, end)].ljust(12, b"\0"))
     if kind == b"stsz":
-        return number(8), 0 if number(4) else 4
+        return second, 0 if first else 4
     if kind == b"trun":
-        return number(4), 4 * bin(number(0) & 0xF00).count("1")
-    return 0, 0
+        return first, 4 * bin(flags & 0xF00).count("1")
+    place, entry = TABLES[kind]
+    return int.from_bytes(content[start + place : min(start + place + 4, end)], "big"), entry
