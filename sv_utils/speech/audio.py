@@ -153,7 +153,8 @@ def _piped(descriptor: int) -> bytes:
     """Everything that is written into a pipe, up to its end."""
     waiting = select.poll()
     waiting.register(descriptor, select.POLLIN)
-    pieces, size = [], 0
+    pieces: list[bytes] = []
+    size = 0
     while waiting.poll(PATIENCE * 1000):
         piece = os.read(descriptor, 2**20)
         if not piece:

@@ -6,16 +6,18 @@ Only decoders of sound run, whatever else a file holds: `CODECS` names them, and
 
 import io
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import av
 import numpy as np
+from av.container import InputContainer
 
 from sv_utils.speech import frames, headers
 from sv_utils.speech.decoded import AudioError, Decoded, missing
 
+T = TypeVar("T")
 MISSING = 0.1  # [s] that may be missing without a word: the last frame of some encoders
 EXACT = 0.002  # the same of formats that state the number of samples and lose none
 LOSSLESS = {"flac", "tta", "wv", "aiff", "au"}
@@ -61,7 +63,7 @@ def _decode(content: headers.Content, part: frames.Part) -> Decoded:
     links = headers.ogg_links(content)
     if len(links) > LINKS:
         raise AudioError(f"damaged: {len(links)} streams behind one another")
-    decoded = _joined(_decode_links(content, links, part)) if len(links) > 1 else _decode_file(content, part)
+    decoded = _joined(list(_decode_links(content, links, part))) if len(links) > 1 else _decode_file(content, part)
     if headers.ends_within_page(content):
         decoded = replace(decoded, warnings=(*decoded.warnings, "it breaks off: its last page is incomplete"))
     return decoded
@@ -81,8 +83,7 @@ def _decode_links(content: headers.Content, links: list[tuple[int, int]], part: 
         yield decoded
 
 
-def _joined(parts: Iterator[Decoded]) -> Decoded:
-    parts = list(parts)
+def _joined(parts: list[Decoded]) -> Decoded:
     if not parts:
         raise AudioError("no samples")
     rates = _once(part.rate for part in parts)
@@ -140,17 +141,15 @@ class _Window:
         return self.position
 
 
-def _opened(content: headers.Content):
+def _opened(content: headers.Content) -> InputContainer:
     """The container of a file; tags may be in any encoding."""
     end = headers.sound_end(content)
-    whole = isinstance(content, bytes) and end == len(content)
     options = {"format_whitelist": FORMATS, "codec_whitelist": CODECS}
     if headers.unannounced(content)[1]:
         options["ignore_length"] = "1"
     try:
-        return av.open(
-            io.BytesIO(content) if whole else _Window(content, end), options=options, metadata_errors="ignore"
-        )
+        file = io.BytesIO(content) if isinstance(content, bytes) and end == len(content) else _Window(content, end)
+        return av.open(file, "r", options=options, metadata_errors="ignore")
     except MemoryError:
         raise
     except (av.FFmpegError, ValueError, EOFError) as error:
@@ -158,7 +157,7 @@ def _opened(content: headers.Content):
         raise AudioError(f"not audio: {kind}" if kind else "not audio, or cut off before its index") from error
 
 
-def _chosen(container) -> tuple[av.AudioStream, list[int]]:
+def _chosen(container: InputContainer) -> tuple[av.AudioStream, list[int]]:
     """The audio stream to decode, the default one before the others; and the indices of the rest."""
     streams = container.streams.audio
     if not streams:
@@ -174,7 +173,11 @@ def _chosen(container) -> tuple[av.AudioStream, list[int]]:
     return chosen, [stream.index for stream in known if stream is not chosen]
 
 
-def _place(container, stream) -> str:
+def _stream(container: InputContainer, index: int) -> av.AudioStream:
+    return next(stream for stream in container.streams.audio if stream.index == index)
+
+
+def _place(container: InputContainer, stream: av.AudioStream) -> str:
     streams = container.streams.audio
     return f"{[other.index for other in streams].index(stream.index) + 1} of {len(streams)}"
 
@@ -183,7 +186,7 @@ def _full_scale(content: headers.Content, index: int, part: frames.Part) -> floa
     """What samples stored as floats are to be divided by: 1, or the full scale of the integers that they are."""
     peak, broken, whole, total = 0.0, 0, True, 0
     with _opened(content) as container:
-        for frame in frames.frames_of(container, container.streams[index], _beside(part)):
+        for frame in frames.frames_of(container, _stream(container, index), _beside(part)):
             values = frame.to_ndarray()
             finite = np.isfinite(values)
             broken, total = broken + values.size - int(np.count_nonzero(finite)), total + values.size
@@ -206,7 +209,7 @@ def _sounds(content: headers.Content, index: int, part: frames.Part) -> bool:
     other = _beside(part)
     try:
         with _opened(content) as container:
-            _decode_stream(container, container.streams[index], other)
+            _decode_stream(container, _stream(container, index), other)
     except AudioError:
         return False
     return not _silent(other.samples)
@@ -221,12 +224,12 @@ def _silent(samples: np.ndarray) -> bool:
     return not len(samples) or max(-int(samples.min()), int(samples.max())) < SILENT
 
 
-def _decode_stream(container, stream, part: frames.Part) -> None:
+def _decode_stream(container: InputContainer, stream: av.AudioStream, part: frames.Part) -> None:
     for values in frames.resampled(frames.mono(container, stream, part), part.sample_rate):
         part.add(values)
 
 
-def _check_end(container, stream, content: headers.Content, part: frames.Part) -> None:
+def _check_end(container: InputContainer, stream: av.AudioStream, content: headers.Content, part: frames.Part) -> None:
     """Compare what was decoded with what the file states."""
     share = headers.missing_share(content)
     more, sound = headers.unannounced(content)
@@ -241,7 +244,7 @@ def _check_end(container, stream, content: headers.Content, part: frames.Part) -
         part.warnings.append(missing(part.seconds, lost))
 
 
-def _stated(container, stream, content: headers.Content) -> float:
+def _stated(container: InputContainer, stream: av.AudioStream, content: headers.Content) -> float:
     """Duration that the file states [s]; 0 where it states none."""
     name = container.format.name
     if name == "mp3":
@@ -258,7 +261,7 @@ def _changes(rates: list[int]) -> list[str]:
     return [f"its sample rate changes midway: {names} Hz"] if len(rates) > 1 else []
 
 
-def _once(items) -> list:
+def _once(items: Iterable[T]) -> list[T]:
     return list(dict.fromkeys(items))
 
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import cast
 
 import av
 import numpy as np
+from av.container import InputContainer
 
 from sv_utils.speech.decoded import AudioError
 
@@ -43,7 +45,7 @@ class Part:
 
     def add(self, values: np.ndarray) -> None:
         """Keep a block of float samples in [-1, 1] as int16."""
-        self.sound += memoryview(_quantised(values)).cast("B")
+        self.sound += _quantised(values).data.cast("B")
         self.check(self.seconds)
 
     def check(self, seconds: float) -> None:
@@ -52,13 +54,13 @@ class Part:
             raise AudioError(f"longer than {self.max_seconds:g} s")
 
 
-def holds_floats(stream) -> bool:
+def holds_floats(stream: av.AudioStream) -> bool:
     """Whether the file stores samples as floats: what a lossy decoder computes as floats is no such case."""
     name, format = stream.codec_context.name, stream.codec_context.format
     return name.startswith("pcm_f") or (name == "wavpack" and format is not None and format.name.startswith("flt"))
 
 
-def mono(container, stream, part: Part) -> Iterator[tuple[int, np.ndarray]]:
+def mono(container: InputContainer, stream: av.AudioStream, part: Part) -> Iterator[tuple[int, np.ndarray]]:
     """What was decoded, as its rate and float32 [shape=(n,)] in [-1, 1]: the first channel, or the mean of all."""
     floats = holds_floats(stream)
     for (rate, planar, channels), values in _gathered(frames_of(container, stream, part)):
@@ -96,7 +98,7 @@ def resampled(frames: Iterator[tuple[int, np.ndarray]], wanted: int) -> Iterator
     yield from _flushed(resampler)
 
 
-def _flushed(resampler) -> Iterator[np.ndarray]:
+def _flushed(resampler: av.AudioResampler | None) -> Iterator[np.ndarray]:
     if resampler is not None:
         yield from (piece.to_ndarray()[0] for piece in resampler.resample(None))
 
@@ -108,7 +110,7 @@ def _quantised(values: np.ndarray) -> np.ndarray:
     return np.clip(values, -32768, 32767, out=values).astype(np.int16)
 
 
-def frames_of(container, stream, part: Part) -> Iterator[av.AudioFrame]:
+def frames_of(container: InputContainer, stream: av.AudioStream, part: Part) -> Iterator[av.AudioFrame]:
     """
     Frames of a stream.
 
@@ -119,7 +121,7 @@ def frames_of(container, stream, part: Part) -> Iterator[av.AudioFrame]:
     for packet in _packets(container, stream):
         packets += 1
         try:
-            frames = packet.decode()
+            frames = cast(list[av.AudioFrame], packet.decode())
         except MemoryError:
             raise
         except (av.FFmpegError, ValueError, EOFError) as error:
@@ -143,7 +145,7 @@ def _allow(format: str, lost: int, packets: int, error: Exception, seconds: floa
         raise AudioError(f"damaged: decoding stops at {seconds:.1f} s") from error
 
 
-def _packets(container, stream) -> Iterator[av.Packet]:
+def _packets(container: InputContainer, stream: av.AudioStream) -> Iterator[av.Packet]:
     """Packets up to the end, or up to where the demuxer finds no more: the end is checked afterwards."""
     while True:
         try:
@@ -159,17 +161,21 @@ def _packets(container, stream) -> Iterator[av.Packet]:
 
 def _gathered(frames: Iterator[av.AudioFrame]) -> Iterator[tuple[tuple[int, bool, int], np.ndarray]]:
     """Frames that are alike, joined: their rate, whether channels lie apart, how many there are; and the samples."""
-    kind, queue = None, av.AudioFifo()
+    kind, queue = (0, "", 0), av.AudioFifo()
+
+    def joined() -> Iterator[tuple[tuple[int, bool, int], np.ndarray]]:
+        if (frame := queue.read()) is not None:
+            yield (kind[0], kind[1].endswith("p"), kind[2]), frame.to_ndarray()
+
     for frame in _interleaved(frames):
         own = (frame.sample_rate, frame.format.name, frame.layout.nb_channels)
-        if queue.samples and (own != kind or queue.samples >= GATHERED):
-            yield (kind[0], kind[1].endswith("p"), kind[2]), queue.read().to_ndarray()
+        if own != kind or queue.samples >= GATHERED:
+            yield from joined()
         if own != kind:
             kind, queue = own, av.AudioFifo()
         frame.pts = None  # what follows is joined, whatever the file says of its time
         queue.write(frame)
-    if queue.samples:
-        yield (kind[0], kind[1].endswith("p"), kind[2]), queue.read().to_ndarray()
+    yield from joined()
 
 
 def _interleaved(frames: Iterator[av.AudioFrame]) -> Iterator[av.AudioFrame]:

@@ -19,6 +19,7 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -72,9 +73,13 @@ class Decoder:
             As `audio.decode`; also when the file takes too much memory or time, or makes the decoder crash.
         """
         size = len(source) if isinstance(source, bytes) else os.fstat(source.fileno()).st_size
-        request = {"bytes": size if isinstance(source, bytes) else None, "memory": self.memory + size}
-        request |= {"rate": sample_rate, "seconds": max_seconds, "first": first_channel}
-        request["memory"] += int(2 * sample_rate * max_seconds)
+        request = {
+            "bytes": size if isinstance(source, bytes) else None,
+            "memory": self.memory + size + int(2 * sample_rate * max_seconds),
+            "rate": sample_rate,
+            "seconds": max_seconds,
+            "first": first_channel,
+        }
         with self._lock:
             try:
                 return self._ask(request, source, PATIENCE + max_seconds / 6)
@@ -98,7 +103,7 @@ class Decoder:
                 connection.sendall(source)
             answer = _receive(connection)
             samples = np.empty(min(answer.get("samples", 0), int(request["rate"] * request["seconds"])), np.int16)
-            _fill(connection, memoryview(samples).cast("B"))
+            _fill(connection, samples.data.cast("B"))
         except TimeoutError as error:
             self._stop()
             raise AudioError(f"damaged: decoding takes longer than {patience:.0f} s") from error
@@ -122,7 +127,7 @@ class Decoder:
             with theirs:
                 self._process = subprocess.Popen(
                     [sys.executable, "-S", "-c", START, package, *sys.path],
-                    stdin=theirs,
+                    stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     env=os.environ | threads,
@@ -200,7 +205,7 @@ def serve() -> None:
                 content.close()
             answer["last"] = answer.get("last", False) or _held() > resting + GROWN
             _send(connection, answer)
-            connection.sendall(memoryview(samples).cast("B"))
+            connection.sendall(samples.data.cast("B"))
             del content, samples
 
 
@@ -212,7 +217,7 @@ def _content(connection: socket.socket, request: dict, descriptor: int | None) -
     return bytes(content)
 
 
-def _answer(decode, content: bytes | BinaryIO, request: dict) -> tuple[dict, np.ndarray]:
+def _answer(decode: Callable[..., Decoded], content: bytes | BinaryIO, request: dict) -> tuple[dict, np.ndarray]:
     nothing = np.empty(0, np.int16)
     try:
         decoded = decode(content, request["rate"], request["seconds"], request["first"])
@@ -227,7 +232,7 @@ def _answer(decode, content: bytes | BinaryIO, request: dict) -> tuple[dict, np.
 
 
 @contextlib.contextmanager
-def _ceiling(allowance: int):
+def _ceiling(allowance: int) -> Iterator[None]:
     """Let this process take no more than the allowance, beside what it holds."""
     limits = resource.getrlimit(resource.RLIMIT_AS)
     if sys.platform == "linux":
@@ -243,7 +248,7 @@ def _ceiling(allowance: int):
 
 
 @contextlib.contextmanager
-def watched(allowance: int):
+def watched(allowance: int) -> Iterator[None]:
     """
     End this process as soon as it holds more than the allowance, beside what it held at most before.
 

@@ -269,7 +269,8 @@ def ogg_links(content: Content) -> list[tuple[int, int]]:
     """
     if content[:4] != b"OggS":
         return []
-    starts, behind = [], 0
+    starts: list[int] = []
+    behind = 0
     for found in re.finditer(rb"OggS\x00[\x02\x06]", content):
         if found.start() != behind or not starts:
             starts.append(found.start())
