@@ -25,6 +25,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from sv_utils.base.errors import WorkError
 from sv_utils.speech.decoded import AudioError, Decoded
 
 MEMORY = 160 * 2**20  # what decoding may take besides the file and its samples [bytes]
@@ -71,6 +72,8 @@ class Decoder:
         ------
         AudioError
             As `audio.decode`; also when the file takes too much memory or time, or makes the decoder crash.
+        WorkError
+            The process does not start.
         """
         size = len(source) if isinstance(source, bytes) else os.fstat(source.fileno()).st_size
         request = {
@@ -113,7 +116,7 @@ class Decoder:
         if answer.get("last"):
             self._stop()
         if "failure" in answer:
-            raise RuntimeError(f"the decoding process: {answer['failure']}")
+            raise WorkError(f"the decoding process does not start ({answer['failure']}); run make setup")
         if "error" in answer:
             raise AudioError(answer["error"])
         return Decoded(samples, answer["rate"], answer["channels"], answer["codec"], tuple(answer["warnings"]))

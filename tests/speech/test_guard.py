@@ -14,6 +14,7 @@ from bombs import box, mp4, words
 from recordings import encoded, speech
 from release import m4a, voice, wav
 
+from sv_utils.base.errors import WorkError
 from sv_utils.speech import audio, guard, headers
 
 GOOD = wav(voice("id1", 1))
@@ -200,7 +201,7 @@ def test_an_interrupt_leaves_nothing_for_the_next_file(monkeypatch):
 
 def test_a_process_that_cannot_start_says_why(monkeypatch):
     monkeypatch.setattr(guard, "START", guard.START.replace("guard.serve()", "sys.modules['av'] = None; guard.serve()"))
-    with pytest.raises(RuntimeError, match=r"^the decoding process: .*av"):
+    with pytest.raises(WorkError, match=r"^the decoding process does not start \(.*av.*\); run make setup$"):
         guard.Decoder().decode(GOOD)
 
 
