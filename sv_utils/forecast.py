@@ -88,7 +88,7 @@ def measure(chosen: list[Corpus], encoding: str) -> dict:
     encode, speech, size, started = manifest.ENCODINGS[encoding][0], 0.0, 0, time.perf_counter()
     for member in itertools.islice(archives.members(archive), SAMPLE):
         with contextlib.suppress(audio.AudioError):
-            samples = audio.decode(archives.read(files, member)).samples
+            samples = audio.decode(archives.read(files, member), in_worker=True).samples  # as preparation does
             audio.measure(samples)
             speech += len(samples) / reader.SAMPLE_RATE
             size += len(encode(samples))

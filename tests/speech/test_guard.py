@@ -206,11 +206,11 @@ def test_a_process_that_cannot_start_says_why(monkeypatch):
 
 
 def test_every_command_decodes_under_the_ceiling():
-    """Who decodes in the process that holds the model has to say so: only preparation does."""
+    """Only preparation, and the forecast of its time, decode in their own process."""
     from sv_utils.base import paths
 
     for file in (paths.REPO / "sv_utils").rglob("*.py"):
         text = file.read_text("utf-8")
         inside = file.parent.name == "speech"
-        assert inside or "in_worker" not in text, file
+        assert inside or file.name == "forecast.py" or "in_worker" not in text, file
         assert inside or file.parent.name == "mini_data" or "import av\n" not in text, file
