@@ -7,6 +7,7 @@ Layers with weights bear the names of the original checkpoint, so that `assign` 
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -52,7 +53,7 @@ def build(embedding_dim: int = 192) -> keras.Model:
     return keras.Model(waveform, UnitVectors(name="unit_vectors")(x), name="campplus")
 
 
-def _over_frequency(x):
+def _over_frequency(x: keras.KerasTensor) -> keras.KerasTensor:
     """Features [shape=(batch, frames, 80, 1)] → [shape=(batch, frames, 1, 320)]: 1/8 of the bands, 32 channels."""
     x = _activated(_convolution(x, 1, "head.conv1"), "head.bn1")
     for stage in ("head.layer1", "head.layer2"):
@@ -67,21 +68,21 @@ def _over_frequency(x):
     return layers.Reshape((-1, 1, x.shape[2] * x.shape[3]))(layers.Permute((1, 3, 2))(x))  # channel by channel
 
 
-def _convolution(x, stride, name):
+def _convolution(x: keras.KerasTensor, stride: int, name: str) -> keras.KerasTensor:
     """3 x 3, strided over frequency; padded on both sides also where "same" would pad the upper one alone."""
     return layers.Conv2D(32, 3, (1, stride), use_bias=False, name=name)(layers.ZeroPadding2D(1)(x))
 
 
-def _framewise(channels, name, activation=None, use_bias=False):
+def _framewise(channels: int, name: str, activation: str | None = None, use_bias: bool = False) -> layers.Layer:
     """A dense layer on each frame; as a convolution it is one operation of the graph, where `Dense` is twenty."""
     return layers.Conv2D(channels, 1, activation=activation, use_bias=use_bias, name=name)
 
 
-def _normalisation(name, **options):
+def _normalisation(name: str, **options: Any) -> layers.Layer:
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name, **options)
 
 
-def _activated(x, name):
+def _activated(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     return layers.ReLU()(_normalisation(name)(x))
 
 
@@ -101,7 +102,7 @@ class MaskedDelay(layers.Layer):
     ``convolution(h) * sigmoid(W2 relu(W1 (mean(h) + segment_means(h))))`` of the bottleneck ``h`` (128 channels).
     """
 
-    def __init__(self, name, dilation, **kwargs):
+    def __init__(self, name: str, dilation: int, **kwargs: Any):
         super().__init__(name=name, **kwargs)
         self.dilation = dilation
         self.normalisation1 = _normalisation(f"{name}.nonlinear1.batchnorm")
@@ -112,7 +113,7 @@ class MaskedDelay(layers.Layer):
         self.context1 = _framewise(BOTTLENECK // 2, f"{name}.cam_layer.linear1", "relu", use_bias=True)
         self.context2 = _framewise(GROWTH, f"{name}.cam_layer.linear2", "sigmoid", use_bias=True)
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         inner = (*input_shape[:3], BOTTLENECK)
         for layer in (self.normalisation1, self.linear1):
             layer.build(input_shape)
@@ -120,7 +121,7 @@ class MaskedDelay(layers.Layer):
             layer.build(inner)
         self.context2.build((*input_shape[:3], BOTTLENECK // 2))
 
-    def call(self, x, training=False):
+    def call(self, x: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         hidden = self.linear1(ops.relu(self.normalisation1(x, training=training)))
         hidden = ops.relu(self.normalisation2(hidden, training=training))
         context = ops.mean(hidden, axis=1, keepdims=True) + segment_means(hidden)
@@ -128,21 +129,21 @@ class MaskedDelay(layers.Layer):
         segment = ops.arange(ops.shape(x)[1]) // SEGMENT
         return ops.concatenate([x, self.local(hidden) * ops.take(mask, segment, axis=1)], axis=-1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (*input_shape[:3], input_shape[3] + GROWTH)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "dilation": self.dilation}
 
 
-def segment_means(x):
+def segment_means(x: keras.KerasTensor) -> keras.KerasTensor:
     """
     Mean of each segment of 100 frames; the last segment may be shorter.
 
     [shape=(batch, frames, 1, channels)] → [shape=(batch, segments, 1, channels)].
     """
 
-    def pooled(values):
+    def pooled(values: keras.KerasTensor) -> keras.KerasTensor:
         values = ops.pad(values, [[0, 0], [0, SEGMENT - 1], [0, 0], [0, 0]])
         return ops.average_pool(values, (SEGMENT, 1), (SEGMENT, 1))
 
@@ -153,11 +154,11 @@ def segment_means(x):
 class Statistics(layers.Layer):
     """Mean and standard deviation (of n - 1) over time: [shape=(batch, frames, 1, c)] → [shape=(batch, 2 c)]."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
 
-    def call(self, x):
+    def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
         x = ops.squeeze(x, axis=2)
         mean = ops.mean(x, axis=1, keepdims=True)
         freedom = ops.cast(ops.maximum(ops.shape(x)[1] - 1, 1), x.dtype)
@@ -165,7 +166,7 @@ class Statistics(layers.Layer):
         # The floor keeps the gradient finite; the smallest deviation of a channel of speech is far above it.
         return ops.concatenate([mean[:, 0], ops.sqrt(ops.maximum(variance, 1e-10))], axis=-1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (input_shape[0], 2 * input_shape[3])
 
 

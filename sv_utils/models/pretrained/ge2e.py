@@ -6,6 +6,7 @@ Resemblyzer also cuts silences out beforehand, with a detector of its own; that 
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -43,13 +44,13 @@ class PartialMels(layers.Layer):
     Call: waveform [shape=(batch, samples)] → [shape=(batch, windows, 160, 40)].
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         self._hann = np.hanning(WINDOW + 1)[:-1].astype("float32")
         self._filters = mel_filters().astype("float32")
 
-    def call(self, waveform):
+    def call(self, waveform: keras.KerasTensor) -> keras.KerasTensor:
         waveform = waveform * ops.maximum(1.0, 10 ** (LOUDNESS / 20) / (_root_mean_square(waveform) + 1e-12))
         windows = _windows(ops.shape(waveform)[1])
         waveform = ops.pad(waveform, [[0, 0], [WINDOW // 2, PARTIAL * HOP + WINDOW // 2]])
@@ -60,15 +61,15 @@ class PartialMels(layers.Layer):
         places = ops.expand_dims(starts, 1) + ops.arange(PARTIAL, dtype="int32")
         return ops.reshape(ops.take(mels, ops.reshape(places, (-1,)), axis=1), (-1, windows, PARTIAL, MELS))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (input_shape[0], None if input_shape[1] is None else _windows(input_shape[1]), PARTIAL, MELS)
 
 
-def _root_mean_square(waveform):
+def _root_mean_square(waveform: keras.KerasTensor) -> keras.KerasTensor:
     return ops.sqrt(ops.mean(ops.square(waveform), axis=1, keepdims=True))
 
 
-def _windows(samples):
+def _windows(samples: Any) -> Any:
     """How many windows an utterance has, an integer or a tensor as `samples` is."""
     frames = samples // HOP + 1
     windows = (ops if not isinstance(samples, int) else np).maximum(1, -(-(frames - PARTIAL + STEP + 1) // STEP))
@@ -101,25 +102,25 @@ class WindowedVoice(layers.Layer):
     Call: [shape=(batch, windows, 160, 40)] → [shape=(batch, 256)].
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.lstms = [layers.LSTM(UNITS, return_sequences=i + 1 < LAYERS, name=f"lstm{i}") for i in range(LAYERS)]
         self.linear = layers.Dense(UNITS, "relu", name="linear")
         self.unit = UnitVectors()
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         for number, lstm in enumerate(self.lstms):
             lstm.build((None, PARTIAL, UNITS if number else MELS))
         self.linear.build((None, UNITS))
 
-    def call(self, partials):
+    def call(self, partials: keras.KerasTensor) -> keras.KerasTensor:
         x = ops.reshape(partials, (-1, PARTIAL, MELS))
         for lstm in self.lstms:
             x = lstm(x)
         voices = self.unit(self.linear(x))
         return ops.mean(ops.reshape(voices, (-1, ops.shape(partials)[1], UNITS)), axis=1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (input_shape[0], UNITS)
 
 

@@ -1,5 +1,7 @@
 """Kaldi's log mel filter bank as a Keras layer: the front end that most published speaker encoders were trained on."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -34,14 +36,14 @@ class KaldiLogMel(keras.layers.Layer):
     Povey et al.: The Kaldi speech recognition toolkit, ASRU 2011; ``kaldi_native_fbank`` is the same.
     """
 
-    def __init__(self, n_mels=80, **kwargs):
+    def __init__(self, n_mels: int = 80, **kwargs: Any):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         self.n_mels = n_mels
         self._window = (np.hanning(WINDOW) ** 0.85).astype("float32")
         self._filters = mel_filters(n_mels).astype("float32")
 
-    def call(self, waveform):
+    def call(self, waveform: keras.KerasTensor) -> keras.KerasTensor:
         frames = ops.extract_sequences(waveform, WINDOW, HOP)
         frames = frames - ops.mean(frames, axis=-1, keepdims=True)
         previous = ops.concatenate([frames[..., :1], frames[..., :-1]], axis=-1)
@@ -50,15 +52,15 @@ class KaldiLogMel(keras.layers.Layer):
         return ops.log(ops.maximum(power, ENERGY_FLOOR))
 
     @staticmethod
-    def heard(samples):
+    def heard(samples: np.ndarray) -> np.ndarray:
         """Up to the end of the last whole window [samples]; the rest makes no difference."""
         return WINDOW + (samples - WINDOW) // HOP * HOP
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         frames = None if input_shape[1] is None else 1 + (input_shape[1] - WINDOW) // HOP
         return (input_shape[0], frames, self.n_mels)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "n_mels": self.n_mels}
 
 
@@ -71,7 +73,8 @@ def mel_filters(n_mels: int) -> np.ndarray:
     np.ndarray [shape=(257, n_mels)]
         The bin at half the sample rate has no weight.
     """
-    feet = np.linspace(*(_mel(np.array([LOW, SAMPLE_RATE / 2]))), n_mels + 2)
+    ends = _mel(np.array([LOW, SAMPLE_RATE / 2]))
+    feet = np.linspace(ends[0], ends[1], n_mels + 2)
     mel = _mel(np.arange(FFT_LENGTH // 2 + 1) * SAMPLE_RATE / FFT_LENGTH)[:, None]
     rising = (mel - feet[:-2]) / (feet[1:-1] - feet[:-2])
     falling = (feet[2:] - mel) / (feet[2:] - feet[1:-1])
