@@ -28,7 +28,9 @@ def calibrations(fitted: Mapping[Scoring, Calibration]) -> pd.DataFrame:
         terms = [*zip(found.weights, found.features), (found.offset, "")]
         ratio = " ".join(f"{'+' if weight >= 0 else '-'} {abs(weight):.2f} {feature}" for weight, feature in terms)
         trials = f"{found.n_target + found.n_nontarget:,}"
-        rows.append({"scoring": way.name, "dev trials": trials, "log-likelihood ratio": ratio.strip()})
+        rows.append(
+            {"scoring": way.name, "dev trials": trials, "log-likelihood ratio": ratio.removeprefix("+ ").strip()}
+        )
     return pd.DataFrame(rows)
 
 

@@ -159,7 +159,7 @@ def validation_curves(histories: Mapping[str, pd.DataFrame]) -> str:
     until = {name: histories[name]["seconds"].fillna(0).cumsum()[row.name] for name, row in best.items()}
     return (
         f"Lowest comes {lowest}, {_percent(best[lowest]['val_eer'])} after {until[lowest]:,.0f} s of training; the "
-        f"best epochs of all lie between {min(until.values()):,.0f} and {max(until.values()):,.0f} s."
+        f"best epochs of all lie between {min(until.values()):,.0f} s and {max(until.values()):,.0f} s."
     )
 
 

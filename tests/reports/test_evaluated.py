@@ -46,7 +46,7 @@ def test_a_calibration_is_a_sum():
     }
     assert cells(evaluated.calibrations(fitted)) == [
         ["scoring", "dev trials", "log-likelihood ratio"],
-        ["cosine", "5,960", "+ 13.84 cosine - 8.42"],
+        ["cosine", "5,960", "13.84 cosine - 8.42"],
         ["AS-norm, QMF", "30", "- 0.50 as_norm + 2.00 duration_min + 0.00"],
     ]
 

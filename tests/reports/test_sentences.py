@@ -124,7 +124,7 @@ HISTORY = pd.DataFrame({"epoch": [0, 1, 2, 3], "val_eer": [0.4, 0.2, 0.1, 0.15],
 def test_validation_curves():
     slower = HISTORY.assign(val_eer=[0.4, 0.3, 0.2, 0.125])
     assert sentences.validation_curves({"slower": slower, "aam": HISTORY}) == (
-        "Lowest comes aam, 10.00 % after 30 s of training; the best epochs of all lie between 30 and 60 s."
+        "Lowest comes aam, 10.00 % after 30 s of training; the best epochs of all lie between 30 s and 60 s."
     )
 
 
