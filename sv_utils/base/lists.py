@@ -83,7 +83,15 @@ def _at_blanks(lines: list[str]) -> list[list[str]]:
 
 
 def _at(separator: str) -> Callable[[list[str]], list[list[str]]]:
-    return lambda lines: [[word.strip() for word in row] for row in csv.reader(lines, delimiter=separator)]
+    def split(lines: list[str]) -> list[list[str]]:
+        if separator not in lines[0]:
+            return [[]]
+        try:  # line by line: a quote that is never closed must not swallow the next
+            return [[word.strip() for word in next(csv.reader([line], delimiter=separator))] for line in lines]
+        except csv.Error:  # a word longer than any name
+            return [[]]
+
+    return split
 
 
 def without_headings(table: Table) -> Table:

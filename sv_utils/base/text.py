@@ -75,7 +75,7 @@ def read_text(path: str | os.PathLike) -> str:
         reason = getattr(error, "strerror", None) or error
         raise RequestError(f"{path} cannot be read ({reason}); give the path of a text file.") from None
     try:
-        text = _decoded(data)
+        text = _decoded(data).rstrip("\x1a")  # which old systems end a file with
     except UnicodeDecodeError:
         raise RequestError(f"{path} is not a text file in UTF-8; save it as one.") from None
     if BINARY.search(text):

@@ -69,7 +69,10 @@ def _rows(path: Path) -> list[list[str]]:
         separator, lines = lines[0][4:5] or separator, lines[1:]
     if not lines:
         raise RequestError(f"{path} is empty; write lines `id,gender,set`, or remove it.")
-    rows = [[word.strip() for word in row] for row in csv.reader(lines, delimiter=separator)]
+    try:
+        rows = [[word.strip() for word in row] for row in csv.reader(lines, delimiter=separator)]
+    except csv.Error as error:
+        raise RequestError(f"{path} is no table ({error}); write lines `id,gender,set`.") from None
     width = max(len(row) for row in rows)
     rows = [row + [""] * (width - len(row)) for row in rows]
     used = [place for place in range(width) if place == 0 or any(row[place] for row in rows)]

@@ -51,6 +51,7 @@ SAME = {
     "commas": "1,a/1,a/2\n0,a/1,b/1\n",
     "semicolons in quotes": '1;"a/1";"a/2"\n0;a/1;b/1\n',
     "blank lines and blanks": "\n1  a/1   a/2 \n\n\t0 a/1 b/1\n\n\n",
+    "the end that DOS wrote": b"1 a/1 a/2\r\n0 a/1 b/1\r\n\x1a",
     "old line ends": "1 a/1 a/2\r0 a/1 b/1\r",
     "byte-order mark": b"\xef\xbb\xbf1 a/1 a/2\r\n0 a/1 b/1\r\n",
     "UTF-16": "1 a/1 a/2\r\n0 a/1 b/1\r\n".encode("utf-16"),
@@ -62,6 +63,18 @@ def test_one_list_in_many_forms(listed, name):
     """kaldi-asr/kaldi#1014 (`enrol test target`), jfisteus/eyegrade#70 (byte-order mark)."""
     read = trials.read(listed(SAME[name]))
     assert (read.labels.tolist(), read.enrol.tolist(), read.test.tolist()) == ([1, 0], ["a/1"] * 2, ["a/2", "b/1"])
+
+
+def test_a_quote_that_is_not_closed_stays_in_its_line(listed):
+    read = trials.read(listed('1\ta/1\t"a/2\n0\ta/1\tb/1\n1\tb/1\tb/2\n'))
+    assert read.test.tolist() == ["a/2", "b/1", "b/2"] and read.lines.tolist() == [1, 2, 3]
+
+
+def test_lines_longer_than_any_name_are_told(listed):
+    with pytest.raises(RequestError, match="has 1 columns; a trial list has three"):
+        trials.read(listed("a" * 200_000))
+    with pytest.raises(RequestError, match=r"has \d columns|has the label"):
+        trials.read(listed("a\tb\t" + "c" * 200_000))
 
 
 def test_names_in_windows_encoding_are_read(listed):
