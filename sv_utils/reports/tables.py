@@ -166,7 +166,8 @@ def over_seeds(results: pd.DataFrame) -> pd.DataFrame:
             row["EER %, mean [least, greatest]"] = _with_interval(
                 runs["eer"].mean(), runs["eer"].min(), runs["eer"].max()
             )
-            row["95 % interval"] = f"[{100 * runs['eer_low'].mean():.2f}, {100 * runs['eer_high'].mean():.2f}]"
+            low, high = 100 * runs["eer_low"].mean(), 100 * runs["eer_high"].mean()
+            row["95 % interval"] = f"[{low:.2f}, {high:.2f}]" if low < high else ""
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -177,9 +178,9 @@ def _number(pattern: str) -> Callable[[float], str]:
 
 
 def _with_interval(value: float, low: float, high: float, pattern: str = "{:.2f}") -> str:
-    """Fractions as percent, with the interval as far as it is known."""
+    """Fractions as percent, with the interval where it says something: one without width knows too few speakers."""
     text = pattern.format(100 * value)
-    return text if math.isnan(low) else f"{text} [{pattern.format(100 * low)}, {pattern.format(100 * high)}]"
+    return f"{text} [{pattern.format(100 * low)}, {pattern.format(100 * high)}]" if low < high else text
 
 
 def read_scores(profile: Profile) -> dict[str, dict[str, pd.DataFrame]]:

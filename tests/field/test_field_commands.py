@@ -5,6 +5,7 @@ import json
 import wave
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from sv_utils import embed, score
@@ -12,6 +13,7 @@ from sv_utils.base import errors, progress
 from sv_utils.base.errors import RequestError
 from sv_utils.evaluation import score_files
 from sv_utils.models import embedding, pretrained, runtimes
+from sv_utils.reports import tables
 from sv_utils.voices import enrolment
 
 
@@ -260,6 +262,18 @@ def test_no_interval_is_given_where_it_means_nothing(tmp_path, capsys):
     lines = [(label, e, t, label) for label, e, t, _ in TRIALS]
     _, said, _ = scored(capsys, put(tmp_path / "perfect.txt", lines))
     assert "EER 0.00 % at the threshold" in said and "the interval says nothing" in said
+
+
+def test_a_report_gives_no_interval_without_width():
+    """Two test speakers that are told apart: [0.00, 0.00] would claim to know what nobody knows."""
+    ends = {"eer_low": [0.0, 0.0, 0.01, 0.01], "eer_high": [0.0, 0.0, 0.04, 0.04], "eer": [0.0, 0.0, 0.02, 0.03]}
+    results = pd.DataFrame(
+        {"model": ["a@seed1", "a@seed2", "b@seed1", "b@seed2"], "list": "own", "loss": "aam", **ends}
+    )
+    results = results.assign(n_speakers=2, n_target=4, n_nontarget=4)
+    table = tables.over_seeds(results)
+    assert table["95 % interval"].tolist() == ["", "[1.00, 4.00]"]
+    assert table["EER %, mean [least, greatest]"].tolist() == ["0.00", "2.50 [2.00, 3.00]"]
 
 
 def test_lists_with_the_label_last_and_names_with_blanks_are_judged(tmp_path, capsys):
