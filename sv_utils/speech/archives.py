@@ -292,7 +292,7 @@ def _lying(path: Path) -> bytes:
             raise AudioError("no file any more")
         return path.read_bytes()
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):  # of this machine, not of the file
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ELOOP):  # of the machine, not of the file
             raise
         raise AudioError(f"cannot be read: {error.strerror}") from None
 

@@ -188,6 +188,19 @@ def test_a_pipe_that_takes_the_place_of_a_recording_does_not_hang(own):
         archives.read(((str(root), 0),), member)
 
 
+def test_a_recording_that_may_not_be_read_is_a_row_and_a_failing_disk_is_not(own, monkeypatch):
+    (archive,) = acquisition.fetch(FOLDER, source=str(own("anna/1.wav", "ben/1.wav")))
+    (member, _) = archives.members(archive, FOLDER.naming)
+    for number, kind in ((13, archives.AudioError), (5, OSError)):
+
+        def read_bytes(path, number=number):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(Path, "read_bytes", read_bytes)
+        with pytest.raises(kind, match=os.strerror(number)):
+            archives.read(((archive.files[0]["path"], 0),), member)
+
+
 def test_hidden_and_foreign_things_are_no_speakers(own):
     """facebookresearch/DomainBed#90, birdnet-team/BirdNET-Analyzer#635, mne-tools/mne-python#7867."""
     root = own(
