@@ -87,12 +87,12 @@ from sv_utils.speech import acquisition, audio, preparation
 def run(last):
     events = 0
     def counted(function):
-        def wrapped(*arguments):
+        def wrapped(*arguments, **named):
             nonlocal events
             events += 1
             if events >= last:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return function(*arguments)
+            return function(*arguments, **named)
         return wrapped
     os.replace, audio.decode = counted(os.replace), counted(audio.decode)
     network.Report.arrived = counted(network.Report.arrived)
@@ -114,6 +114,7 @@ while killed < int(sys.argv[4]):
             run(last)
         finished = os.waitpid(child, 0)[1] == 0
         killed += not finished
+        assert killed < 10 * int(sys.argv[4]), 'it never ends'
         here = paths.outputs() / "corpora/tiny"
         for path in here.glob("archives/*"):
             kinds.add("download" if path.suffix == ".part" else "")
