@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from sv_utils import corpora
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError, WorkError, command
 from sv_utils.base.paths import replace_on_success
@@ -25,6 +26,7 @@ from sv_utils.pipeline import keys, records
 from sv_utils.pipeline.profile import Profile
 from sv_utils.pipeline.stages import FIRST, LAST
 from sv_utils.reports import pages
+from sv_utils.speech import acquisition
 
 QUIET = {"TQDM_DISABLE": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}  # a report needs no progress bars and no start-up notices
 
@@ -59,7 +61,7 @@ def run_stage(stage: str, profile: str) -> bool:
     with _turn(stage, profile):
         if _is_up_to_date(stage, asked):  # another run may have made it meanwhile
             return False
-        key = keys.stage_keys(asked)[stage]
+        key = keys.stage_keys(asked, _sources(asked))[stage]
         folder = paths.stage_dir(profile, stage)
         _make_room(folder, key)
         start, made_by = datetime.now(UTC), records.facts()
@@ -68,17 +70,26 @@ def run_stage(stage: str, profile: str) -> bool:
         _render(folder / f"{stage}.ipynb")
         records.write_run(key, parameters, start, made_by)
         write_keys(asked)  # of the stages after it, which count what this one hands on
-        pages.write_index(asked)
+        pages.write_index(asked, _sources(asked))
         print(f"{stage}: done in {(datetime.now(UTC) - start).total_seconds():.0f} s", flush=True)
         return True
 
 
 def _is_up_to_date(stage: str, profile: Profile) -> bool:
     record = records.read_run(profile.name, stage)
-    if record is None or record["key"] != keys.stage_keys(profile)[stage]:
+    if record is None or record["key"] != keys.stage_keys(profile, _sources(profile))[stage]:
         return False
     os.utime(paths.stage_dir(profile.name, stage) / "run.json")  # make compares its time with that of the key
     return True
+
+
+def _sources(profile: Profile) -> dict[str, str]:
+    """Digests of the trees of a user's own recordings, which no checksum stands for."""
+    asked = profile.of(FIRST[0])
+    found = {
+        name: acquisition.sources_digest(corpora.get(name), asked.get("source") or None) for name in asked["corpora"]
+    }
+    return {name: digest for name, digest in found.items() if digest}
 
 
 @contextlib.contextmanager
@@ -206,7 +217,7 @@ def write_keys(profile: Profile) -> None:
     ``stages.mk`` with one rule per stage.
     """
     folder = paths.profile_dir(profile.name) / ".keys"
-    texts = {folder / f"{stage}.key": key for stage, key in keys.stage_keys(profile).items()}
+    texts = {folder / f"{stage}.key": key for stage, key in keys.stage_keys(profile, _sources(profile)).items()}
     texts[folder / "stages.mk"] = _rules(profile)
     for file, text in texts.items():
         if not file.exists() or file.read_text("utf-8") != text:

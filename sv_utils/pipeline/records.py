@@ -81,6 +81,12 @@ def hand_on(folder: Path, digests: dict[str, str]) -> None:
         temporary.write_text(json.dumps({"result": result, "digests": digests}, indent=1) + "\n", "utf-8")
 
 
+def read_key(profile: str, stage: str) -> str:
+    """Read the content key under which a stage runs or ran last; '' for one that was run by hand only."""
+    file = paths.stage_dir(profile, stage) / "key"
+    return file.read_text("utf-8") if file.exists() else ""
+
+
 def read_run(profile: str, stage: str) -> dict | None:
     """Read ``run.json`` of the finished run of a stage; None if there is none."""
     try:

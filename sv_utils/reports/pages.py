@@ -8,6 +8,7 @@ system is, and on a narrow screen what is wide (a table, the picture of the pipe
 import html
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -136,22 +137,22 @@ def _name_figures(content: Any) -> None:
                 output.metadata.setdefault("image/png", {})["alt"] = heading
 
 
-def write_index(profile: Profile) -> None:
+def write_index(profile: Profile, sources: Mapping[str, str] | None = None) -> None:
     """Write ``outputs/<profile>/index.html``: the pipeline as a picture, each report, parameters, results."""
     with replace_on_success(paths.profile_dir(profile.name) / "index.html") as temporary:
-        temporary.write_text(index(profile), "utf-8")
+        temporary.write_text(index(profile, sources), "utf-8")
 
 
-def index(profile: Profile) -> str:
+def index(profile: Profile, sources: Mapping[str, str] | None = None) -> str:
     """
-    Give the index page of a profile, as far as its stages have run.
+    Give the index page of a profile, as far as its stages have run; `sources` as of `keys.stage_keys`.
 
     Returns
     -------
     str
         HTML with links to the reports, relative to ``outputs/<profile>/``.
     """
-    known = keys.stage_keys(profile)
+    known = keys.stage_keys(profile, sources)
     runs = {stage.name: records.read_run(profile.name, stage.name) for stage in profile.stages}
     states = {
         name: "open" if run is None else "done" if run["key"] == known[name] else "outdated"

@@ -82,6 +82,7 @@ def test_an_edited_training_re_runs_itself_and_what_follows(house):
         ("sv_utils/models/backbones/ecapa.py", "512", "1024", []),  # no profile names it
         ("sv_utils/corpora/mini.py", "'a'", "'A'", ["01_download"]),  # hands on the same as before
         ("sv_utils/base/fetch.py", "ATTEMPTS = ", "ATTEMPTS = 2 * ", []),
+        ("sv_utils/corpora/ocean.py", "MD5", "TREE = '1'\nMD5", []),
     ],
 )
 def test_make_runs_what_a_change_means_and_nothing_else(house, file, old, new, expected):
@@ -89,6 +90,16 @@ def test_make_runs_what_a_change_means_and_nothing_else(house, file, old, new, e
     done = make(house, "reproduce")
     assert (done.returncode, started(done.stdout)) == (0, expected)
     assert started(make(house, "reproduce").stdout) == []
+
+
+def test_make_notices_recordings_that_changed_without_a_checksum(house):
+    tree = house / "sv_utils/corpora/mini.py"
+    tree.write_text(tree.read_text() + "TREE = open(__file__ + '.tree').read()\n")
+    tree.with_name("mini.py.tree").write_text("1")
+    make(house, "reproduce")
+    assert started(make(house, "reproduce").stdout) == []
+    tree.with_name("mini.py.tree").write_text("2")
+    assert started(make(house, "reproduce").stdout) == ["01_download"]
 
 
 def test_a_redrawn_figure_re_runs_the_report_also_after_a_kill(house):

@@ -90,6 +90,8 @@ MODULES = {
     "models/backbones/resnet": "DEPTH = 18\n",
     "models/backbones/ecapa": "WIDTH = 512\n",
     "corpora/__init__": BY_NAME,
+    "speech/__init__": "",
+    "speech/acquisition": "def sources_digest(corpus, source=None):\n    return getattr(corpus, 'TREE', '')\n",
     "corpora/mini": "MD5 = 'a'\n",
     "corpora/ocean": "MD5 = 'b'\n",
 }

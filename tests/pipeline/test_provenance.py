@@ -258,3 +258,11 @@ def test_installed_packages_are_compared_with_a_lock(tmp_path):
     missing, other = records.lock_differences(lock)
     assert missing == ["no-such-package"]
     assert len(other) == 1 and other[0].startswith("pyyaml ") and other[0].endswith("(locked: ==0.1)")
+
+
+def test_the_key_of_a_stage_that_runs_is_read_from_its_folder(house):
+    assert records.read_key("mini", "03_train_softmax") == ""
+    folder = paths.stage_dir("mini", "03_train_softmax")
+    folder.mkdir(parents=True)
+    (folder / "key").write_text("ab12")
+    assert records.read_key("mini", "03_train_softmax") == "ab12"
