@@ -148,7 +148,7 @@ def test_model_left_is_an_encoder(made):
 
 def test_training_notebooks_of_the_modern_recipe_ran_both_stages(made):
     log = pd.read_csv(made[0] / "07_train_aam" / "log.csv")
-    assert log["stage"].tolist() == [0, 1, 1, 2]
+    assert log["phase"].tolist() == [0, 1, 1, 2]
     steps = pd.read_csv(made[0] / "07_train_aam" / "steps.csv")
     assert steps["margin"].tolist() == pytest.approx([0] * 4)  # all before margin_start_epoch
 

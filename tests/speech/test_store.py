@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import time
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from release import DEV, digest, files, m4a, make, voice, wav, zipped
 from sv_utils import corpora, store
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError, WorkError
-from sv_utils.speech import acquisition, audio, manifest, preparation
+from sv_utils.speech import acquisition, archives, audio, manifest, preparation
 from sv_utils.speech.acquisition import fetch
 from sv_utils.speech.archives import VerifiedArchive
 from sv_utils.speech.manifest import read_manifest
@@ -258,10 +259,61 @@ def test_store_key_follows_content_and_parameters(tiny):
 
     other = dataclasses.replace(tiny, name="other")
     keys = {key(), key(min_seconds=2.0), key(per_shard=100), key(verified=archives[:1]), key(corpus=other)}
-    keys.add(key(encoding="flac"))
-    assert len(keys) == 6
+    keys |= {key(encoding="flac"), key(corpus=dataclasses.replace(tiny, first_channel=True))}
+    keys.add(key(verified=[dataclasses.replace(archives[0], md5="0"), archives[1]]))
+    keys.add(key(corpus=dataclasses.replace(tiny, naming=lambda name: corpora.parse(name))))
+    keys.add(store_key(tiny, archives, Limits(max_channels=1), 200, "pcm", ""))
+    keys.add(store_key(tiny, archives, Limits(), 200, "pcm", "0.2 1"))
+    assert len(keys) == 11
     moved = [dataclasses.replace(archive, files=()) for archive in archives]  # where the bytes lie changes nothing
     assert key(verified=moved) == key()
+
+
+def test_the_store_key_follows_the_format_of_its_files(tiny, monkeypatch):
+    archives = fetch(tiny)
+    folder = prepare(tiny, archives)
+    monkeypatch.setattr(preparation, "FORMAT", preparation.FORMAT + 1)
+    assert prepare(tiny, archives) != folder
+
+
+def test_a_corrected_checksum_is_compared_again_with_files_that_did_not_change(tiny):
+    fetch(tiny)
+    dev, test = tiny.remotes
+    (file, _), *rest = dev.parts
+    corrected = dataclasses.replace(dev, parts=((file, "0" * 32), *rest))
+    with pytest.raises(RequestError, match=rf"{file} .*expected 0{{32}}: it is damaged or cut off"):
+        fetch(dataclasses.replace(tiny, remotes=(corrected, test)))
+    whole = dataclasses.replace(tiny, remotes=(dataclasses.replace(dev, md5="0" * 32), test))
+    with pytest.raises(RequestError, match=r"together have md5"):
+        acquisition._verify(whole.remotes[0], [(whole.bundled / file, md5) for file, md5 in dev.parts], whole, {})
+
+
+def test_a_file_that_grows_beyond_what_it_announces_is_not_unpacked_to_its_end(tmp_path):
+    """Ten million zeros that claim to be a hundred: what is unpacked stays near the hundred."""
+    with zipfile.ZipFile(tmp_path / "made.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("wav/id1/s1/2.wav", bytes(10_000_000))
+    data = bytearray((tmp_path / "made.zip").read_bytes())
+    struct.pack_into("<I", data, data.rindex(b"PK\1\2") + 24, 100)
+    (bomb,) = archives.members(archive_of(tmp_path / "bomb.zip", bytes(data)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(audio.AudioError, match="size or checksum"):
+            archives.read(((str(tmp_path / "bomb.zip"), 0),), bomb)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_longest_duration_and_the_channel_rule_reach_the_decoder(tmp_path):
+    stereo = wav(np.stack([voice("id1", 1), 0 * voice("id1", 1)], axis=1))
+    dev = {"dev/aac/id1/s1/1.wav": wav(voice("id1", 2, 2.0)), "dev/aac/id1/s1/2.wav": stereo}
+    corpus = make(tmp_path / "release", dev=dev)
+    rows = read_manifest(prepare(corpus, fetch(corpus), max_seconds=1.7)).set_index("id")
+    assert rows.loc["id1/s1/1.wav", "error"] == "longer than 1.7 s"
+    assert rows.loc["id1/s1/2.wav", "error"] == ""
+    first = dataclasses.replace(corpus, first_channel=True)
+    left = read_manifest(prepare(first, fetch(first))).set_index("id")
+    assert left.loc["id1/s1/2.wav", "peak"] == pytest.approx(2 * rows.loc["id1/s1/2.wav", "peak"], rel=0.01)
 
 
 def test_every_bad_file_is_a_row_with_its_reason(tmp_path):
@@ -497,6 +549,28 @@ def test_a_duplicate_that_a_list_names_is_still_evaluated(tmp_path):
     assert "id5/s1/00002.wav" in set(table["id"])
     assert set(table["error"]) == {""}
     assert len(rejected) == 0
+
+
+def test_a_duplicate_is_not_trained_on(tmp_path):
+    dev = files(DEV, "dev/aac", ".m4a", m4a)
+    dev["dev/aac/id3/s1/00003.m4a"] = dev["dev/aac/id3/s1/00001.m4a"]
+    table, rejected = joined(make(tmp_path / "release", dev=dev), n_validation=0)
+    assert table["split"].value_counts().to_dict() == {"train": 11, "test": 3}
+    assert "id3/s1/00003.m4a" not in set(table["id"])
+    assert errors(rejected) == {"id3/s1/00003.m4a": "duplicate of id3/s1/00001.m4a"}
+
+
+def test_validation_speakers_in_an_evaluation_list(tmp_path):
+    """A speaker that is tested may not choose the checkpoint either: whoever is held out, the list is refused."""
+    test = files(("id1", "id5", "id6"), "wav", ".wav", wav)
+    corpus = make(tmp_path / "release", test=test)
+    (tmp_path / "release" / "tiny_trials.txt").write_text(
+        "1 id5/s1/00001.wav id5/s1/00002.wav\n0 id5/s1/00001.wav id1/s1/00001.wav\n"
+    )
+    dev = pd.DataFrame({"speaker": DEV})
+    held_out = next(seed for seed in range(20) if "id1" in split_validation(dev, 2, seed))
+    with pytest.raises(RequestError, match=r"^1 speaker\(s\) of the training half are in an .*, first id1"):
+        joined(corpus, n_validation=2, seed=held_out)
 
 
 def test_training_speakers_in_an_evaluation_list(tmp_path):

@@ -79,6 +79,25 @@ def test_balanced_batches_hold_k_crops_of_p_speakers(speech):
             assert pair[0] != pair[1] or LABELS[pair[0]] == 2  # speaker 2 has one utterance only
 
 
+DRAWS = {  # what each step, and each seed, draws anew
+    "balanced batches": ({"speakers_per_batch": 2}, lambda crops, step: crops.draw(step)[0]),
+    "speeds": ({"speeds": (1.0, 0.9, 1.1)}, lambda crops, step: crops.draw(step)[1] // 3),
+    "places": ({}, lambda crops, step: 32768 * crops.batch(step)[0][:, 0] % 1000),
+    "augmentation": ({"augmentation": lambda crops, rng: 0 * crops + rng.random()}, lambda c, s: c.batch(s)[0][:, 0]),
+}
+
+
+@pytest.mark.parametrize("what", DRAWS)
+def test_each_step_and_each_seed_has_a_draw_of_its_own(speech, what):
+    """Else a training would see one batch, one speed or one noise for ever."""
+    settings, drawn = DRAWS[what]
+    seeds = [Crops(speech, LABELS, 4, 100, seed=seed, **settings) for seed in (1, 2)]
+    draws = [[tuple(np.round(drawn(crops, step), 6).tolist()) for step in range(12)] for crops in seeds]
+    assert all(len(set(found)) >= 9 for found in draws), "of twelve steps few repeat another's draw"
+    assert draws[0] != draws[1]
+    assert draws[0] == [tuple(np.round(drawn(seeds[0], step), 6).tolist()) for step in range(12)]
+
+
 @pytest.mark.parametrize(("batch_size", "speakers"), [(4, 3), (8, 4)])
 def test_impossible_balance_is_refused(speech, batch_size, speakers):
     with pytest.raises(RequestError, match=f"speakers_per_batch {speakers} must divide"):
