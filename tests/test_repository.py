@@ -81,7 +81,9 @@ def test_no_imports_form_a_circle():
 
 
 def test_judging_needs_numpy_alone_and_models_know_no_tensorflow():
-    for name, used in modules().items():
+    found = modules()
+    assert {"sv_utils.evaluation.metrics", "sv_utils.models.features", "sv_utils.losses.aam"} < found.keys()
+    for name, used in found.items():
         outside = {full.split(".")[0] for full in used} - sys.stdlib_module_names - {"sv_utils"}
         if name.startswith("sv_utils.evaluation"):
             assert outside <= {"numpy"}, name
@@ -124,7 +126,8 @@ def test_the_locks_hold_what_the_package_declares():
         known = pins(lock)
         for line in project["dependencies"] + extras[extra] + extras["test"]:
             wanted = Requirement(line)
-            assert all(version in wanted.specifier for version in known[wanted.name.lower()]), line
+            versions = known[wanted.name.lower()]
+            assert versions and all(version in wanted.specifier for version in versions), line
 
 
 def test_the_gpu_environment_installs_the_gpu_lock():
@@ -216,6 +219,11 @@ def test_links_lead_somewhere(path):
         target = path.parent / unquote(name) if name else path
         assert target.exists(), link
         assert not anchor or anchor in prose_and_anchors(target)[1], link
+
+
+def test_there_are_links_to_follow():
+    for name in ("README.md", "CONTRIBUTING.md"):
+        assert len(re.findall(r"\]\([^)\s]+\)", prose_and_anchors(paths.REPO / name)[0])) > 5, name
 
 
 def test_the_front_page_is_short_and_every_folder_says_why_it_exists():

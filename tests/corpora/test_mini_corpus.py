@@ -119,6 +119,7 @@ def test_trials_are_balanced_and_name_test_clips_only(archives):
 
 def test_licences_name_each_package_and_its_copyright_file_is_there(voices):
     text = (DATA / "LICENCES.md").read_text(encoding="utf-8")
+    assert len(voices) == 58
     for voice in voices.values():
         assert f"| {voice['package']} " in text
         assert (DATA / "copyright" / f"{voice['package']}.txt").stat().st_size > 500

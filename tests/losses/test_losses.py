@@ -17,6 +17,7 @@ from sv_utils.models.backbones.pooling import StatisticsPooling
 from sv_utils.models.backbones.resnet import convolution
 from sv_utils.models.encoders import UnitVectors
 from sv_utils.models.features import InstanceNormalization, LogMel
+from sv_utils.training.speaker_model import SpeakerModel
 
 EMBEDDERS = ContrastiveHead, Ge2eHead, AngularPrototypicalHead  # whose outputs are the embeddings
 CLASSIFIERS = SoftmaxHead, CosFaceHead, AdaCosHead, AamHead, SphereFace2Head
@@ -378,20 +379,6 @@ def test_heads_compute_in_float32_from_bfloat16(head):
 
 
 # Training
-
-
-class SpeakerModel(keras.Model):
-    """An encoder with a head as the training uses them."""
-
-    def __init__(self, network, head):
-        super().__init__()
-        self.network, self.head = network, head
-
-    def call(self, waveforms, training=False):
-        return self.head(self.network(waveforms, training=training))
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        return self.head.loss(y, y_pred, training=training)
 
 
 def tiny_encoder():

@@ -210,7 +210,8 @@ def test_learning_rate_falls_after_epochs_without_gain(tmp_path):
 def test_a_plateau_lowers_the_rate_that_the_optimizer_has(prep, tmp_path, monkeypatch):
     """An error rate that never falls: from the second epoch on, each halves the rate of the steps that follow it."""
     monkeypatch.setenv("SV_OUTPUTS", str(prep))
-    run = make(prep, tmp_path / "plateau", [PHASE | {"epochs": 4, "steps_per_epoch": 1}], validate_steps=0)
+    phases = [PHASE | {"epochs": epochs, "steps_per_epoch": 1} for epochs in (4, 1)]
+    run = make(prep, tmp_path / "plateau", phases, validate_steps=0)
     used, train = [], loop.SpeakerModel.train_on_batch
 
     def train_and_note(model, *batch, **options):
@@ -222,7 +223,7 @@ def test_a_plateau_lowers_the_rate_that_the_optimizer_has(prep, tmp_path, monkey
     judgement = validation.Judgement(np.array([0.1, 0.9]), np.array([0.0, 0.5]), 0.5)
     monkeypatch.setattr(validation.ValidationTrials, "judge", lambda *_: judgement)
     _, history, steps = run.run()
-    assert used == pytest.approx([0.05, 0.05, 0.025, 0.0125])
+    assert used == pytest.approx([0.05, 0.05, 0.025, 0.0125, 0.05])  # another phase begins anew
     assert steps["learning_rate"].tolist() == pytest.approx(used)
     assert history["learning_rate"].iloc[1:].tolist() == pytest.approx(used)
 
