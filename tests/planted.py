@@ -20,7 +20,7 @@ LIMIT = 900  # [s] for the tests of one fault; a fault that hangs them is notice
 
 
 def faults(part: str) -> list[dict]:
-    """Read the list: ``file, old, new, tests`` (as pytest takes them) of each fault, and ``why`` where it is not plain."""
+    """Read the list: ``file, old, new, tests`` (as pytest takes them), and ``why`` where it is not plain."""
     found = yaml.safe_load((REPO / "tests" / "planted.yaml").read_text("utf-8"))
     for fault in found:
         text = (REPO / fault["file"]).read_text("utf-8")
