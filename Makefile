@@ -21,7 +21,7 @@ $(error SV_OUTPUTS may not hold spaces for make: $(OUTPUTS))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup forecast reproduce stages test test-long verify demo lab tensorboard bench check pictures doctor clean lock git-setup
+.PHONY: help setup forecast reproduce stages test test-long mutants verify demo lab tensorboard bench check pictures doctor clean lock git-setup
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -68,6 +68,12 @@ test: setup  ## the test suite, two files at a time
 
 test-long: setup  ## the tests that take long: hundreds of kills, thousands of damaged files
 	@$(PY) -m pytest -m long
+
+mutants: setup  ## before a release: which faults do the tests not notice? (MODULE=sv_utils/training/augment.py: those of it)
+	@status=0; $(PY) tests/planted.py "$(MODULE)" || status=1; \
+	$(PY) -c 'import mutmut' 2>/dev/null || \
+		{ echo "make mutants: random faults need mutmut: $(PY) -m pip install 'mutmut>=3.8'" >&2; exit 1; }; \
+	$(PY) -m mutmut run $(if $(MODULE),"$(subst /,.,$(MODULE:.py=))*"); $(PY) -m mutmut results; exit $$status
 
 verify: setup  ## do two recordings hold one voice? REC1=a.wav REC2=b.m4a [MODEL=model.keras]
 	@test -n "$$REC1" -a -n "$$REC2" || \

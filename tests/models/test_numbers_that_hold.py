@@ -1,5 +1,6 @@
 """Limits, settings and identities of models: what an export must reach, what is saved, what a fingerprint follows."""
 
+import json
 import shutil
 
 import keras
@@ -14,7 +15,7 @@ from sv_utils.losses.contrastive import ContrastiveHead
 from sv_utils.losses.cosface import CosFaceHead
 from sv_utils.losses.softmax import SoftmaxHead
 from sv_utils.losses.sphereface2 import SphereFace2Head
-from sv_utils.models import exports, features, pretrained
+from sv_utils.models import exports, features, pretrained, runtimes
 from sv_utils.models.backbones import pooling, redimnet
 from sv_utils.models.pretrained import torch_file
 
@@ -119,6 +120,17 @@ def test_the_fingerprint_of_a_published_encoder_follows_its_weights_and_our_revi
     package = pretrained.PUBLISHED["campplus"]
     assert pretrained.fingerprint("campplus") == f"{package.sha256}.{package.revision}"
     assert len({pretrained.fingerprint(name) for name in pretrained.PUBLISHED}) == len(pretrained.PUBLISHED) >= 2
+
+
+@pytest.mark.parametrize(("int8", "same", "fast"), [(False, True, True), (True, True, False), (False, False, False)])
+def test_the_fast_form_is_a_float_export_of_this_very_file(tmp_path, monkeypatch, int8, same, fast):
+    monkeypatch.setattr(runtimes, "can_be_fast", lambda: True)
+    source, file = tmp_path / "model.keras", tmp_path / "model.tflite"
+    source.write_bytes(b"weights")
+    file.write_bytes(b"export")
+    found = {"sha256": runtimes.sha256(source) if same else "0" * 64, "int8": int8}
+    runtimes.record(file).write_text(json.dumps(found))
+    assert runtimes.fast_form(source) == (file if fast else None)
 
 
 def test_a_tensor_begins_where_its_offset_says():

@@ -16,7 +16,7 @@ import distributed
 import numpy as np
 import pandas as pd
 import pytest
-from release import DEV, digest, files, m4a, make, voice, wav, zipped
+from release import DEV, digest, encoded, files, m4a, make, voice, wav, zipped
 
 from sv_utils import corpora, store
 from sv_utils.base import paths
@@ -558,6 +558,16 @@ def test_a_duplicate_is_not_trained_on(tmp_path):
     assert table["split"].value_counts().to_dict() == {"train": 11, "test": 3}
     assert "id3/s1/00003.m4a" not in set(table["id"])
     assert errors(rejected) == {"id3/s1/00003.m4a": "duplicate of id3/s1/00001.m4a"}
+
+
+def test_the_same_sounds_in_another_file_are_a_duplicate(tmp_path):
+    """Other bytes (a WAV and a FLAC), the same samples; the first in the order of names stays."""
+    sound = voice("id1", 1)
+    dev = {"dev/aac/id1/s1/1.wav": wav(sound), "dev/aac/id1/s1/2.flac": encoded(sound, 16000, format="FLAC")}
+    corpus = make(tmp_path / "release", dev=dev)
+    rows = read_manifest(prepare(corpus, fetch(corpus)))
+    told = errors(rows[rows["subset"] == "dev"])
+    assert told == {"id1/s1/1.wav": "", "id1/s1/2.flac": "duplicate of id1/s1/1.wav"}
 
 
 def test_validation_speakers_in_an_evaluation_list(tmp_path):

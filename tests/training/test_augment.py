@@ -206,3 +206,79 @@ def test_examples_show_each_kind_by_itself(speech, musan):
 def test_settings_that_cannot_be_are_refused(speech, change, message):
     with pytest.raises(RequestError, match=message):
         Augmentation({**OFF, **change}, speech)
+
+
+# What random faults showed to be held by nothing
+
+
+def test_babble_is_of_as_many_voices_as_asked_for_and_all_equally_loud(tmp_path, monkeypatch):
+    loudness = (0.02, 0.1, 0.5)
+    speech = store(tmp_path, [32768 * tone(800 + 400 * i, 8000, a) for i, a in enumerate(loudness)], list("abc"))
+    babble = Augmentation(only("babble", babble_voices=[2, 3], babble_snr=[0.0, 0.0]), speech)
+    counts, draw = [], augment._excerpts
+
+    def noted(source, rows, count, *rest):
+        counts.append(int(count))
+        return draw(source, rows, count, *rest)
+
+    monkeypatch.setattr(augment, "_excerpts", noted)
+    apart = 0
+    for seed in range(40):
+        spectrum = np.abs(np.fft.rfft(babble._babble(8000, np.random.default_rng(seed))))[[400, 600, 800]]
+        peaks = spectrum[spectrum > 100]
+        if len(peaks) == counts[-1]:  # each voice is another
+            apart += 1
+            assert peaks == pytest.approx(np.full(len(peaks), peaks[0]), rel=0.02)
+    assert set(counts) == {2, 3} and apart >= 10
+
+
+def test_noise_without_musan_is_of_any_colour_from_white_to_brown(speech, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(augment, "coloured_noise", lambda n, exponent, rng: drawn.append(exponent) or np.ones(n))
+    Augmentation(only("noise"), speech)(np.tile(CROPS, (100, 1)), np.random.default_rng(0))
+    assert 0 <= min(drawn) < 0.1 and 1.9 < max(drawn) <= 2
+
+
+@pytest.mark.parametrize("samples", [801, 8000])
+def test_coloured_noise_has_the_length_asked_for_and_no_two_are_alike(samples):
+    one, other = (augment.coloured_noise(samples, 1.0, np.random.default_rng(seed)) for seed in (0, 1))
+    assert one.shape == (samples,) and abs(np.corrcoef(one, other)[0, 1]) < 0.5
+    assert 0.4 < np.corrcoef(one[1:], one[:-1])[0, 1] < 0.95, "pink: between white and brown"
+
+
+def test_a_simulated_room_rings_at_random_after_a_silence_of_2_5_ms():
+    one, other = (augment.simulated_response(0.3, np.random.default_rng(seed), (0.0, 0.0)) for seed in (0, 1))
+    assert (one[1:40] == 0).all() and (one[40:] != 0).mean() > 0.99
+    assert np.mean(one[40:] > 0) == pytest.approx(0.5, abs=0.05) and abs(np.corrcoef(one[40:], other[40:])[0, 1]) < 0.1
+    assert one.dtype == np.float32
+
+
+def test_the_edges_of_a_telephones_band():
+    gains = augment._telephone_band(np.array([0, 200, 250, 300, 1000, 3400, 3650, 3900, 8000]) / 16000)
+    np.testing.assert_allclose(gains, [0, 0, 0.5, 1, 1, 1, 0.5, 0, 0], atol=1e-3)
+
+
+def test_a_telephone_limits_what_is_too_loud_for_it():
+    sound = tone(1000, 8000, amplitude=3.0)
+    heard = augment.telephone(sound)
+    assert heard @ sound / np.sqrt((heard @ heard) * (sound @ sound)) > 0.95
+    assert np.sqrt(np.mean(heard**2)) == pytest.approx(0.85, abs=0.05), "cut at 1, where a sine of 3 has 2.1"
+
+
+def test_examples_are_drawn_by_their_seed_with_the_settings_of_the_training(speech):
+    crop = 0.1 * np.random.default_rng(0).standard_normal(8000).astype(np.float32)
+    made = Augmentation({**OFF, "noise_snr": [40.0, 40.0], "telephone": 1.0}, speech)
+    first, again = (augment.examples(made, crop) for _ in range(2))
+    assert all(np.array_equal(first[kind], again[kind]) for kind in first)
+    added = first["noise"] - crop
+    assert 10 * np.log10(np.mean(crop**2) / np.mean(added**2)) == pytest.approx(40, abs=0.1)
+
+
+def test_excerpts_come_from_anywhere_in_their_source(tmp_path):
+    source = store(tmp_path, [np.arange(1000), np.arange(50)], ["a", "a"])
+    starts = {
+        int(np.rint(32768 * augment._excerpts(source, [0], 1, 997, np.random.default_rng(s))[0, 0])) for s in range(60)
+    }
+    assert starts == {0, 1, 2, 3}
+    short = np.rint(32768 * augment._excerpts(source, [1], 1, 80, np.random.default_rng(0))[0]).astype(int)
+    assert short.tolist() == [*range(50), *range(30)]

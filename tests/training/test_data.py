@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from small_training import PHASE, PHASES, small_encoder
 
+from sv_utils import losses
 from sv_utils.losses.aam import AamHead, aam_loss
 from sv_utils.losses.contrastive import ContrastiveHead, contrastive_loss
 from sv_utils.losses.prototypes import AngularPrototypicalHead, Ge2eHead, angular_prototypical_loss, ge2e_loss
@@ -85,6 +86,23 @@ def test_a_head_without_directions_has_the_loss_of_its_name(name):
     assert len({round(float(loss()), 4) for _, loss in OWN.values()}) == len(OWN)
     made = head()
     assert float(made.loss(PAIRS, made(VECTORS))) == pytest.approx(float(expected()), rel=1e-6)
+
+
+HEADS = {
+    "softmax": ("SoftmaxHead", True),
+    "contrastive": ("ContrastiveHead", False),
+    "cosface": ("CosFaceHead", True),
+    "adacos": ("AdaCosHead", True),
+    "aam": ("AamHead", True),
+    "sphereface2": ("SphereFace2Head", True),
+    "ge2e": ("Ge2eHead", False),
+    "angular_prototypical": ("AngularPrototypicalHead", False),
+}
+
+
+def test_each_name_of_a_loss_gives_its_own_head():
+    found = {name: (losses.head(name).__name__, loss.knows_speakers) for name, loss in losses.LOSSES.items()}
+    assert found == HEADS
 
 
 def test_a_weight_below_zero_does_not_reward_the_wrong_speaker():
