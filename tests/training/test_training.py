@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -226,6 +227,15 @@ def test_a_plateau_lowers_the_rate_that_the_optimizer_has(prep, tmp_path, monkey
     assert used == pytest.approx([0.05, 0.05, 0.025, 0.0125, 0.05])  # another phase begins anew
     assert steps["learning_rate"].tolist() == pytest.approx(used)
     assert history["learning_rate"].iloc[1:].tolist() == pytest.approx(used)
+
+
+def test_the_best_encoder_is_kept_and_no_later_one_that_is_worse(tmp_path, monkeypatch):
+    run, saved = loop.Training(None, None, [], None, tmp_path, [PHASE], None, None, ENGINE), []
+    run._progress, run._board = checkpoints.Progress(), SimpleNamespace(judgement=lambda *_: None)
+    monkeypatch.setattr(checkpoints, "save", lambda _, path: saved.append((run._progress.best_eer, path)))
+    for eer in (0.3, 0.2, 0.25, 0.2, 0.1, 0.4):
+        run._keep_best(SimpleNamespace(eer=eer, finite=True, raise_if_collapsed=lambda kept: None))
+    assert saved == [(eer, tmp_path / "model.keras") for eer in (0.3, 0.2, 0.1)]
 
 
 class TwoWorkers:
