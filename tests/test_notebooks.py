@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 from browser import DESK, PHONE, chromium, complaints, needs_chromium, sideways
@@ -106,7 +107,29 @@ def test_error_rates_stand_for_short_and_for_telephone_speech(made):
     by_duration = next(row["by_duration"] for row in rows if row["model"] == "aam")
     assert [row["cut"] for row in by_duration] == ["2 s", "full", "telephone, 2 s", "telephone"]
     assert by_duration[0]["mean_seconds"] == by_duration[2]["mean_seconds"] <= 2 < by_duration[1]["mean_seconds"]
-    assert all(0 <= row["eer"] <= 1 for row in by_duration) and by_duration[1]["eer"] != by_duration[3]["eer"]
+    assert by_duration[1]["eer"] != by_duration[3]["eer"]
+    scored = pd.read_csv(made[0] / "08_evaluate@aam" / "scores_mini.csv")
+    assert by_duration[1]["eer"] == pytest.approx(counted_eer(scored["label"], scored["llr"]), abs=2e-3)
+
+
+def counted_eer(labels, scores):
+    """Where as many of the targets are missed as of the others let in, counted at every score."""
+    order = np.argsort(scores.to_numpy())
+    missed = np.cumsum(labels.to_numpy()[order] == 1) / (labels == 1).sum()
+    let_in = 1 - np.cumsum(labels.to_numpy()[order] == 0) / (labels == 0).sum()
+    nearest = np.argmin(np.abs(missed - let_in))
+    return (missed[nearest] + let_in[nearest]) / 2
+
+
+def test_error_rates_are_those_of_the_scores_beside_them(made):
+    results = pd.read_csv(made[0] / "results.csv").set_index("model")
+    for model in ("softmax", "contrastive", "cosface", "adacos", "aam"):
+        scored = pd.read_csv(made[0] / f"08_evaluate@{model}" / "scores_mini.csv")
+        assert len(scored) == 3060
+        assert results.loc[model, "eer"] == pytest.approx(counted_eer(scored["label"], scored["score"]), abs=2e-3)
+        assert results.loc[f"{model} + AS-norm", "eer"] == pytest.approx(
+            counted_eer(scored["label"], scored["as_norm"]), abs=2e-3
+        )
 
 
 def test_table_is_printed_with_what_the_corpus_is_not(made):

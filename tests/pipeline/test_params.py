@@ -432,3 +432,17 @@ def test_a_cell_run_by_hand_is_completed_and_a_complete_one_stays(sharing):
 def test_what_all_share_is_held_to_its_keys_and_types(sharing, section, message):
     sharing(**{"03_train_softmax": section})
     refused(message)
+
+
+def test_what_is_said_for_trainings_reaches_no_other_stage(house):
+    house(common={"seed": 5}, train={"seed": 9}, **{"03_train_softmax": {}, "04_train_contrastive": {"seed": 11}})
+    seeds = {stage: parameters["seed"] for stage, parameters in Profile.read("mine").parameters.items()}
+    assert seeds == {
+        "01_download": 5,
+        "02_prep": 5,
+        "03_train_softmax": 9,
+        "04_train_contrastive": 11,
+        "08_evaluate@softmax": 5,
+        "08_evaluate@contrastive": 5,
+        "09_report": 5,
+    }
