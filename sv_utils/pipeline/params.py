@@ -106,7 +106,10 @@ def declared_parameters(notebook: str) -> dict:
     if len(tagged) != 1:
         raise RequestError(f"{show(path)} must have one cell tagged `parameters`, not {len(tagged)}")
     own = _literals("".join(tagged[0]["source"]), f"{show(path)}: parameters cell")
-    return _united(shared_parameters(), own) if is_training(notebook) else own
+    if not is_training(notebook):
+        return own
+    shared = shared_parameters()
+    return shared | {name: _united(shared.get(name), value) for name, value in own.items()}
 
 
 def _literals(source: str, where: str) -> dict:
@@ -114,7 +117,7 @@ def _literals(source: str, where: str) -> dict:
     try:
         for node in ast.parse(source).body:
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-            if not (isinstance(node, ast.Assign | ast.AnnAssign) and len(targets) == 1):
+            if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None or len(targets) != 1:
                 raise ValueError(f"line {node.lineno} is no `name = value`")
             name = getattr(targets[0], "id", None)
             if name is None or name in found:
@@ -204,11 +207,11 @@ def _number(text: str) -> str:
     return f"{mantissa}e{int(exponent):+d}"
 
 
-def unknown(where: str, key: object, known: Iterable[str]) -> RequestError:
+def unknown(where: str, key: str, known: Iterable[str]) -> RequestError:
     """Give the error that tells of a key that is not declared, and of the nearest that is."""
     if key in INJECTED:
         return RequestError(f"{where}.{key} is set by the run itself; remove it")
-    if RENAMED.get(key) in known:
+    if key in RENAMED and RENAMED[key] in set(known):
         return RequestError(f"{where}.{key} is called {RENAMED[key]} now; rename it")
     return RequestError(f"{where}.{key} is unknown{nearest(key, set(known) - set(INJECTED))}")
 
@@ -216,13 +219,13 @@ def unknown(where: str, key: object, known: Iterable[str]) -> RequestError:
 class _Loader(yaml.SafeLoader):
     """Builds plain values only; refuses what could silently lose a value or grow without end."""
 
-    def compose_node(self, parent, index):
+    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             line = self.peek_event().start_mark.line + 1
             raise yaml.YAMLError(f"line {line}: aliases (*name) are not read; put shared keys into common or train")
         return super().compose_node(parent, index)
 
-    def construct_mapping(self, node, deep=False):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
         for key, _ in node.value:
             if key.value in seen:

@@ -13,7 +13,7 @@ from pathlib import Path
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError, nearest
 from sv_utils.pipeline import params
-from sv_utils.pipeline.stages import EXTRA, FIRST, LAST, TRAINING, Stage, is_training, training_notebooks
+from sv_utils.pipeline.stages import EXTRA, FIRST, LAST, Stage, is_training, training_notebooks
 
 ENCODERS = "encoders"
 MODEL = re.compile(r"[a-z0-9_]+(@[A-Za-z0-9_.-]+)?")
@@ -129,7 +129,7 @@ def _encoders(file: Path, named: dict) -> dict[str, str]:
 def _models(file: Path, sections: dict, encoders: dict[str, str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for section in sorted(filter(is_training, sections)):
-        model = TRAINING.fullmatch(section)["model"]
+        model = section.partition("_train_")[2]
         if model in found:
             raise RequestError(
                 f"{params.show(file)}: sections {found[model]} and {section} both train a model called {model}; "
@@ -164,7 +164,8 @@ def _stages(models: dict[str, str], sections: dict) -> tuple[Stage, ...]:
 
 def _resolved(profile: str, file: Path, sections: dict, stages: tuple[Stage, ...], encoders: dict) -> dict[str, dict]:
     """Complete parameters of every stage."""
-    resolved, declared = {}, {"common": set(), "train": set()}
+    resolved: dict[str, dict] = {}
+    declared: dict[str, set[str]] = {"common": set(), "train": set()}
     defaults_of = {stage.notebook: params.declared_parameters(stage.notebook) for stage in stages}
     for stage in stages:
         defaults = defaults_of[stage.notebook]

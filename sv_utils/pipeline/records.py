@@ -127,9 +127,10 @@ def _git() -> dict | None:
 
 def _processor() -> str:
     try:
-        return re.search(r"(?m)^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text("utf-8"))[1]
-    except (OSError, TypeError):
-        return platform.processor() or platform.machine()
+        found = re.search(r"(?m)^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text("utf-8"))
+    except OSError:
+        found = None
+    return found[1] if found else platform.processor() or platform.machine()
 
 
 def _lines(*line: str) -> list[str]:

@@ -66,7 +66,7 @@ class Augmentation:
     musan: Speech | None = None
     responses: Speech | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check(self.settings)
         if self.settings["music"] and self.musan is None:
             raise RequestError("augmentation.music needs the corpus musan: prepare it, or set music to 0")
@@ -98,6 +98,7 @@ class Augmentation:
         return _excerpts(self.musan, self._rows_of_musan["noise"], 1, samples, rng)[0]
 
     def _music(self, samples: int, rng: np.random.Generator) -> np.ndarray:
+        assert self.musan is not None  # as the settings were checked for
         return _excerpts(self.musan, self._rows_of_musan["music"], 1, samples, rng)[0]
 
     def _babble(self, samples: int, rng: np.random.Generator) -> np.ndarray:
@@ -114,10 +115,12 @@ class Augmentation:
 
     @functools.cached_property
     def _rows_of_responses(self) -> np.ndarray:
+        assert self.responses is not None
         return np.flatnonzero(self.responses.table["speaker"].isin(RESPONSES))
 
     @functools.cached_property
     def _rows_of_musan(self) -> dict[str, np.ndarray]:
+        assert self.musan is not None
         kinds = self.musan.table["speaker"].to_numpy(str)
         return {kind: np.flatnonzero(kinds == kind) for kind in ("noise", "music", "speech")}
 
@@ -192,7 +195,9 @@ def coloured_noise(samples: int, exponent: float, rng: np.random.Generator) -> n
     return noise / np.sqrt(np.mean(noise**2))
 
 
-def simulated_response(seconds: float, rng: np.random.Generator, direct: tuple[float, float] = (-3.0, 12.0)):
+def simulated_response(
+    seconds: float, rng: np.random.Generator, direct: tuple[float, float] = (-3.0, 12.0)
+) -> np.ndarray:
     """
     Room response [shape=(16000 seconds,)]: the direct sound, and Gaussian noise that falls by 60 dB in `seconds`.
 

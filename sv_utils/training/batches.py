@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import soxr
@@ -56,7 +57,7 @@ class Crops:
     augmentation: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None
     speeds: tuple[float, ...] = (1.0,)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.speeds or min(self.speeds) < 0.5 or max(self.speeds) > 2:
             raise RequestError(f"speeds must be factors from 0.5 to 2, not {list(self.speeds)}")
         if self.speakers_per_batch and (
@@ -166,7 +167,7 @@ class Crops:
                 f"{self.speakers_per_batch}: make both multiples of {workers}"
             )
 
-        def load(step):
+        def load(step: Any) -> tuple:
             make = functools.partial(self.batch, worker=worker, workers=workers)
             crops, classes = tf.numpy_function(make, [step], (tf.float32, tf.int32), stateful=False)
             size = self.batch_size // workers

@@ -59,14 +59,17 @@ class Data:
             place = np.random.default_rng(0).permutation(dev["speaker"].nunique())
             part = place[np.unique(dev["speaker"], return_inverse=True)[1]] % folds == fold - 1
             train, validation = dev[~part], dev[part]
-            pairs = trials.make(validation["id"], *np.bincount(1 - pairs.labels), seed=fold)
+            n_target, n_nontarget = np.bincount(1 - pairs.known_labels).tolist()
+            pairs = trials.make(validation["id"], n_target, n_nontarget, seed=fold)
         speakers, labels = np.unique(train["speaker"].to_numpy(str), return_inverse=True)
         sides = trials.rows(pairs, validation["id"])
         path = prep / "augmentation.csv"
         others = manifest.read_utterances(path) if path.exists() else table[:0]
         rows = (others[others["corpus"] == corpus] for corpus in ("musan", "rirs_noises"))
         sounds = (None if kind.empty else Speech(kind) for kind in rows)
-        return cls(Speech(train), labels, speakers, ValidationTrials(Speech(validation), pairs.labels, *sides), *sounds)
+        return cls(
+            Speech(train), labels, speakers, ValidationTrials(Speech(validation), pairs.known_labels, *sides), *sounds
+        )
 
     def crops(self, phases: list[dict], batch_size: int, seed: int, speakers_per_batch: int = 0) -> list[Crops]:
         """

@@ -8,6 +8,7 @@ that they lack), so the step is Keras's own ``train_step`` under ``strategy.run`
 import json
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -71,7 +72,7 @@ class Devices:
         WorkError
             If their checkpoints are of different steps.
         """
-        if self.replicas == 1:
+        if self.strategy is None or self.replicas == 1:
             return
         seen = self.strategy.run(lambda: keras.ops.convert_to_tensor(float(step)))
         if float(self.strategy.reduce("MEAN", seen, axis=None)) != step:
@@ -88,36 +89,37 @@ class Devices:
                 f"batch_size {crops.batch_size} cannot be shared by {self.replicas} devices; make it a multiple"
             )
 
-        def part(context):
+        def part(context: Any) -> Any:
             dataset = crops.dataset(first_step, context.input_pipeline_id, context.num_input_pipelines)
             return dataset.rebatch(crops.batch_size // self.replicas, drop_remainder=True)
 
         return iter(self.strategy.distribute_datasets_from_function(part))
 
-    def local(self, values) -> np.ndarray:
+    def local(self, values: Any) -> np.ndarray:
         """What this machine's devices hold of a batch's waveforms or labels."""
         parts = self.strategy.experimental_local_results(values) if self.strategy else [values]
         return np.concatenate([np.asarray(part) for part in parts])
 
     def step(self, model: keras.Model) -> Callable[[tuple], dict[str, float]]:
         """Compile a training step of a compiled model: a batch to means of loss and metrics over the whole of it."""
-        if self.strategy is None:
+        strategy = self.strategy
+        if strategy is None:
             return lambda batch: model.train_on_batch(*map(np.asarray, batch), return_dict=True)
         import tensorflow as tf
 
         @tf.function(reduce_retracing=True, jit_compile=model.jit_compile)
-        def compiled(batch):
-            logs = self.strategy.run(model.train_step, args=(batch,))
-            return {name: self.strategy.reduce("MEAN", value, axis=None) for name, value in logs.items()}
+        def compiled(batch: tuple) -> dict:
+            logs = strategy.run(model.train_step, args=(batch,))
+            return {name: strategy.reduce("MEAN", value, axis=None) for name, value in logs.items()}
 
-        def step(batch):
+        def step(batch: tuple) -> dict[str, float]:
             model.reset_metrics()
             return {name: float(value) for name, value in compiled(batch).items()}
 
         return step
 
 
-def _strategy(name: str):
+def _strategy(name: str) -> Any:
     from tensorflow import distribute
 
     if name == "mirrored":

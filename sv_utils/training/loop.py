@@ -225,7 +225,7 @@ class Training:
         if "margin" in phase:
             self._model.head.margin.assign(schedules.margin(phase, progress.phase_step / per_epoch))
 
-    def _note(self, logs: dict[str, float], batch) -> None:
+    def _note(self, logs: dict[str, float], batch: tuple) -> None:
         """Count a step and add up its figures."""
         progress, self._batch = self._progress, batch
         if not math.isfinite(logs["loss"]):
@@ -267,7 +267,7 @@ class Training:
         started = time.perf_counter()
         judgement = self._judge()
         progress.epoch += 1
-        row = {"epoch": progress.epoch, "phase": progress.phase + 1}
+        row: dict[str, float] = {"epoch": progress.epoch, "phase": progress.phase + 1}
         row |= {name: total / self._steps_per_epoch for name, total in progress.sums.items()}
         row |= {"val_eer": judgement.eer, "spread": judgement.spread, "learning_rate": self._rate()}
         row["seconds"] = progress.seconds + time.perf_counter() - started

@@ -1,7 +1,7 @@
 """What a phase of training prescribes: its optimizer, the learning rate and margin of each step, the layers at rest."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import keras
 
@@ -13,7 +13,7 @@ FROZEN = ("none", "batch_normalization", "encoder")
 GROWTHS = ("linear", "exponential")
 
 
-def check(phases: list[Mapping]) -> None:
+def check(phases: Sequence[Mapping]) -> None:
     """
     Check the values of all phases before anything runs.
 

@@ -1,5 +1,7 @@
 """What is trained: an encoder with a speaker head on top."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -27,11 +29,13 @@ class SpeakerModel(keras.Model):
         self.encoder, self.head, self.replicas = encoder, head, replicas
         self(np.zeros((1, SAMPLE_RATE), np.float32))
 
-    def call(self, waveforms, training=False):
+    def call(self, waveforms: Any, training: bool = False) -> Any:
         """Outputs of the head for waveforms [shape=(batch, samples)]."""
         return self.head(self.encoder(waveforms, training=training), training=training)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
         """Mean loss of the batch, as the head defines it; on several devices this one's share of it."""
         return self.head.loss(y, y_pred) / self.replicas
 
