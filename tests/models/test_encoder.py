@@ -16,8 +16,7 @@ from sv_utils.losses.cosface import CosFaceHead
 from sv_utils.losses.prototypes import AngularPrototypicalHead, Ge2eHead
 from sv_utils.losses.softmax import SoftmaxHead
 from sv_utils.losses.sphereface2 import SphereFace2Head
-from sv_utils.models import embedding, encoders, features
-from sv_utils.models.backbones import redimnet
+from sv_utils.models import embedding, encoders
 from sv_utils.models.backbones.mobilenet import mobilenet_v2
 from sv_utils.models.backbones.pooling import AttentivePooling, AveragePooling, StatisticsPooling
 from sv_utils.models.backbones.resnet import ResNet, convolution, squeeze_excitation
@@ -290,31 +289,6 @@ def test_saved_models_load_in_a_fresh_process(tmp_path, tiny):
         np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), np.asarray(model_(waveforms)), atol=1e-5)
     expected = np.concatenate([np.asarray(x) for x in model(np.eye(8, dtype="float32"))], axis=-1)
     np.testing.assert_allclose(np.load(tmp_path / "heads.npy"), expected, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "layer",
-    [
-        features.LogSpectrogram(pre_emphasis=0.5),
-        features.LogMel(n_mels=33, pre_emphasis=0.5),
-        features.InstanceNormalization(variance=False),
-        features.SpecAugment(frames=3, bins=2, seed=5),
-        redimnet.FullStrides(3),
-        redimnet.MergedPatches(2, 3, 4),
-        redimnet.SelfAttention(2),
-        AttentivePooling(hidden=7),
-        SoftmaxHead(5, scale=3.0),
-        CosFaceHead(5, scale=7.0, margin=0.1),
-        AdaCosHead(5, dynamic=False),
-        ContrastiveHead(margin=0.3),
-        AamHead(5, scale=7.0, margin=0.1, centres=2, hard_margin=0.06),
-        SphereFace2Head(5, scale=7.0, margin=0.1),
-    ],
-)
-def test_settings_survive_the_configuration(layer):
-    copy = type(layer).from_config(layer.get_config())
-    assert copy.get_config() == layer.get_config()
-    assert keras.saving.get_registered_name(type(layer)).startswith("sv_utils>")
 
 
 def test_unnormalised_vectors_point_where_the_unit_vectors_do(tiny):

@@ -26,6 +26,8 @@ SETTINGS = [
     (features.SpecAugment, {"frames": 3, "bins": 2, "seed": 5}),
     (pooling.AttentivePooling, {"hidden": 7}),
     (redimnet.FullStrides, {"stride": 3}),
+    (redimnet.MergedPatches, {"frames": 2, "bins": 3, "multiplier": 4}),
+    (redimnet.SelfAttention, {"heads": 2}),
     (SoftmaxHead, {"n_speakers": 5, "scale": 3.0}),
     (CosFaceHead, {"n_speakers": 5, "scale": 7.0, "margin": 0.1}),
     (AdaCosHead, {"n_speakers": 5, "dynamic": False}),
@@ -39,6 +41,7 @@ SETTINGS = [
 def test_the_configuration_holds_what_was_asked_for(kind, settings):
     saved = kind(**settings).get_config()
     assert {name: saved.get(name) for name in settings} == settings
+    assert keras.saving.get_registered_name(kind).startswith("sv_utils>")
     again = kind.from_config(saved)
     assert {name: again.get_config()[name] for name in settings} == settings
 
