@@ -15,7 +15,7 @@ from sv_utils.losses.contrastive import ContrastiveHead
 from sv_utils.losses.cosface import CosFaceHead
 from sv_utils.losses.softmax import SoftmaxHead
 from sv_utils.losses.sphereface2 import SphereFace2Head
-from sv_utils.models import exports, features, pretrained, runtimes
+from sv_utils.models import encoders, exports, features, pretrained, runtimes
 from sv_utils.models.backbones import pooling, redimnet
 from sv_utils.models.pretrained import torch_file
 
@@ -44,6 +44,13 @@ def test_the_configuration_holds_what_was_asked_for(kind, settings):
     assert keras.saving.get_registered_name(kind).startswith("sv_utils>")
     again = kind.from_config(saved)
     assert {name: again.get_config()[name] for name in settings} == settings
+
+
+def test_each_front_end_is_normalised_in_its_own_way():
+    for front_end, variance in (("mel", False), ("spectrogram", True)):
+        model = encoders.build(front_end, backbone="resnet18", width=2, stem="imagenet", n_mels=20, embedding_dim=4)
+        (layer,) = (layer for layer in model.layers if isinstance(layer, features.InstanceNormalization))
+        assert layer.variance is variance
 
 
 def test_spec_augment_masks_as_widely_after_loading_as_before():

@@ -114,6 +114,11 @@ def test_the_whole_gradient_is_clipped():
     assert weights == pytest.approx([0.8])
 
 
+def test_each_device_clips_its_own_part_of_the_gradient():
+    assert schedules.optimizer(PHASE | {"clip_norm": 3.0}, replicas=4).global_clipnorm == 0.75
+    assert schedules.optimizer(PHASE | {"clip_norm": 0.0}, replicas=4).global_clipnorm is None
+
+
 def test_weight_decay_takes_its_share_off_the_weight_and_spares_normalisations():
     weights, _ = weights_after([0.0], weight_decay=0.5)
     assert weights == pytest.approx([0.95])

@@ -238,6 +238,17 @@ def test_the_best_encoder_is_kept_and_no_later_one_that_is_worse(tmp_path, monke
     assert saved == [(eer, tmp_path / "model.keras") for eer in (0.3, 0.2, 0.1)]
 
 
+def test_averaged_weights_are_judged_with_statistics_of_their_own(tmp_path, monkeypatch):
+    run, done = loop.Training("encoder", None, ["crops"], None, tmp_path, [PHASE], None, None, ENGINE), []
+    run._progress, run._model, run._judged = checkpoints.Progress(), "model", "judged"
+    monkeypatch.setattr(checkpoints, "copy_weights", lambda *models: done.append(models))
+    monkeypatch.setattr(loop.Training, "_renew_statistics", lambda _: done.append("renewed"))
+    run._take_weights()
+    run.phases = [PHASE | {"ema": 0.5}]
+    run._take_weights()
+    assert done == [("model", "judged"), ("model", "judged"), "renewed"]
+
+
 class TwoWorkers:
     """A strategy whose replicas hold the steps of two workers' checkpoints."""
 
