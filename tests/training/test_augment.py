@@ -282,3 +282,21 @@ def test_excerpts_come_from_anywhere_in_their_source(tmp_path):
     assert starts == {0, 1, 2, 3}
     short = np.rint(32768 * augment._excerpts(source, [1], 1, 80, np.random.default_rng(0))[0]).astype(int)
     assert short.tolist() == [*range(50), *range(30)]
+
+
+def test_white_noise_is_white_up_to_the_highest_frequency():
+    spectrum = np.fft.rfft(augment.coloured_noise(60_000, 0.0, np.random.default_rng(0)))[1:-1]
+    power = np.abs(spectrum) ** 2
+    assert power[-10_000:].mean() / power[:10_000].mean() == pytest.approx(1, abs=0.05)
+    assert power[-50:].mean() / power.mean() == pytest.approx(1, abs=0.5)
+    assert spectrum.real.var() / spectrum.imag.var() == pytest.approx(1, abs=0.05)
+
+
+EDGES = {"babble_voices": [1, 100], "reverberation_time": [0.01, 10.0], "clipped": [0.0, 1.0]}
+
+
+def test_settings_at_the_edges_are_taken_and_those_beyond_refused():
+    augment.check({**OFF, **EDGES, "noise": 0.5, "babble": 0.5})
+    for key, beyond in (("babble_voices", [1, 101]), ("reverberation_time", [0.01, 10.5]), ("clipped", [-0.1, 1.0])):
+        with pytest.raises(RequestError, match=rf"augmentation\.{key} must lie within"):
+            augment.check({**OFF, **EDGES, key: beyond})
