@@ -2,7 +2,7 @@
 Plant the faults of ``planted.yaml`` one at a time in a copy of the repository, and see whether the tests notice.
 
 ``python tests/planted.py [PART]`` (`make mutants MODULE=PART`): of the faults whose file holds PART, all without it.
-Exit code 1 where a fault survives; 2 where the list does not fit the code or a named test fails without any fault.
+VERBOSE=1 also prints what pytest said. Exit code 1 where a fault survives; 2 where a named test fails without any.
 """
 
 import os
