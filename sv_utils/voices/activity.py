@@ -1,0 +1,293 @@
+"""
+Where somebody speaks: Silero VAD (Silero Team, "Silero VAD: pre-trained enterprise-grade voice activity detector",
+github.com/snakers4/silero-vad, MIT licence), computed with numpy.
+
+Its weights are one member of the Python package silero-vad, fetched once by version and checksum; nothing of the
+package is installed or run. Only what `joined` gives is embedded: an encoder calls anything a voice, noise included.
+"""
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from sv_utils.models import pretrained
+
+HOP, CONTEXT = 512, 64  # samples that a probability is for, and samples before them that it also hears
+WINDOW, STEP = 256, 128  # of the spectrogram within [samples]
+ENTER, LEAVE = 0.5, 0.35  # speech begins at this probability and ends below that one
+SURE = 0.85  # animals, engines and music seldom get this probability, so speech must show it:
+SURE_HOPS, SURE_ALL = 2, 10  # in so many hops of a stretch, and of all stretches together
+SHORTEST_SPEECH = 0.16  # what is shorter is no speech [s]
+LONGEST_PAUSE = 0.6  # a pause up to this belongs to the speech around it [s]
+FRAME = 160  # in which energy is measured [samples]
+LOUD, BELOW = 90, 30.0  # speech begins and ends at this much below the loud frames (percentile) [dB]
+# Where half a second's loudest frames are below this (of full scale) all is heard louder, by this factor at most.
+QUIET, LOUDEST_GAIN, AMONG = 0.01, 30.0, 50
+REACH = 3200  # how far that may be outside of what the probabilities say [samples]
+MARGIN = 800  # kept before and after [samples]
+BLOCK = 4096  # probabilities whose spectrograms are computed at once, which bounds the memory
+RATE = 16_000
+
+WEIGHTS = pretrained.Package(
+    requirement="silero-vad==6.2.3",
+    platform=(),
+    sha256="7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8",
+    member="silero_vad/data/silero_vad_16k_op15.onnx",
+    part="",
+    revision=1,
+)
+LAST = "decoder.decoder.2"  # the layer that gives the probability
+MEMBER_SHA256 = "7ed98ddbad84ccac4cd0aeb3099049280713df825c610a8ed34543318f1b2c49"
+
+
+def probabilities(samples: np.ndarray, louder: float = 1.0) -> np.ndarray:
+    """
+    Probability of speech in each 32 ms.
+
+    Parameters
+    ----------
+    samples : np.ndarray [shape=(n,), dtype=int16]
+        At 16 kHz.
+    louder : float
+        Factor by which it is heard.
+
+    Returns
+    -------
+    np.ndarray [shape=(ceil(n / 512),)], float32
+
+    Raises
+    ------
+    WorkError
+        If the package that holds the weights cannot be fetched.
+    """
+    tensors = weights()
+    hops = -(-len(samples) // HOP)
+    padded = np.zeros(CONTEXT + hops * HOP, np.float32)
+    padded[CONTEXT : CONTEXT + len(samples)] = samples
+    padded *= np.float32(louder / 32768)
+    state, found = (np.zeros(128, np.float32), np.zeros(128, np.float32)), []
+    for first in range(0, hops, BLOCK):
+        block = padded[first * HOP : CONTEXT + min(first + BLOCK, hops) * HOP]
+        hidden, state = _recurrent(_features(block, tensors), state, tensors)
+        found.append(np.maximum(hidden, 0) @ tensors[f"{LAST}.weight"][0, :, 0] + tensors[f"{LAST}.bias"])
+    return _sigmoid(np.concatenate(found)) if found else np.zeros(0, np.float32)
+
+
+def segments(samples: np.ndarray) -> list[tuple[int, int]]:
+    """
+    Find the stretches of speech.
+
+    Pauses up to 0.6 s belong to the speech around them. Where a stretch begins and ends is told by its energy, so that
+    it does not depend on what was heard long before.
+
+    Parameters
+    ----------
+    samples : np.ndarray [shape=(n,), dtype=int16]
+        At 16 kHz.
+
+    Returns
+    -------
+    list of (int, int)
+        First sample and the sample after the last one of each stretch, in order; they do not overlap.
+
+    Raises
+    ------
+    WorkError
+        As of `probabilities`.
+    """
+    return refined(samples, stretches(probabilities(samples, gain(samples))))
+
+
+def gain(samples: np.ndarray) -> float:
+    """
+    How much louder a quiet recording is heard: the detector misses speech that is very quiet.
+
+    Examples
+    --------
+    >>> gain(np.tile(np.array([8000, -8000], np.int16), 8000))
+    1.0
+    """
+    length = len(samples) // FRAME
+    level = np.sqrt(np.mean(np.square(samples[: length * FRAME].reshape(-1, FRAME).astype(np.float32)), axis=1))
+    loud = float(np.sort(level)[-min(AMONG, length)]) / 32768 if length else 0.0
+    return min(max(QUIET / max(loud, 1e-9), 1.0), LOUDEST_GAIN)
+
+
+def stretches(probability: np.ndarray) -> list[tuple[int, int]]:
+    """
+    Turn probabilities into stretches of speech; see `segments`.
+
+    Parameters
+    ----------
+    probability : np.ndarray [shape=(hops,)]
+
+    Returns
+    -------
+    list of (int, int)
+        First sample and the sample after the last one.
+
+    Examples
+    --------
+    >>> stretches(np.array([0.1] * 10 + [0.9] * 20 + [0.1] * 30))
+    [(5120, 15360)]
+    """
+    found, total = [], 0
+    for start, end in _bridged(_runs(probability)):
+        sure = np.count_nonzero(probability[start:end] >= SURE)
+        if sure >= SURE_HOPS and (end - start) * HOP >= SHORTEST_SPEECH * RATE:
+            found.append((start * HOP, end * HOP))
+            total += sure
+    return found if total >= SURE_ALL else []
+
+
+def refined(samples: np.ndarray, coarse: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """
+    Move the ends of stretches to where their energy rises and falls.
+
+    Parameters
+    ----------
+    samples : np.ndarray [shape=(n,), dtype=int16]
+    coarse : list of (int, int)
+        As of `stretches`.
+
+    Returns
+    -------
+    list of (int, int)
+        As of `segments`.
+    """
+    length = len(samples) // FRAME
+    level = np.sqrt(np.mean(np.square(samples[: length * FRAME].reshape(-1, FRAME).astype(np.float32)), axis=1))
+    inside = np.concatenate([level[start // FRAME : end // FRAME] for start, end in coarse] or [level])
+    floor = np.percentile(inside, LOUD) * 10 ** (-BELOW / 20) if len(inside) else 0
+    found: list[tuple[int, int]] = []
+    for start, end in coarse:
+        first, last = max(start - REACH, 0) // FRAME, min(end + REACH, len(samples)) // FRAME
+        loud = np.flatnonzero(level[first:last] > floor)
+        if len(loud):
+            start, end = (first + loud[0]) * FRAME - MARGIN, (first + loud[-1] + 1) * FRAME + MARGIN
+        start, end = max(int(start), found[-1][1] if found else 0), min(int(end), len(samples))
+        found.append((start, end))
+    return found
+
+
+def _runs(probability: np.ndarray) -> list[tuple[int, int]]:
+    """First hop and the hop after the last one of each run of speech, with hysteresis."""
+    runs: list[tuple[int, int]] = []
+    start = None
+    for hop, value in enumerate([*probability.tolist(), 0.0]):
+        now = value >= (ENTER if start is None else LEAVE)
+        if start is None and now:
+            start = hop
+        elif start is not None and not now:
+            runs.append((start, hop))
+            start = None
+    return runs
+
+
+def _bridged(runs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Runs with a short pause between them as one [hops]."""
+    whole: list[tuple[int, int]] = []
+    for start, end in runs:
+        if whole and (start - whole[-1][1]) * HOP <= LONGEST_PAUSE * RATE:
+            whole[-1] = (whole[-1][0], end)
+        else:
+            whole.append((start, end))
+    return whole
+
+
+def joined(samples: np.ndarray, found: list[tuple[int, int]]) -> np.ndarray:
+    """Cut the stretches of `segments` out and join them [shape=(m,), dtype=int16]."""
+    return np.concatenate([samples[start:end] for start, end in found]) if found else samples[:0]
+
+
+def weights() -> dict[str, np.ndarray]:
+    """
+    Give the detector's weights by name, fetched if they are not there.
+
+    Raises
+    ------
+    WorkError
+        If the package that holds them cannot be fetched.
+    """
+    return _tensors(pretrained.member(WEIGHTS, MEMBER_SHA256))
+
+
+@functools.lru_cache(maxsize=1)
+def _tensors(file: Path) -> dict[str, np.ndarray]:
+    """
+    Read the tensors of an ONNX file, which is a message of protocol buffers (onnx.proto3).
+
+    The model's field 7 is its graph, the graph's fields 5 are its tensors, and a tensor's fields 1, 8 and 9 are its
+    shape, name and raw numbers.
+    """
+    (graph,) = (content for number, content in _fields(memoryview(file.read_bytes())) if number == 7)
+    found = {}
+    for number, tensor in _fields(graph):
+        if number == 5:
+            fields = list(_fields(tensor))
+            shape = [value for number, value in fields if number == 1]
+            (name,), (raw,) = ([value for number, value in fields if number == wanted] for wanted in (8, 9))
+            found[bytes(name).decode().removeprefix("model.")] = np.frombuffer(raw, "<f4").reshape(shape)
+    return found
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Numbers and values of the fields of a message of protocol buffers: whole numbers and pieces of bytes."""
+    place = 0
+    while place < len(message):
+        tag, place = _whole(message, place)
+        value, place = _whole(message, place)
+        if tag & 7 == 2:  # a piece of as many bytes; otherwise the number itself
+            place += value
+            value = message[place - value : place]
+        yield tag >> 3, value
+
+
+def _whole(message: memoryview, place: int) -> tuple[int, int]:
+    """A whole number of seven bits a byte, the low ones first, and the place after it."""
+    value = shift = 0
+    while True:
+        byte = message[place]
+        value, shift, place = value | (byte & 127) << shift, shift + 7, place + 1
+        if byte < 128:
+            return value, place
+
+
+def _features(block: np.ndarray, tensors: dict[str, np.ndarray]) -> np.ndarray:
+    """What the recurrent layer hears [shape=(hops, 128)] of samples with their context before them."""
+    frames = np.lib.stride_tricks.sliding_window_view(block, CONTEXT + HOP)[::HOP]
+    frames = np.pad(frames, ((0, 0), (0, CONTEXT)), mode="reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(frames, WINDOW, axis=1)[:, ::STEP]
+    parts = windows @ tensors["stft.forward_basis_buffer"][:, 0].T
+    half = parts.shape[2] // 2
+    x = np.sqrt(np.square(parts[:, :, :half]) + np.square(parts[:, :, half:]))
+    for layer, stride in enumerate((1, 2, 2, 1)):
+        name = f"encoder.{layer}.reparam_conv"
+        x = _convolved(x, tensors[f"{name}.weight"], tensors[f"{name}.bias"], stride)
+    return x[:, 0]
+
+
+def _convolved(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray, stride: int) -> np.ndarray:
+    """Rectified convolution over three frames: [shape=(hops, frames, c)] → [shape=(hops, frames / stride, d)]."""
+    x = np.pad(x, ((0, 0), (1, 1), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(x, 3, axis=1)[:, ::stride]
+    return np.maximum(np.tensordot(windows, kernel, axes=([2, 3], [1, 2])) + bias, 0)
+
+
+def _recurrent(x: np.ndarray, state: tuple, tensors: dict[str, np.ndarray]) -> tuple[np.ndarray, tuple]:
+    """Outputs [shape=(hops, 128)] and last state of the LSTM."""
+    inputs = x @ tensors["decoder.rnn.weight_ih"].T + tensors["decoder.rnn.bias_ih"] + tensors["decoder.rnn.bias_hh"]
+    recurrent = np.ascontiguousarray(tensors["decoder.rnn.weight_hh"].T)
+    (hidden, cell), outputs = state, np.empty((len(x), 128), np.float32)
+    for hop, given in enumerate(inputs):
+        gates = given + hidden @ recurrent
+        opened = _sigmoid(gates)
+        cell = opened[128:256] * cell + opened[:128] * np.tanh(gates[256:384])
+        hidden = outputs[hop] = opened[384:] * np.tanh(cell)
+    return outputs, (hidden, cell)
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 0.5 + 0.5 * np.tanh(0.5 * x)

@@ -1,0 +1,133 @@
+"""Speech is found and everything else is not: the detector's numbers, and what silence around speech changes."""
+
+import zipfile
+
+import numpy as np
+import pytest
+
+from sv_utils import corpora
+from sv_utils.base.errors import RequestError, WorkError
+from sv_utils.models import pretrained
+from sv_utils.speech import archives, audio, channels
+from sv_utils.voices import activity
+
+RATE = 16_000
+
+
+@pytest.fixture(scope="module")
+def speech():
+    """Six real recordings of four voices, int16."""
+    corpus = corpora.get("mini")
+    parts = [corpus.bundled / file for file, _ in corpus.remotes[1].parts]
+    with zipfile.ZipFile(archives.open_parts(parts)) as archive:
+        names = [name for name in sorted(archive.namelist()) if name.endswith(".wav") and "klettres" not in name]
+        return [audio.decode(archive.read(name)).samples for name in names[::3][:6]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def weights():
+    """The detector's weights, fetched if they are not there."""
+    try:
+        return activity.weights()
+    except WorkError as error:
+        pytest.skip(f"no weights: {error}")
+
+
+def without_speech():
+    """Name and waveform of 10 s of what is no speech."""
+    time, rng = np.arange(10 * RATE) / RATE, np.random.default_rng(0)
+    for slope in (-1.0, 0.0, 1.0, 2.0):
+        for level in (30, 3000):
+            yield f"noise {slope} at {level}", level * channels.coloured(len(time), slope, rng)
+    for frequency in (50, 220, 1000, 3000):
+        yield f"tone of {frequency} Hz", 8000 * np.sin(2 * np.pi * frequency * time)
+    yield "hum", 2000 * sum(np.sin(2 * np.pi * 50 * k * time) / k for k in range(1, 20))
+    yield "beeps", 8000 * np.sin(2 * np.pi * 800 * time) * (time % 1 < 0.5)
+    yield "sweep", 8000 * np.sin(2 * np.pi * (100 * time + 200 * time**2))
+    yield "chord", 2000 * sum(np.sin(2 * np.pi * f * time) for f in (262, 330, 392)) * np.exp(-3 * (time % 0.5))
+    yield "direct current", np.full(len(time), 9000.0)
+    yield "muted", np.zeros(len(time))
+
+
+@pytest.mark.parametrize(
+    ("name", "samples"), list(without_speech()), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_what_is_no_speech_has_no_stretch(name, samples):
+    assert activity.segments(np.clip(samples, -32768, 32767).astype(np.int16)) == [], name
+
+
+def test_the_probabilities_are_those_of_onnx_runtime(speech):
+    runtime = pytest.importorskip("onnxruntime")
+    session = runtime.InferenceSession(pretrained.member(activity.WEIGHTS, activity.MEMBER_SHA256))
+    samples = np.pad(speech[0], (0, -len(speech[0]) % 512)).astype(np.float32) / 32768
+    padded, state, wanted = np.pad(samples, (64, 0)), np.zeros((2, 1, 128), np.float32), []
+    for start in range(0, len(samples), 512):
+        given = {"input": padded[None, start : start + 576], "state": state, "sr": np.array(RATE)}
+        probability, state = session.run(None, given)
+        wanted.append(probability[0, 0])
+    np.testing.assert_allclose(activity.probabilities(speech[0]), wanted, atol=1e-5)
+
+
+def test_blocks_leave_no_seam(speech, monkeypatch):
+    whole = activity.probabilities(speech[0])
+    monkeypatch.setattr(activity, "BLOCK", 7)
+    np.testing.assert_allclose(activity.probabilities(speech[0]), whole, atol=1e-6)
+
+
+def test_no_samples_have_no_speech():
+    assert activity.segments(np.zeros(0, np.int16)) == []
+    assert activity.segments(np.zeros(100, np.int16)) == []
+    assert len(activity.joined(np.zeros(100, np.int16), [])) == 0
+
+
+def test_a_run_begins_above_one_probability_and_ends_below_a_lower_one():
+    sure = [0.95] * 12
+    probability = np.array([0.4, 0.6, *sure, 0.4, 0.3, 0.45, 0.1])
+    assert activity.stretches(probability) == [(512, 15 * 512)]
+
+
+def test_short_pauses_are_bridged_and_long_ones_part():
+    word = [0.95] * 12
+    assert activity.stretches(np.array(word + [0.0] * 18 + word)) == [(0, 42 * 512)]  # 0.576 s
+    assert activity.stretches(np.array(word + [0.0] * 19 + word)) == [(0, 12 * 512), (31 * 512, 43 * 512)]  # 0.608 s
+
+
+def test_what_is_never_sure_is_no_speech():
+    assert activity.stretches(np.array([0.8] * 60)) == []
+    assert activity.stretches(np.array([0.95] * 9 + [0.8] * 60)) == []
+    assert activity.stretches(np.array([0.95] * 10 + [0.8] * 60)) == [(0, 70 * 512)]
+
+
+def test_ends_are_where_the_energy_rises_and_falls():
+    samples = np.zeros(RATE, np.int16)
+    samples[4000:12_000:2], samples[4001:12_000:2] = 3000, -3000
+    assert activity.refined(samples, [(4608, 11_264)]) == [(4000 - 800, 12_000 + 800)]
+    assert activity.refined(samples, [(4608, 8192), (8192, 11_264)])[1][0] >= 8192 - 3200  # they do not overlap
+    assert activity.refined(samples, [(0, RATE)]) == [(3200, 12_800)]
+
+
+@pytest.mark.parametrize("seconds", [3, 60])
+def test_silence_around_speech_only_moves_it(speech, seconds):
+    silence = np.zeros(seconds * RATE, np.int16)
+    for samples in speech:
+        alone, after = activity.segments(samples), activity.segments(np.concatenate([samples, silence]))
+        assert (
+            alone and np.abs(np.array(after) - alone).max() <= 800 + 160
+        )  # a margin and a frame that the file did not have
+        before = np.array(activity.segments(np.concatenate([silence, samples]))) - len(silence)
+        assert abs(np.diff(before).sum() - np.diff(alone).sum()) <= 0.5 * RATE  # a pause more or less
+
+
+def test_a_member_that_is_another_file_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("SV_OUTPUTS", str(tmp_path))
+    monkeypatch.setattr(pretrained, "_weights", lambda package: b"something else")
+    with pytest.raises(RequestError, match=r"silero_vad_16k_op15.onnx of silero-vad==6.2.3 has the sha256 "):
+        pretrained.member(activity.WEIGHTS, activity.MEMBER_SHA256)
+    assert not list((tmp_path / "pretrained").glob("*"))
+
+
+def test_quiet_speech_is_found_and_quiet_noise_is_not(speech):
+    for samples in speech:
+        assert activity.segments((samples / 100).astype(np.int16))  # 40 dB quieter
+    hiss = np.random.default_rng(0).integers(-2, 3, 5 * RATE).astype(np.int16)
+    assert activity.gain(hiss) > 20 and activity.segments(hiss) == []
