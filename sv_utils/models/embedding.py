@@ -45,7 +45,8 @@ def embed(
     lengths : sequence of int
         Lengths of the utterances [samples].
     read : callable
-        Gives utterance ``i`` as int16 at 16 kHz; of more than ``lengths[i]`` samples the first count.
+        Gives utterance ``i`` as int16, or float in [-1, 1], at 16 kHz; of more than ``lengths[i]`` samples the first
+        count.
     batch_size : int
         Utterances of up to 5 s computed at once; fewer when they are longer, which bounds the memory.
     progress : callable
@@ -59,7 +60,7 @@ def embed(
     Raises
     ------
     RequestError
-        If an utterance has no samples.
+        If an utterance has no samples, or is none (`audio.as_int16`).
 
     Examples
     --------
@@ -71,7 +72,9 @@ def embed(
         raise RequestError(f"utterance {np.flatnonzero(lengths < 1)[0]} has no samples; leave it out")
     if getattr(model, "jit_compile", False):
         _take_all_durations(model)
-    read = functools.lru_cache(maxsize=1)(read)  # the parts of a long utterance follow each other
+    checked = functools.lru_cache(maxsize=1)(  # the parts of a long utterance follow each other
+        lambda row: audio.as_int16(read(row), f"utterance {row}")
+    )
     parts = -(-lengths // LONGEST)
     samples = _heard(model)(np.maximum(lengths // parts, SHORTEST))
     embeddings, means = (np.zeros((len(lengths), width), "float32") for width in (model.output_shape[1], 1))
@@ -79,7 +82,7 @@ def embed(
     for batch, size in _batches(samples, parts, batch_size):
         starts = [part * (lengths[row] // parts[row]) for row, part in batch]
         waves = [
-            np.resize(read(row)[start : start + size], size) for (row, _), start in zip(batch, starts, strict=True)
+            np.resize(checked(row)[start : start + size], size) for (row, _), start in zip(batch, starts, strict=True)
         ]
         vectors = np.asarray(model.predict_on_batch(np.stack(waves).astype("float32") / 32768))
         rows, sizes = [row for row, _ in batch], _lengths(vectors)

@@ -14,10 +14,11 @@ from typing import BinaryIO
 
 import numpy as np
 
+from sv_utils.base.errors import RequestError
 from sv_utils.speech import guard
 from sv_utils.speech.decoded import AudioError, Decoded
 
-__all__ = ["AudioError", "Decoded", "decode", "decode_flac", "encode_flac", "measure"]
+__all__ = ["AudioError", "Decoded", "as_int16", "decode", "decode_flac", "encode_flac", "measure"]
 
 DECODER = 2  # raise when any kind of file decodes to other samples, or is newly taken or refused
 FRAME = 320  # samples of 20 ms at 16 kHz, the unit in which silence is judged
@@ -113,6 +114,46 @@ def measure(samples: np.ndarray) -> dict[str, float]:
         "clipped": clipped / len(samples),
         "silent": float(np.mean(power < (SILENCE * 32768) ** 2)),
     }
+
+
+def as_int16(samples: np.ndarray, name: str = "the array") -> np.ndarray:
+    """
+    Take samples of either kind in use: int16, or float in [-1, 1].
+
+    Parameters
+    ----------
+    samples : np.ndarray [shape=(n,)]
+    name : str
+        What to call it in an error.
+
+    Returns
+    -------
+    np.ndarray [shape=(n,), dtype=int16]
+
+    Raises
+    ------
+    RequestError
+        If it has two dimensions, no samples, another type, values that are not finite, or floats beyond [-1, 1].
+
+    Examples
+    --------
+    >>> as_int16(np.array([0.5, -1.0, 1.0])).tolist()
+    [16384, -32768, 32767]
+    """
+    samples = np.asarray(samples)
+    if samples.ndim != 1:
+        raise RequestError(f"{name} has the shape {samples.shape}; give one channel, of shape (samples,)")
+    if not len(samples):
+        raise RequestError(f"{name} has no samples; leave it out")
+    if samples.dtype == np.int16:
+        return samples
+    if samples.dtype.kind != "f":
+        raise RequestError(f"{name} is of type {samples.dtype}; give int16, or float in [-1, 1]")
+    if not np.isfinite(samples).all():
+        raise RequestError(f"{name} holds NaN or infinite samples; correct what made it")
+    if (largest := float(np.abs(samples).max())) > 1:
+        raise RequestError(f"{name} reaches {largest:g}; scale floats to [-1, 1], or give int16")
+    return np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
 
 
 def encode_flac(samples: np.ndarray) -> bytes:

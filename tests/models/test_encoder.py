@@ -302,3 +302,28 @@ def test_unnormalised_vectors_point_where_the_unit_vectors_do(tiny):
     wanted = [np.linalg.norm(np.asarray(raw_model(part[None] / np.float32(32768)))) for part in parts]
     np.testing.assert_allclose(lengths, [wanted[0], (wanted[1] + wanted[2]) / 2], rtol=1e-4)
     assert encoders.unnormalised(object()) is None
+
+
+class Mean:
+    """An "encoder" that gives the mean and 1, as one of another runtime would."""
+
+    output_shape = (None, 2)
+
+    @staticmethod
+    def heard(samples):
+        return samples
+
+    @staticmethod
+    def predict_on_batch(waveforms):
+        return np.stack([waveforms.mean(axis=1), np.ones(len(waveforms))], axis=1)
+
+
+def test_floats_are_embedded_as_int16_is_and_what_is_no_recording_is_refused():
+    samples = np.full(9000, 8192, np.int16)
+    for given in (samples, samples / 32768, (samples / 32768).astype(np.float32)):
+        found = embedding.embed(Mean(), [9000], [given].__getitem__)
+        np.testing.assert_allclose(found, [[0.25, 1.0]], rtol=1e-6)
+    bad = {"utterance 0 has the shape": np.zeros((9, 2)), "NaN": np.full(9, np.nan), "reaches 2": np.full(9, 2.0)}
+    for said, given in (bad | {"of type int64": np.zeros(9, int)}).items():
+        with pytest.raises(RequestError, match=said):
+            embedding.embed(Mean(), [9], [given].__getitem__)
