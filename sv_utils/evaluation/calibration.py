@@ -75,7 +75,11 @@ class Calibration:
 
 
 def fit_calibration(
-    features: np.ndarray, labels: np.ndarray, names: tuple[str, ...] = ("cosine",), prior: float = 0.5
+    features: np.ndarray,
+    labels: np.ndarray,
+    names: tuple[str, ...] = ("cosine",),
+    prior: float = 0.5,
+    weights: np.ndarray | None = None,
 ) -> Calibration:
     """
     Fit a map to log-likelihood ratios by logistic regression on trials of development speakers.
@@ -95,6 +99,8 @@ def fit_calibration(
         Of the features.
     prior : float
         P_target of the use for which it shall be best.
+    weights : np.ndarray [shape=(n,)], optional
+        How much each trial counts among those of its kind; by default all count alike.
 
     Returns
     -------
@@ -112,7 +118,9 @@ def fit_calibration(
     varies = scale > 1e-12 * np.abs(features).max(axis=0)
     scale = np.where(varies, scale, 1)
     design = np.column_stack([(features - centre) / scale * varies, np.ones(len(features))])
-    solution = _logistic_regression(design, is_target, prior)
+    weights = np.ones(len(features)) if weights is None else np.asarray(weights, float)
+    shares = weights / np.where(is_target, weights[is_target].sum(), weights[~is_target].sum())
+    solution = _logistic_regression(design, is_target, prior, shares)
     weights = solution[:-1] / scale * varies
     counts = int(is_target.sum()), int((~is_target).sum())
     return Calibration(names, tuple(weights.tolist()), float(solution[-1] - weights @ centre), prior, *counts)
@@ -134,11 +142,11 @@ def _check(features: np.ndarray, is_target: np.ndarray, names: tuple[str, ...]) 
         raise RequestError(f"{len(names)} names ({', '.join(names)}) for {features.shape[1]} features.")
 
 
-def _logistic_regression(design: np.ndarray, is_target: np.ndarray, prior: float) -> np.ndarray:
+def _logistic_regression(design: np.ndarray, is_target: np.ndarray, prior: float, shares: np.ndarray) -> np.ndarray:
     """Coefficients [shape=(p,)] of log-likelihood ratios, linear in `design` [shape=(n, p)], by Newton's method."""
     n_target, n_nontarget = is_target.sum(), (~is_target).sum()
     wanted = np.where(is_target, (n_target + 1) / (n_target + 2), 1 / (n_nontarget + 2))
-    weight = np.where(is_target, prior / n_target, (1 - prior) / n_nontarget)
+    weight = np.where(is_target, prior, 1 - prior) * shares
     prior_logit = math.log(prior / (1 - prior))
 
     def loss(coefficients: np.ndarray) -> float:

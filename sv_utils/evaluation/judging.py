@@ -124,20 +124,35 @@ def decision_points(
     counts = {"n_speakers": voices, "n_target": int(np.sum(labels == 1)), "n_nontarget": int(np.sum(labels == 0))}
     points = []
     for name, wanted, threshold in chosen:
-        rates = _rates_with_intervals(scores >= threshold, labels, speakers, voices, seed, replicates)
+        rates = rates_with_intervals(scores >= threshold, labels, speakers, voices, seed, replicates)
         points.append({"name": name, "wanted": wanted, "threshold": float(threshold), **origin, **counts, **rates})
     return points
 
 
-def _rates_with_intervals(
+def rates_with_intervals(
     accepted: np.ndarray,
     labels: np.ndarray,
     speakers: Sequence[np.ndarray],
     n_speakers: int,
-    seed: int,
-    replicates: int,
+    seed: int = 0,
+    replicates: int = 1000,
 ) -> dict[str, list[float]]:
-    """False acceptance and miss with 95 % intervals over speakers, of decisions instead of scores."""
+    """
+    False acceptance and miss with 95 % intervals over speakers, of decisions instead of scores.
+
+    Parameters
+    ----------
+    accepted : np.ndarray of bool [shape=(n,)]
+    labels : np.ndarray [shape=(n,)]
+        1 for target, 0 for non-target trials; both kinds are there.
+    speakers : sequence of two np.ndarray [shape=(n,)]
+    n_speakers, seed, replicates : int
+
+    Returns
+    -------
+    dict
+        ``false_accept`` and ``miss``, each [rate, low, high].
+    """
     found = {}
     for name, kind, pick in (("false_accept", 0, lambda p_fa, _: p_fa[1]), ("miss", 1, lambda _, p_miss: p_miss[1])):
         rate = float(np.mean(accepted[labels == kind] != kind))

@@ -1,69 +1,148 @@
-"""A recording that somebody hands in: decoded, measured, and warned of."""
+"""A recording that somebody hands in: decoded, its speech found, measured, and warned of."""
 
-import math
+import dataclasses
 import os
+from dataclasses import dataclass
 
 import numpy as np
 
 from sv_utils.base.errors import RequestError
 from sv_utils.speech import audio
+from sv_utils.voices import activity
+from sv_utils.voices.conditions import Conditions, measure
 
-SPEECH_BELOW_PEAK = 30.0  # a frame is speech down to this much below the loud frames of its recording [dB]
-LOUD = 95  # percentile of the frames' levels that counts as loud
+RATE = 16_000
 SHORT = 2.0  # with less speech than this an answer is weak [s]
 SHORTEST = 0.5  # with less speech there is no answer [s]
-CLIPPED = 0.001  # fraction of the samples at full scale
+CLIPPED = 0.001  # fraction of the samples that lie flat at the top
 SILENT = 0.5  # fraction of the recording that is not speech
+NOISY = 18.0  # speech above background as of `Conditions.noise` [dB]
+EMPTY = 0.02  # fraction of holes that a codec of low rate leaves
+ECHO = 0.34  # decay of a room that is heard [s]
+Source = str | os.PathLike | np.ndarray
 
 
-def describe(file: str | os.PathLike, sound: audio.Decoded) -> dict:
+@dataclass(frozen=True)
+class Recording:
     """
-    Measure a recording and say what makes an answer weak.
+    A recording and what was found in it.
 
-    Returns
-    -------
-    dict
-        ``file``, ``seconds``, ``speech_seconds``, ``rate`` [Hz] and ``channels`` of the original, ``clipped``
-        (fraction of the samples) and ``warnings`` (list of str).
+    Attributes
+    ----------
+    name : str
+        Its file, or what it was called.
+    sound : audio.Decoded
+    stretches : list of (int, int)
+        Where there is speech, as of `activity.segments`.
+    speech : np.ndarray [shape=(n,), dtype=int16]
+        The speech alone, which is what is embedded.
+    conditions : Conditions
+        Of the speech.
     """
-    seconds, speech = len(sound.samples) / 16_000, speech_seconds(sound.samples)
-    clipped = audio.measure(sound.samples)["clipped"]
-    warnings = list(sound.warnings)
-    if speech < SHORT:
-        warnings.append(f"{speech:.2f} s of speech are too short for a reliable answer, give {SHORT:g} s or more")
-    if sound.rate < 16_000:
-        warnings.append(
-            f"recorded at {sound.rate} Hz, so nothing above {sound.rate / 2000:g} kHz is there to compare; "
-            "the error rates hold for 16 kHz"
-        )
-    if clipped > CLIPPED:
-        warnings.append(f"{clipped:.1%} of the samples are clipped, record it less loud")
-    if speech < (1 - SILENT) * seconds:
-        warnings.append(f"mostly silence: {speech:.1f} s of speech in {seconds:.1f} s")
-    numbers = {"seconds": seconds, "speech_seconds": speech, "rate": sound.rate, "channels": sound.channels}
-    return {"file": os.fspath(file), **numbers, "clipped": clipped, "warnings": warnings}
+
+    name: str
+    sound: audio.Decoded
+    stretches: list[tuple[int, int]]
+    speech: np.ndarray
+    conditions: Conditions
+
+    @property
+    def enough(self) -> bool:
+        """Whether there is speech enough for an answer."""
+        return self.conditions.speech_seconds >= SHORTEST
+
+    def describe(self) -> dict:
+        """
+        Say what was measured.
+
+        Returns
+        -------
+        dict
+            ``file``, ``seconds``, ``rate`` [Hz] and ``channels`` of the original, the fields of
+            `conditions.Conditions`, ``chips`` (its conditions in a few words each), and ``warnings`` (list of str).
+        """
+        sound = {"seconds": len(self.sound.samples) / RATE, "rate": self.sound.rate, "channels": self.sound.channels}
+        said = {"chips": chips(self.conditions), "warnings": self.warnings()}
+        return {"file": self.name, **sound, **self.conditions.as_dict(), **said}
+
+    def warnings(self) -> list[str]:
+        """Say what makes an answer about it weak."""
+        seconds, speech = len(self.sound.samples) / RATE, self.conditions.speech_seconds
+        if not self.stretches:
+            return [f"no speech was found in its {seconds:.1f} s"]
+        said = list(self.sound.warnings)
+        if speech < SHORT:
+            said.append(f"{speech:.2f} s of speech are too short for a reliable answer, give {SHORT:g} s or more")
+        if self.conditions.narrow:
+            said.append(
+                f"nothing of the voice is heard above {self.conditions.bandwidth / 1000:.1f} kHz, as on a telephone, "
+                "where strangers sound more alike; the rates are those of such recordings"
+            )
+        if self.conditions.clipped > CLIPPED:
+            said.append(f"{self.conditions.clipped:.1%} of the samples are clipped, record it less loud")
+        if self.conditions.noise < NOISY:
+            said.append("the background is nearly as loud as the voice, record it in a quieter place")
+        if speech < (1 - SILENT) * seconds:
+            said.append(f"mostly not speech: {speech:.1f} s of speech in {seconds:.1f} s; only the speech is compared")
+        return said
 
 
-def speech_seconds(samples: np.ndarray) -> float:
+def chips(conditions: Conditions) -> list[str]:
     """
-    Estimate how much of a recording is speech, by energy alone: noise as loud as a voice counts as speech.
+    Say conditions in a few words each.
+
+    Examples
+    --------
+    >>> chips(Conditions(3.2, 3500.0, 31.0, 0.0, 0.0, 0.2))
+    ['3.2 s of speech', 'telephone band (3.5 kHz)', 'quiet']
+    """
+    band = f"{conditions.bandwidth / 1000:.1f} kHz"
+    found = [f"{conditions.speech_seconds:.1f} s of speech"]
+    found.append(f"telephone band ({band})" if conditions.narrow else f"up to {band}")
+    found.append("noisy" if conditions.noise < NOISY else "quiet" if conditions.noise > 28 else "some noise")
+    marks = {"clipped": conditions.clipped > CLIPPED, "compressed": conditions.holes > EMPTY}
+    marks["echoing room"] = conditions.decay > ECHO and conditions.noise >= NOISY
+    return found + [mark for mark, there in marks.items() if there]
+
+
+def hear(source: Source, name: str = "", segment: tuple[float, float] | None = None) -> Recording:
+    """
+    Decode a recording, find the speech in it and measure that.
 
     Parameters
     ----------
-    samples : np.ndarray [shape=(n,), dtype=int16]
-        At 16 kHz.
+    source : path or np.ndarray [shape=(n,)]
+        An audio file of any format; or samples at 16 kHz, int16 or float in [-1, 1].
+    name : str
+        What to call an array.
+    segment : tuple of two float, optional
+        Where in it to listen, from and to [s].
 
     Returns
     -------
-    float [s]
-        Of 20 ms frames above -60 dBFS that lie at most 30 dB below the loud ones (95th percentile) of the recording.
+    Recording
+
+    Raises
+    ------
+    RequestError
+        If it cannot be read, is no audio, is no array of samples, or has no such segment.
+    WorkError
+        If the weights of the speech detector cannot be fetched.
     """
-    frames = samples[: len(samples) // audio.FRAME * audio.FRAME].reshape(-1, audio.FRAME).astype(np.float32) / 32768
-    if not len(frames):
-        return 0.0
-    level = 10 * np.log10(np.mean(np.square(frames), axis=1) + 1e-12)
-    floor = max(20 * math.log10(audio.SILENCE), np.percentile(level, LOUD) - SPEECH_BELOW_PEAK)
-    return float(np.count_nonzero(level > floor) * audio.FRAME / 16_000)
+    if isinstance(source, np.ndarray):
+        name = name or "the array"
+        sound = audio.Decoded(audio.as_int16(source, name), RATE, 1, "array")
+    else:
+        name, sound = os.fspath(source), decode(source)
+    if segment:
+        start, end = (round(second * RATE) for second in segment)
+        if not 0 <= start < min(end, len(sound.samples)):
+            lasts = f"it lasts {len(sound.samples) / RATE:.1f} s"
+            raise RequestError(f"{name} has no segment from {segment[0]:g} to {segment[1]:g} s; {lasts}")
+        sound = dataclasses.replace(sound, samples=sound.samples[start:end])
+    stretches = activity.segments(sound.samples)
+    speech = activity.joined(sound.samples, stretches)
+    return Recording(name, sound, stretches, speech, measure(speech))
 
 
 def decode(file: str | os.PathLike) -> audio.Decoded:

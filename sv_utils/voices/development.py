@@ -1,0 +1,158 @@
+"""
+What calibration learns from: speech of dev speakers, as it is and through simulated channels, embedded and measured.
+
+The recordings of evaluation lists are not touched. `phone`, a folder of real telephone calls that has no public form,
+is used where ``$SV_MIRROR/phone`` is there.
+"""
+
+import collections
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sv_utils import corpora
+from sv_utils.base import paths
+from sv_utils.base.errors import RequestError
+from sv_utils.speech import acquisition, audio, channels, manifest, preparation
+from sv_utils.speech.reader import Speech
+from sv_utils.voices import activity, conditions
+
+PHONE = "phone"  # real calls: the corpus that tells what another telephone and another day cost
+UTTERANCES = {"mini": 4, "ocean": 3}  # of each dev speaker
+ALL = ("clean", "telephone", "mobile", "opus", "mp3", "room", "noise_10", "noise_0")
+CHANNELS = {PHONE: ("clean", "noise_10")}  # of the others: all
+SHORT = ("clean", "telephone", "noise_10")  # of which the first 2 s are embedded too
+SHORTEST, CUT = 8_000, 32_000  # speech that is embedded at all, and what "the first 2 s" are [samples]
+# As stage 02_prep has them by default.
+LIMITS = {"workers": 2, "utterances_per_shard": 200, "min_seconds": 1.0, "max_clipped": 0.05, "max_silent": 0.95}
+Embed = Callable[[list[np.ndarray]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """
+    The utterances of a corpus through one channel.
+
+    Attributes
+    ----------
+    ids : np.ndarray of str [shape=(n,)]
+        ``speaker/session/file``.
+    speech, cut, whole : np.ndarray [shape=(n, d)]
+        Embeddings of the speech, of its first 2 s, and of the recording as it is; NaN where there is too little.
+    conditions, cut_conditions : np.ndarray [shape=(n, 6)]
+        Fields of `conditions.Conditions` of the speech, and of its first 2 s.
+    """
+
+    ids: np.ndarray
+    speech: np.ndarray
+    cut: np.ndarray
+    whole: np.ndarray
+    conditions: np.ndarray
+    cut_conditions: np.ndarray
+
+
+def at_hand() -> list[str]:
+    """Corpora that calibration can use here: the embedded one, and those of ``$SV_MIRROR``."""
+    mirror = Path(os.environ.get("SV_MIRROR") or os.devnull)
+    return ["mini", *(name for name in ("ocean", PHONE) if (mirror / name).is_dir())]
+
+
+def channels_of(corpus: str) -> tuple[str, ...]:
+    """Channels that a corpus is sent through; what came by telephone cannot be sent through another one."""
+    return CHANNELS.get(corpus, ALL)
+
+
+def waveforms(corpus: str) -> dict[str, np.ndarray]:
+    """
+    Read the dev utterances of a corpus.
+
+    Returns
+    -------
+    dict of str to np.ndarray [shape=(n,), dtype=int16]
+        At 16 kHz, by id: the first few of each speaker, or all of `phone`.
+
+    Raises
+    ------
+    RequestError
+        If the corpus is not there.
+    """
+    if corpus == PHONE:
+        with zipfile.ZipFile(phone_folder() / "phone_dev_flac.zip") as archive:
+            names = sorted(name for name in archive.namelist() if name.endswith(".flac"))
+            return {name.removeprefix("dev/"): audio.decode(archive.read(name)).samples for name in names}
+    entry = corpora.get(corpus)
+    folder = preparation.prepare(entry, acquisition.fetch(entry), **LIMITS)
+    listed = manifest.read_manifest(folder)
+    listed = listed[(listed["error"] == "") & (listed["subset"] == "dev")].sort_values("id").reset_index(drop=True)
+    speech, taken, found = Speech(listed, folder), collections.Counter(), {}
+    for row, name in enumerate(listed["id"]):
+        speaker = name.split("/")[0]
+        taken[speaker] += 1
+        if taken[speaker] <= UTTERANCES[corpus]:
+            found[name] = np.array(speech.waveform(row))
+    return found
+
+
+def phone_folder() -> Path:
+    """
+    Give the folder of `phone`.
+
+    Raises
+    ------
+    RequestError
+        If it is not there.
+    """
+    folder = Path(os.environ.get("SV_MIRROR") or os.devnull) / PHONE
+    if not folder.is_dir():
+        raise RequestError("phone is not there, and has no public form; name the folder above it in SV_MIRROR")
+    return folder
+
+
+def through(corpus: str, channel: str, sounds: Mapping[str, np.ndarray], embed: Embed, folder: Path) -> Heard:
+    """
+    Send utterances through a channel, find the speech, embed and measure it.
+
+    Parameters
+    ----------
+    corpus, channel : str
+    sounds : mapping of str to np.ndarray
+        As of `waveforms`.
+    embed : callable
+        From a list of waveforms to unit vectors [shape=(n, d)].
+    folder : Path
+        Where results are kept; what lies there is not computed again.
+
+    Returns
+    -------
+    Heard
+    """
+    file = folder / f"{corpus}_{channel}.npz"
+    if not file.exists():
+        rows = [_utterance(name, channel, samples, embed) for name, samples in sounds.items()]
+        columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+        with paths.replace_on_success(file) as temporary:
+            np.savez(temporary, **columns)
+    with np.load(file) as content:
+        return Heard(**{name: content[name] for name in content.files})
+
+
+def _utterance(name: str, channel: str, samples: np.ndarray, embed: Embed) -> dict:
+    rng = np.random.default_rng(zlib.crc32(f"{name} {channel}".encode()))  # each recording has its own apparatus
+    sent = channels.CHANNELS[channel](samples, rng)
+    speech = activity.joined(sent, activity.segments(sent))
+    (whole,) = embed([sent])
+    nothing = np.full_like(whole, np.nan)
+    measured = [list(conditions.measure(piece).as_dict().values()) for piece in (speech, speech[:CUT])]
+    return {
+        "ids": name,
+        "whole": whole,
+        "speech": embed([speech])[0] if len(speech) >= SHORTEST else nothing,
+        "cut": embed([speech[:CUT]])[0] if len(speech) >= CUT and channel in SHORT else nothing,
+        "conditions": measured[0],
+        "cut_conditions": measured[1],
+    }

@@ -1,0 +1,102 @@
+"""What a comparison of two sides says, and the judge of a model that was measured under one condition only."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sv_utils.evaluation.calibration import Calibration
+from sv_utils.voices.conditions import Conditions
+from sv_utils.voices.recordings import NOISY, SHORT
+
+UNSURE = math.log(20)  # no ratio goes further from 0 outside of what was measured: a probability of 95 %
+
+
+@dataclass(frozen=True)
+class Side:
+    """
+    One side of a comparison.
+
+    Attributes
+    ----------
+    embedding : np.ndarray [shape=(d,)]
+        Unit vector of the speech.
+    conditions : Conditions
+    """
+
+    embedding: np.ndarray
+    conditions: Conditions
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """
+    What a comparison says.
+
+    Attributes
+    ----------
+    cosine : float
+    ratio : float
+        Natural log-likelihood ratio.
+    accepted : bool
+        Whether it is one voice at the operating point.
+    point : dict
+        The operating point; its ``threshold`` is the cosine from which on these two would be accepted.
+    warnings : list of str
+    """
+
+    cosine: float
+    ratio: float
+    accepted: bool
+    point: dict
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Plain:
+    """The judge of a model of one's own: one calibration and one threshold, of the speech that its stages judged."""
+
+    calibration: Calibration
+    operating_point: dict
+
+    def point(self, conditions: Sequence[Conditions]) -> dict:
+        """Give the operating point, the same under all conditions."""
+        return self.operating_point
+
+    def __call__(self, first: Side, second: Side, voices: int = 1) -> Judgement:
+        """
+        Judge whether two sides are one voice.
+
+        Parameters
+        ----------
+        first, second : Side
+        voices : int
+            Voices that the first is compared with; the threshold rises with their number.
+
+        Returns
+        -------
+        Judgement
+            Under conditions that the model's dev speakers hardly had, no ratio goes beyond 20 to 1.
+        """
+        cosine = float(np.clip(first.embedding @ second.embedding, -1, 1))
+        ratio = limited(float(self.calibration(np.array([cosine]))[0]), self.calibration)
+        outside = sorted({text for side in (first, second) for text in _outside(side.conditions)})
+        if outside:
+            ratio = min(max(ratio, -UNSURE), UNSURE)
+        warnings = [f"the error rates were not measured on {text} speech: the answer claims less" for text in outside]
+        slope = self.calibration.weights[0]
+        threshold = self.operating_point["threshold"] + (math.log(voices) / slope if slope > 0 else 0.0)
+        return Judgement(cosine, ratio, cosine >= threshold, self.operating_point | {"threshold": threshold}, warnings)
+
+
+def _outside(conditions: Conditions) -> list[str]:
+    """How speech differs from what corpora mostly hold."""
+    found = {"narrow-band": conditions.narrow, "noisy": conditions.noise < NOISY}
+    found["so short"] = conditions.speech_seconds < SHORT
+    return [name for name, there in found.items() if there]
+
+
+def limited(ratio: float, calibration: Calibration) -> float:
+    """As many trials as the calibration saw cannot show that something is rarer than one in so many."""
+    return min(max(ratio, -math.log(calibration.n_target + 1)), math.log(calibration.n_nontarget + 1))

@@ -1,0 +1,74 @@
+"""Dev speech for calibration: which corpora are at hand, what is kept, and what is compared with what."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sv_utils.base.errors import RequestError
+from sv_utils.voices import activity, development, fitting
+
+RATE = 16_000
+
+
+def test_without_other_corpora_there_is_the_embedded_one(monkeypatch, tmp_path):
+    monkeypatch.delenv("SV_MIRROR", raising=False)
+    assert development.at_hand() == ["mini"]
+    with pytest.raises(RequestError, match="phone is not there, and has no public form"):
+        development.waveforms("phone")
+    (tmp_path / "phone").mkdir()
+    monkeypatch.setenv("SV_MIRROR", str(tmp_path))
+    assert development.at_hand() == ["mini", "phone"]
+    assert development.phone_folder() == tmp_path / "phone"
+
+
+def test_each_utterance_is_sent_measured_and_kept(monkeypatch, tmp_path):
+    monkeypatch.setattr(activity, "segments", lambda x: [(0, len(x))] if np.abs(x).max() > 100 else [])
+    noise = (3000 * np.random.default_rng(0).normal(size=3 * RATE)).astype(np.int16)
+    sounds = {"a/s/1": noise, "a/s/2": noise[:RATE], "b/s/1": np.zeros(3 * RATE, np.int16)}
+    asked = []
+
+    def embed(waveforms):
+        asked.append([len(waveform) for waveform in waveforms])
+        return np.ones((len(waveforms), 2), np.float32)
+
+    found = development.through("own", "telephone", sounds, embed, tmp_path)
+    assert found.ids.tolist() == list(sounds)
+    assert np.isfinite(found.speech[:, 0]).tolist() == [True, True, False]  # silence has no embedding of its speech
+    assert np.isfinite(found.cut[:, 0]).tolist() == [True, False, False]  # and 1 s has no first 2 s
+    assert found.conditions[:, 0].tolist() == [3.0, 1.0, 0.0] and found.cut_conditions[0, 0] == 2.0
+    assert found.conditions[0, 1] < 5000  # it came by telephone
+    count = len(asked)
+    again = development.through("own", "telephone", sounds, embed, tmp_path)
+    assert len(asked) == count and again.ids.tolist() == found.ids.tolist()  # kept, not computed again
+    assert [path.name for path in tmp_path.iterdir()] == ["own_telephone.npz"]
+
+
+def test_one_voice_and_two_voices_are_paired_without_the_evaluation_list(monkeypatch):
+    ids = [f"mv{speaker:03}/s/{number}" for speaker in (1, 2, 3) for number in range(3)]
+    pairs = fitting.utterance_pairs("mini", ids)
+    speaker = np.array([name.split("/")[0] for name in ids])
+    same, strangers = pairs["one session"], pairs["strangers"]
+    assert len(same) == 9 and (speaker[same[:, 0]] == speaker[same[:, 1]]).all()
+    assert len(strangers) == 27 and (speaker[strangers[:, 0]] != speaker[strangers[:, 1]]).all()
+    again = fitting.utterance_pairs("mini", ids)
+    np.testing.assert_array_equal(again["strangers"], strangers)
+
+
+def test_phone_tells_one_call_from_another(monkeypatch):
+    folder = Path(os.environ.get("SV_MIRROR") or os.devnull) / "phone"
+    if not folder.is_dir():
+        pytest.skip("the corpus phone is not below $SV_MIRROR")
+    texts = [(folder / name).read_text("utf-8") for name in ("phone_same.txt", "phone_cross.txt")]
+    lines = [line.split() for line in "".join(texts).splitlines()]
+    ids = sorted({name for _, *pair in lines for name in pair})
+    pairs = fitting.utterance_pairs("phone", ids)
+    assert {kind: len(rows) for kind, rows in pairs.items()} == {
+        "one call": 976,
+        "another call": 650,
+        "strangers": 2035,
+    }
+    call = np.array([name.rsplit("/", 1)[0] for name in ids])
+    assert (call[pairs["one call"][:, 0]] == call[pairs["one call"][:, 1]]).all()
+    assert (call[pairs["another call"][:, 0]] != call[pairs["another call"][:, 1]]).all()

@@ -1,0 +1,185 @@
+"""Ratios by conditions: features and names with their numbers, limits, and what lies outside of what was measured."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from sv_utils.base.errors import RequestError
+from sv_utils.models import pretrained
+from sv_utils.voices import fitting, measured, ratios
+from sv_utils.voices.conditions import Conditions
+from sv_utils.voices.development import Heard
+from sv_utils.voices.judging import Plain, Side
+from sv_utils.voices.ratios import Ratios
+
+STUDIO = Conditions(8.0, 8000.0, 40.0, 0.0, 0.0, 0.1)
+CALL = Conditions(8.0, 3500.0, 40.0, 0.0, 0.0, 0.1)
+
+
+def rows(*conditions):
+    return np.array([list(one.as_dict().values()) for one in conditions])
+
+
+def changed(conditions, **fields):
+    return Conditions(**(conditions.as_dict() | fields))
+
+
+def test_features_have_their_numbers():
+    first = rows(STUDIO, CALL, CALL, changed(STUDIO, speech_seconds=1.0), changed(STUDIO, noise=20.0, bandwidth=6000.0))
+    second = rows(STUDIO, STUDIO, CALL, STUDIO, STUDIO)
+    found = ratios.features(np.full(5, 0.5), first, second)
+    np.testing.assert_allclose(
+        found,
+        [[0.5, 0, 0, 0, 0], [0.5, 0, 1, 0, 0], [0.5, 1, 0, 0, 0], [0.5, 0, 0, 2, 0], [0.5, 0, 0.5, 0, 0.5]],
+    )
+    np.testing.assert_allclose(ratios.features(np.full(5, 0.5), second, first), found)  # either order
+    assert ratios.features(np.array([0.5]), first[3:4], second[3:4], ["cosine x short"]).tolist() == [[1.0]]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "name"),
+    [
+        (STUDIO, STUDIO, "wide band"),
+        (STUDIO, CALL, "wide and narrow band"),
+        (CALL, CALL, "narrow band"),
+        (changed(CALL, speech_seconds=1.0), CALL, "narrow band, short"),
+        (changed(CALL, speech_seconds=1.0, noise=5.0), CALL, "narrow band, noisy"),
+    ],
+)
+def test_a_condition_has_a_name_in_either_order(first, second, name):
+    assert ratios.name_of(first, second) == ratios.name_of(second, first) == name
+    assert name in fitting.all_conditions()
+
+
+@pytest.fixture
+def judge():
+    """Ratios of 10 x cosine - 4, 2 less where both are narrow; at most 3 either way; cosines of -0.5 to 0.9."""
+    point = {"name": "equal error", "wanted": None, "threshold": 0.0, "n_nontarget": 100}
+    point |= {"false_accept": [0.1, 0.05, 0.2]}
+    known = {"points": [point], "lowest": -3.0, "highest": 3.0, "cosines": [-0.5, 0.9]}
+    known |= {"nontarget": np.linspace(-4, 1, 51).tolist(), "target": [2.0]}
+    ranges = {field: [0.0, 1e9] for field in STUDIO.as_dict()} | {"noise": [10.0, 1e9]}
+    names = ("cosine", "both_narrow")
+    conditions = dict.fromkeys(fitting.all_conditions(), known)
+    return Ratios(names, (10.0, -2.0), -4.0, conditions, ranges, np.zeros((0, 2)))
+
+
+def sides(cosine, first=STUDIO, second=STUDIO):
+    return Side(np.array([1.0, 0.0]), first), Side(np.array([cosine, math.sqrt(1 - cosine**2)]), second)
+
+
+def test_the_same_cosine_means_less_on_the_telephone(judge):
+    wide, narrow = judge(*sides(0.5)), judge(*sides(0.5, CALL, CALL))
+    assert (wide.ratio, narrow.ratio) == (pytest.approx(1.0), pytest.approx(-1.0))
+    assert (wide.accepted, narrow.accepted) == (True, False)
+    assert (wide.point["threshold"], narrow.point["threshold"]) == (pytest.approx(0.4), pytest.approx(0.6))
+    assert narrow.point["condition"] == "narrow band" and wide.warnings == narrow.warnings == []
+
+
+def test_no_ratio_goes_beyond_what_was_measured(judge):
+    assert judge(*sides(0.89)).ratio == 3.0
+    assert judge(*sides(-0.4)).ratio == -3.0
+
+
+def test_outside_of_what_was_measured_the_answer_claims_less(judge):
+    loud = changed(STUDIO, noise=5.0)
+    found = judge(*sides(0.89, loud))
+    assert found.ratio == pytest.approx(math.log(20)) and "a voice 5 dB above its background" in found.warnings[0]
+    odd = judge(*sides(0.95))
+    assert odd.ratio == pytest.approx(math.log(20)) and "no measured pair had a cosine of 0.95" in odd.warnings[0]
+
+
+def test_the_threshold_rises_with_the_voices_and_the_rate_falls(judge):
+    one, ten = judge(*sides(0.5)), judge(*sides(0.5), voices=10)
+    assert ten.point["log_likelihood_ratio"] == pytest.approx(math.log(10)) and not ten.accepted
+    assert ten.point["threshold"] == pytest.approx(0.4 + math.log(10) / 10)
+    assert ten.point["false_accept"][0] < one.point["false_accept"][0] == 0.1
+
+
+@pytest.mark.parametrize("condition", fitting.all_conditions())
+def test_what_is_shipped_rises_with_the_cosine_and_knows_every_condition(condition):
+    shipped = ratios.read("campplus")
+    known = shipped["conditions"][condition]
+    assert [point["wanted"] for point in known["points"]] == list(fitting.WANTED)
+    thresholds = [point["threshold"] for point in known["points"][1:]]
+    assert thresholds == sorted(thresholds) and known["lowest"] < 0 < known["highest"]
+    for point in known["points"]:
+        rate, low, high = point["false_accept"]
+        assert 0 <= low <= rate <= high <= 1 and point["n_speakers"] > 20 and "held out" in point["list"]
+    found = ratios.load("campplus")
+    for first in (STUDIO, CALL, changed(CALL, noise=5.0, speech_seconds=0.6)):
+        values = found.ratios(np.linspace(-1, 1, 9), rows(*[first] * 9), rows(*[STUDIO] * 9))
+        assert (np.diff(values) > 0).all()
+
+
+def test_a_rate_that_was_not_measured_is_refused():
+    with pytest.raises(RequestError, match=r"0\.02 was not measured of campplus; give one of 0\.1, 0\.05, 0\.01"):
+        measured.judge("campplus", 0.02)
+    assert ratios.load("ge2e") is None and isinstance(measured.judge("ge2e"), Plain)
+    assert set(pretrained.PUBLISHED) == {"campplus", "ge2e"}
+
+
+def pairs(corpus, kind, centre, count=400, conditions=STUDIO):
+    cosines = np.random.default_rng(len(corpus + kind)).normal(centre, 0.1, count)
+    names = np.array([f"{corpus}{k % 40}" for k in range(count)])
+    other = names if kind != "strangers" else np.roll(names, 1)
+    table = rows(*[conditions] * count)
+    return fitting.Pairs(corpus, "clean x clean", kind, cosines, cosines, table, table, (names, other))
+
+
+def test_a_fit_hears_the_conditions_and_a_corpus_is_judged_without_itself():
+    trials = []
+    for corpus in ("a", "bb", "ccc"):
+        trials += [pairs(corpus, "one session", 0.6), pairs(corpus, "strangers", 0.1)]
+        trials += [pairs(corpus, "one session", 0.9, conditions=CALL), pairs(corpus, "strangers", 0.4, conditions=CALL)]
+    fitted = fitting.fit(trials, "conditions")
+    weights = dict(zip(fitted.features, fitted.weights))
+    # two normal distributions 0.5 apart with a deviation of 0.1: the ratio is 50 (s - middle), the middle 0.3 higher
+    assert weights["cosine"] == pytest.approx(50, rel=0.2) and weights["both_narrow"] == pytest.approx(-15, rel=0.2)
+    assert fitted.offset == pytest.approx(-50 * 0.35, rel=0.2)
+    parted = dict.fromkeys(("a", "bb", "ccc"), trials)
+    own, found, limits = fitting.held_out(parted, "conditions")
+    assert own == trials
+    moved = [pairs("ccc", "strangers", 0.1) if one.corpus == "ccc" and not one.target else one for one in trials]
+    _, again, _ = fitting.held_out(dict.fromkeys(parted, moved), "conditions")
+    for one, before, after in zip(trials, found, again):
+        if one.corpus == "ccc" and one.target:
+            np.testing.assert_allclose(before, after)  # its own strangers do not matter to it
+    assert np.mean(found[1] >= limits[1][0.05]) == pytest.approx(0.025, abs=0.025)  # half of what is claimed
+
+
+def heard(embeddings):
+    """Utterances of which only the embeddings matter."""
+    nothing = np.zeros((len(embeddings), 6))
+    ids = np.array([f"mv{k % 4:03}/s/{k}" for k in range(len(embeddings))])
+    return Heard(ids, embeddings, embeddings, embeddings, nothing, nothing)
+
+
+def test_the_direction_in_which_a_channel_moves_voices_is_removed(judge, monkeypatch):
+    monkeypatch.setattr(fitting, "DIRECTIONS", 1)
+    rng = np.random.default_rng(0)
+    voices = rng.normal(size=(40, 5))
+    sent = voices + np.array([0, 0, 3.0, 0, 0]) * rng.normal(1, 0.1, (40, 1))
+    found = fitting.directions({"mini": {"clean": heard(voices), "telephone": heard(sent)}, "phone": {}})
+    np.testing.assert_allclose(np.abs(found), [[0, 0, 1, 0, 0]], atol=1e-3)
+    kept = ratios.without(sent, found)
+    np.testing.assert_allclose(kept, ratios.without(voices, found), atol=1e-2)
+    compensated = dataclasses.replace(judge, directions=np.array([[0.0, 1.0]]))
+    assert compensated(*sides(0.5)).cosine == pytest.approx(1.0)
+
+
+def test_one_corpus_alone_cannot_be_held_out():
+    with pytest.raises(RequestError, match="without mini no corpus is left to fit on"):
+        fitting.folds({"mini": {"clean": heard(np.eye(4)), "opus": heard(np.eye(4))}, "phone": {}})
+
+
+def test_corpora_and_cells_count_alike_whatever_their_size():
+    trials = [
+        pairs("a", "one session", 0.6, 10),
+        pairs("a", "strangers", 0.1, 1000),
+        pairs("bb", "one session", 0.6, 90),
+    ]
+    weights = fitting.weights_of(trials)
+    assert [weights[:10].sum(), weights[10:1010].sum(), weights[1010:].sum()] == pytest.approx([1, 1, 1])
