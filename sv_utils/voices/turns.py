@@ -1,0 +1,114 @@
+"""Does a second voice speak in a recording?"""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sv_utils.voices import encoder
+from sv_utils.voices.recordings import Recording
+
+RATE = 16_000
+WINDOW = 24_000  # speech that is embedded at a time [samples]
+FEWEST = 4  # windows from which on there is an answer
+EACH = 2  # windows that either voice must have
+APART = 0.50  # cosine of the two groups' means below which they are two voices
+
+
+@dataclass(frozen=True)
+class Second:
+    """
+    A second voice.
+
+    Attributes
+    ----------
+    start, end : float [s]
+        From when to when it is heard, in the recording; the voice with less speech counts as the second.
+    cosine : float
+        Of the two voices' mean embeddings.
+    """
+
+    start: float
+    end: float
+    cosine: float
+
+
+def second_voice(
+    samples: np.ndarray, stretches: Sequence[tuple[int, int]], embed: Callable[[list[np.ndarray]], np.ndarray]
+) -> Second | None:
+    """
+    Find a second voice.
+
+    The speech is embedded in windows of 1.5 s, which are parted in two along the direction in which they differ most.
+    One voice parted so has two halves that are much alike; two voices have not.
+
+    Parameters
+    ----------
+    samples : np.ndarray [shape=(n,), dtype=int16]
+        At 16 kHz.
+    stretches : sequence of (int, int)
+        Where there is speech, as of `activity.segments`.
+    embed : callable
+        From a list of waveforms to unit vectors [shape=(windows, d)].
+
+    Returns
+    -------
+    Second or None
+        None where there is one voice, or too little speech to tell (less than 6 s).
+    """
+    places = np.concatenate([np.arange(start, end) for start, end in stretches]) if len(stretches) else np.zeros(0, int)
+    count = len(places) // WINDOW
+    if count < FEWEST:
+        return None
+    windows = places[: count * WINDOW].reshape(count, WINDOW)
+    group, cosine = parted(embed([samples[window] for window in windows]))
+    if cosine >= APART or not EACH <= np.count_nonzero(group) <= count - EACH:
+        return None
+    heard = np.flatnonzero(group == (np.count_nonzero(group) <= count / 2))
+    return Second(windows[heard[0], 0] / RATE, (windows[heard[-1], -1] + 1) / RATE, cosine)
+
+
+def warned(recording: Recording, model: str) -> list[str]:
+    """Say in words where a second voice is heard in a recording; nothing where there is one voice."""
+    embed = functools.partial(encoder.embeddings, model)
+    found = second_voice(recording.sound.samples, recording.stretches, embed)
+    if found is None:
+        return []
+    where = f"from {found.start:.1f} to {found.end:.1f} s"
+    return [f"{recording.name}: a second voice seems to speak {where}; compare a part with one voice (--segment)"]
+
+
+def parted(embeddings: np.ndarray) -> tuple[np.ndarray, float]:
+    """
+    Part embeddings in two groups.
+
+    Parameters
+    ----------
+    embeddings : np.ndarray [shape=(n, d)]
+        Unit vectors.
+
+    Returns
+    -------
+    group : np.ndarray of bool [shape=(n,)]
+    cosine : float
+        Of the groups' means; 1 where all are in one group.
+
+    Examples
+    --------
+    >>> parted(np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))[1]
+    0.0
+    """
+    centred = embeddings - embeddings.mean(axis=0)
+    values = np.linalg.svd(centred, full_matrices=False)[0][:, 0]
+    group = values > (values.min() + values.max()) / 2
+    for _ in range(10):
+        if group.all() or not group.any():
+            return group, 1.0
+        means = [embeddings[group == side].mean(axis=0) for side in (False, True)]
+        means = np.array([mean / max(np.linalg.norm(mean), 1e-12) for mean in means])
+        nearer = embeddings @ means[1] > embeddings @ means[0]
+        if np.array_equal(nearer, group):
+            break
+        group = nearer
+    return group, float(means[0] @ means[1])
