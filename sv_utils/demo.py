@@ -62,6 +62,8 @@ figure { margin: 0; min-width: 0 }
 figure svg { width: 100%; height: auto; max-width: 40rem; display: block }
 figure svg text { font-family: inherit }
 figcaption { font-size: 0.92rem; max-width: 40rem }
+.chips span { display: inline-block; border: 1px solid var(--border-color-primary); border-radius: 1rem;
+  padding: 0.1rem 0.7rem; margin: 0.15rem 0.3rem 0.15rem 0; font-size: 0.88rem }
 .scroll { overflow-x: auto; contain: inline-size }
 .scroll table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.9rem; border: 0 !important }
 .scroll :is(thead, tbody, tr) { border: 0 !important }
@@ -76,7 +78,7 @@ WELCOME = """<h1>Same voice?</h1><p class='lead'>Record or choose recordings of 
 says whether one person speaks in them, and how sure it can be.</p>"""
 ABOUT = """
 **What the answer is not.** It is no proof: error rates differ between kinds of recordings and between groups of people.
-Replayed, converted and synthetic speech is not noticed, nor is a second speaker in a recording.
+Replayed, converted and synthetic speech is not noticed.
 
 **What is kept.** Nothing. A recording is removed ten minutes after it came, or when the page is stopped; what
 you enrol stays in memory, for you alone, for an hour. A voice is biometric data: compare voices with the consent of
@@ -126,6 +128,9 @@ def compare(first: str | None, second: str | None, model: str = "campplus") -> s
     answer = comparison.compare(first, second, model)
     for name, file in names.items():
         answer["warnings"] = [text.replace(f"{file}:", f"The {name} recording:") for text in answer["warnings"]]
+    shown = [marks(recording["chips"]) for recording in answer["recordings"]]
+    for name, recording in zip(names, answer["recordings"]):
+        recording["file"] = f"{name} recording"
     kind = {"same speaker": "same", "different speakers": "different"}.get(answer["decision"], "unsure")
     voices = drawn_voices(waveforms, ["first recording", "second recording"])
     details = (
@@ -133,7 +138,13 @@ def compare(first: str | None, second: str | None, model: str = "campplus") -> s
     )
     title = f"<span class='sign' aria-hidden='true'>{SIGNS[answer['decision']]}</span>{HEADLINES[answer['decision']]}"
     said = panel(kind, title, sentences(answer), answer["warnings"])
+    voices = [voice + chips for voice, chips in zip(voices, shown)]
     return beside(said, drawn_scores(answer, model)) + beside(*voices) + details
+
+
+def marks(chips: list[str]) -> str:
+    """The conditions of a recording, a chip each."""
+    return f"<p class='chips'>{''.join(f'<span>{html.escape(text)}</span>' for text in chips)}</p>"
 
 
 def listen(file: str | None, name: str) -> np.ndarray:
@@ -166,9 +177,8 @@ def sentences(answer: dict) -> list[str]:
     """Tell an answer of `compare.compare` to someone who has never heard of a likelihood ratio."""
     point = answer["operating_point"]
     if answer["cosine"] is None:
-        return [
-            f"There is too little speech to compare: at least {recordings.SHORTEST:g} s are needed in each recording."
-        ]
+        few = f"at least {recordings.SHORTEST:g} s are needed in each recording"
+        return [f"There is too little speech to compare: {few}. Noise, music and silence are no speech."]
     ratio, chance = answer["log_likelihood_ratio"], answer["probability"]
     one, other = ("one person speaks in both", "two people do") if ratio > 0 else ("two people speak", "one does")
     wrong, missed = (f"{rates[0]:.1%}" for rates in (point["false_accept"], point["miss"]))
@@ -179,10 +189,19 @@ def sentences(answer: dict) -> list[str]:
         f"What was heard is about {times} times likelier if {one} than if {other}. "
         f"If both were as likely before, one voice now has a probability of {sure}.",
         f"The score is {answer['cosine']:.2f}; from {point['threshold']:.2f} on we say <em>same voice</em>. "
-        f"Measured on {point['n_speakers']} voices that the system had not heard before (list {point['list']}): "
+        f"Measured on {point['n_speakers']} voices that the system had not heard before "
+        f"({point.get('condition', 'list ' + point['list'])}): "
         f"{wrong} of pairs of different voices were taken for one, {missed} of pairs of one voice were missed. "
-        "Between days, rooms and devices expect more errors.",
+        + other_days(point),
     ]
+
+
+def other_days(point: dict) -> str:
+    """What another day and device cost, as far as it was measured."""
+    found = [row for row in point.get("by_list", ()) if row["list"].endswith("another call")]
+    if not found:
+        return "Between days, rooms and devices expect more errors."
+    return f"Of one voice in two telephone calls {found[0]['miss'][0]:.0%} were missed."
 
 
 def panel(kind: str, title: str, paragraphs: list[str], warnings: list[str] = ()) -> str:
@@ -194,13 +213,12 @@ def panel(kind: str, title: str, paragraphs: list[str], warnings: list[str] = ()
 
 def drawn_scores(answer: dict, model: str) -> str:
     """The score among those of the list that the error rates come from."""
-    target, nontarget = measured.scores(model)
-    options = {"names": ("one voice", "two voices"), "width": 5.2, "score": answer["cosine"]}
-    figure = figures.score_histogram(target, nontarget, answer["operating_point"]["threshold"], **options)
+    among = measured.among(answer, model)
+    figure = figures.score_histogram(**among, names=("one voice", "two voices"), width=5.2)
     return _figure(
         figure,
-        "Where your score lies among those of pairs whose answer is known. Deep in one hill the answer is clear; "
-        "between the hills it is weak.",
+        "Where your score lies among those of pairs whose answer is known, recorded as yours were. Deep in one hill "
+        "the answer is clear; between the hills it is weak.",
     )
 
 
@@ -250,8 +268,10 @@ def remember(voices: Voices, name: str, file: str | None, model: str = "campplus
         raise RequestError(f"there are {MOST} voices already, which is as many as this page keeps.")
     if not name.strip():
         raise RequestError("the name is missing: say whose voice it is.")
-    embeddings, warnings = enrolment.heard([file], model)
-    voices.add(model, pretrained.fingerprint(model), name.strip(), embeddings)
+    name = name.strip()
+    sides, warnings = enrolment.heard([file], model)
+    enrolment.refuse_others(name, sides, model, voices.side(name) if name in voices.sums else None, "record it anew")
+    voices.add(model, pretrained.fingerprint(model), name, list(sides.values()))
     return "".join(f"<p>⚠ {html.escape(name)}: {html.escape(_unplaced(text, file))}</p>" for text in warnings)
 
 
@@ -278,10 +298,14 @@ def who(voices: Voices, file: str | None) -> str:
     said = [
         f"From a score of {point['threshold']:.2f} on a voice counts as one of them. At most "
         f"{answer['stranger_accepted']:.1%} of strangers would be taken for one of these {len(voices.sums)}, as "
-        f"measured on list {point['list']}."
+        f"measured on {html.escape(point['list'])}."
     ]
-    cells = "".join(f"<tr><td>{html.escape(row['name'])}</td><td>{row['cosine']:.2f}</td></tr>" for row in rows)
-    table = f"<table><tr><th>voice</th><th>score</th></tr>{cells}</table>" if rows else ""
+    if not rows:
+        said = ["No speech was found, or too little. Noise, music and silence are no speech."]
+    numbers = [(row["name"], f"{row['cosine']:.2f}", f"{row['log_likelihood_ratio']:+.1f}") for row in rows]
+    cells = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in numbers)
+    head = "<tr><th>voice</th><th>score</th><th>log-likelihood ratio</th></tr>"
+    table = marks(answer["recording"]["chips"]) + (f"<table>{head}{cells}</table>" if rows else "")
     warnings = [_unplaced(text, file) for text in answer["warnings"]]
     return panel(kind, title, said, warnings) + f"<div class='scroll' tabindex='0'>{table}</div>"
 

@@ -21,6 +21,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("files", nargs="*", help="audio files")
     parser.add_argument("--model", default="campplus", help="campplus (default), or an evaluated .keras file")
     parser.add_argument("--store", type=Path, default=default_store(), help="file of voices (default: %(default)s)")
+    parser.add_argument("--anyway", action="store_true", help="enrol recordings that do not sound like the others too")
     parser.add_argument("--list", action="store_true", help="say who is enrolled")
     parser.add_argument("--delete", metavar="NAME", help="remove a voice")
     arguments = parser.parse_args(argv)
@@ -36,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
         raise RequestError("name a voice and its recordings: python -m sv_utils.enrol NAME FILE ...; or --list")
     else:
         with terminal.without_notices():
-            count, warnings = enrol(arguments.name, arguments.files, arguments.model, arguments.store)
+            count, warnings = enrol(arguments.name, arguments.files, arguments.model, arguments.store, arguments.anyway)
         print(
             "\n".join([f"{arguments.name} is enrolled with {count} recordings", *(f"  warning: {w}" for w in warnings)])
         )

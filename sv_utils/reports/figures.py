@@ -234,6 +234,8 @@ def score_histogram(
     score: float | None = None,
     names: tuple[str, str] = ("target", "non-target"),
     width: float = 8.0,
+    counts: tuple[int, int] | None = None,
+    label: str = "score",
 ) -> Figure:
     """
     Scores of target and non-target trials with the threshold.
@@ -249,16 +251,21 @@ def score_histogram(
     names : tuple of str
         What to call the two.
     width : float [inch]
+    counts : tuple of int, optional
+        Trials of either kind, where the scores are quantiles of more.
+    label : str
+        What the scores are.
     """
+    counts = counts or (len(target), len(nontarget))
     with _axes(width=width) as (figure, axis):
         ends = min(target.min(), nontarget.min()), max(target.max(), nontarget.max())
         options = {"bins": 60, "binrange": ends, "stat": "density", "element": "step", "ax": axis}
-        sns.histplot(nontarget, color=NONTARGET, label=f"{names[1]} ({len(nontarget):,})", **options)
-        sns.histplot(target, color=TARGET, label=f"{names[0]} ({len(target):,})", **options)
+        sns.histplot(nontarget, color=NONTARGET, label=f"{names[1]} ({counts[1]:,})", **options)
+        sns.histplot(target, color=TARGET, label=f"{names[0]} ({counts[0]:,})", **options)
         axis.axvline(threshold, color="black", linestyle="--", label=f"threshold {threshold:.3f}")
         if score is not None:
             axis.axvline(score, color="black", linewidth=3, label=f"these two {score:.3f}")
-        axis.set(xlabel="score", ylabel="density", title=title)
+        axis.set(xlabel=label, ylabel="density", title=title)
         figure.legend(loc="outside lower center", ncols=2 if width < 6 else 4)
     return figure
 

@@ -1,28 +1,33 @@
 """Do two recordings hold one voice?"""
 
 import math
-import os
-
-import numpy as np
 
 from sv_utils.base.errors import RequestError
-from sv_utils.voices import encoder, measured, recordings
+from sv_utils.voices import encoder, measured, recordings, turns
+from sv_utils.voices.judging import UNSURE, Side
+from sv_utils.voices.recordings import Source
+
+Segment = tuple[float, float] | None
 
 
 def compare(
-    first: str | os.PathLike,
-    second: str | os.PathLike,
+    first: Source,
+    second: Source,
     model: str = "campplus",
     prior: float = 0.5,
     false_accept: float | None = None,
+    segments: tuple[Segment, Segment] = (None, None),
 ) -> dict:
     """
     Say whether one voice speaks in two recordings.
 
+    Only their speech is compared, and what its score means is told by the conditions that are heard in both: the band,
+    the noise, the seconds of speech.
+
     Parameters
     ----------
-    first, second : path
-        Audio files of any format, rate and length up to an hour.
+    first, second : path or np.ndarray [shape=(n,)]
+        Audio files of any format, rate and length up to an hour; or samples at 16 kHz, int16 or float in [-1, 1].
     model : str
         A published encoder, or the ``.keras`` file of a training that ``08_evaluate`` has judged.
     prior : float
@@ -30,23 +35,25 @@ def compare(
     false_accept : float, optional
         Wanted share of different voices accepted, of those that were measured; by default the threshold is that of
         equal error.
+    segments : tuple of two (float, float) or None
+        Where to listen in either recording, from and to [s]; by default everywhere.
 
     Returns
     -------
     dict
         ``decision`` ('same speaker', 'different speakers', 'cannot tell'); ``cosine``; ``log_likelihood_ratio``
-        (natural; no further from 0 than the calibration's number of trials can tell); ``probability`` at the
-        ``prior``; ``operating_point`` (threshold of the cosine, and the error rates measured there as [rate, low,
-        high], list, numbers of trials); ``recordings``; ``warnings``. Cosine, ratio and probability are None where it
-        cannot be told.
+        (natural; no further from 0 than what was measured can tell); ``probability`` at the ``prior``;
+        ``operating_point`` (``condition``, threshold of the cosine of these two, and the error rates measured there
+        as [rate, low, high], list, numbers of trials); ``recordings`` (see `recordings.Recording.describe`);
+        ``warnings``. Cosine, ratio and probability are None where it cannot be told.
 
     Raises
     ------
     RequestError
-        A file cannot be decoded, there is no such model, it has no calibration, the prior is no probability, or
-        nothing was measured at the wanted rate.
+        A file cannot be decoded, an array is no recording, there is no such model, it has no calibration, the prior is
+        no probability, or nothing was measured at the wanted rate.
     WorkError
-        The published encoder cannot be fetched.
+        The published encoder or the speech detector cannot be fetched.
 
     Examples
     --------
@@ -55,28 +62,33 @@ def compare(
     """
     if not 0 < prior < 1:
         raise RequestError(f"the prior {prior:g} is no probability; give a number between 0 and 1, such as 0.5")
-    decoded = [recordings.decode(file) for file in (first, second)]
-    described = [recordings.describe(file, sound) for file, sound in zip((first, second), decoded)]
-    calibration, point = measured.known(model, false_accept)
+    names = "the first array", "the second array"
+    heard = [recordings.hear(*side) for side in zip((first, second), names, segments)]
+    judge = measured.judge(model, false_accept)
     answer = {"decision": "cannot tell", "cosine": None, "log_likelihood_ratio": None, "probability": None}
-    if min(recording["speech_seconds"] for recording in described) >= recordings.SHORTEST:
-        cosine = float(np.clip(np.dot(*encoder.embeddings(model, [sound.samples for sound in decoded])), -1, 1))
-        ratio = measured.limited(float(calibration(np.array([cosine]))[0]), calibration)
-        logit = ratio + math.log(prior / (1 - prior))
+    point, said = judge.point([recording.conditions for recording in heard]), []
+    if all(recording.enough for recording in heard):
+        embeddings = encoder.embeddings(model, [recording.speech for recording in heard])
+        sides = [Side(*side) for side in zip(embeddings, [recording.conditions for recording in heard])]
+        found = judge(*sides)
+        said = [*found.warnings, *(text for recording in heard for text in turns.warned(recording, model))]
+        ratio = min(max(found.ratio, -UNSURE), UNSURE) if said else found.ratio
+        point, logit = found.point, ratio + math.log(prior / (1 - prior))
         answer = {
-            "decision": "same speaker" if cosine >= point["threshold"] else "different speakers",
-            "cosine": cosine,
+            "decision": "same speaker" if found.accepted else "different speakers",
+            "cosine": found.cosine,
             "log_likelihood_ratio": ratio,
             "probability": 1 / (1 + math.exp(-logit)),
         }
-    said = [f"{item['file']}: {warning}" for item in described for warning in item.pop("warnings")]
+    described = [recording.describe() for recording in heard]
+    warned = [f"{item['file']}: {warning}" for item in described for warning in item.pop("warnings")]
     return {
         **answer,
         "prior": prior,
         "model": model,
         "operating_point": point,
         "recordings": described,
-        "warnings": said,
+        "warnings": warned + said,
     }
 
 
@@ -92,13 +104,19 @@ def text(answer: dict) -> str:
             f"  log-likelihood ratio {ratio:+.2f}: {math.exp(abs(ratio)):,.0f} times likelier with {voices}; "
             f"probability of one voice {answer['probability']:.2%} at a prior of {answer['prior']:.1%}"
         )
-    rates = [_rate(*point[name]) for name in ("false_accept", "miss")]
-    lines.append(
-        f"  operating point {point['name']}: {rates[0]} of different voices accepted, {rates[1]} of same voices missed "
-        f"on list {point['list']} ({point['n_speakers']} speakers, {point['n_target'] + point['n_nontarget']:,} "
-        f"trials); threshold from {point['threshold_from']}"
-    )
+    lines += [f"  {side['file']}: {', '.join(side['chips'])}" for side in answer["recordings"]]
+    lines.append(f"  operating point {point['name']}: {rates(point)}; threshold from {point['threshold_from']}")
     return "\n".join(lines + [f"  warning: {text}" for text in answer["warnings"]])
+
+
+def rates(point: dict) -> str:
+    """Say the error rates of an operating point, and where they were measured."""
+    accepted, missed = (_rate(*point[name]) for name in ("false_accept", "miss"))
+    condition = f" under the condition {point['condition']}" if "condition" in point else ""
+    return (
+        f"{accepted} of different voices accepted, {missed} of same voices missed on list {point['list']}{condition} "
+        f"({point['n_speakers']} speakers, {point['n_target'] + point['n_nontarget']:,} trials)"
+    )
 
 
 def _rate(rate: float, low: float, high: float) -> str:

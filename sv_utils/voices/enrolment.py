@@ -10,8 +10,8 @@ import fcntl
 import os
 import unicodedata
 import zipfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,11 @@ from sv_utils.base import paths
 from sv_utils.base.errors import RequestError, nearest
 from sv_utils.corpora import SUFFIXES
 from sv_utils.models import pretrained
-from sv_utils.voices import encoder, recordings
+from sv_utils.voices import encoder, measured, recordings, turns
+from sv_utils.voices.conditions import Conditions
+from sv_utils.voices.judging import Side
 
-VERSION = 1  # of the file's layout
+VERSION = 2  # of the file's layout
 LONGEST_NAME = 100
 
 
@@ -40,14 +42,21 @@ class Voices:
         By name, the sum of the unit vectors of its recordings, whose direction is the voice.
     counts : dict of str to int
         By name, its recordings.
+    conditions : dict of str to Conditions
+        By name, those of its speech (`together`).
     """
 
     model: str = ""
     fingerprint: str = ""
     sums: dict[str, np.ndarray] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    conditions: dict[str, Conditions] = field(default_factory=dict)
 
-    def add(self, model: str, fingerprint: str, name: str, embeddings: np.ndarray) -> int:
+    def side(self, name: str) -> Side:
+        """Give a voice as a side of a comparison."""
+        return Side(self.sums[name] / np.linalg.norm(self.sums[name]), self.conditions[name])
+
+    def add(self, model: str, fingerprint: str, name: str, sides: Sequence[Side]) -> int:
         """
         Add recordings to a voice, new or known.
 
@@ -56,8 +65,8 @@ class Voices:
         model, fingerprint : str
             See `Voices`.
         name : str
-        embeddings : np.ndarray [shape=(recordings, d)]
-            Unit vectors.
+        sides : sequence of Side
+            One of each recording.
 
         Returns
         -------
@@ -76,8 +85,11 @@ class Voices:
                 "that model, or another file with --store"
             )
         self.model, self.fingerprint = model, fingerprint
+        embeddings = np.array([side.embedding for side in sides])
         self.sums[name] = self.sums.get(name, 0) + embeddings.sum(axis=0, dtype=np.float32)
         self.counts[name] = self.counts.get(name, 0) + len(embeddings)
+        known = [self.conditions[name]] if name in self.conditions else []
+        self.conditions[name] = together([*known, *(side.conditions for side in sides)])
         return self.counts[name]
 
 
@@ -103,6 +115,19 @@ def called(name: str) -> str:
     return name
 
 
+def together(conditions: Sequence[Conditions]) -> Conditions:
+    """
+    Give the conditions of a voice of several recordings: all their speech, and of all else the worst.
+
+    Examples
+    --------
+    >>> together([Conditions(2.0, 8000.0, 30.0, 0.0, 0.0, 0.2), Conditions(3.0, 3500.0, 35.0, 0.0, 0.1, 0.1)])
+    Conditions(speech_seconds=5.0, bandwidth=3500.0, noise=30.0, clipped=0.0, holes=0.1, decay=0.2)
+    """
+    seconds, bandwidth, noise, *rest = zip(*(astuple(one) for one in conditions))
+    return Conditions(sum(seconds), min(bandwidth), min(noise), *map(max, rest))
+
+
 def default_store() -> Path:
     """Where voices are kept unless another file is named."""
     return paths.outputs() / "voices.npz"
@@ -120,10 +145,12 @@ def read(store: Path) -> Voices:
     try:
         with np.load(store) as file:
             if int(file["version"]) != VERSION:
-                raise RequestError(f"{store} has the layout {int(file['version'])}, not {VERSION}; enrol into another")
-            names, counts = file["names"].tolist(), file["counts"].tolist()
-            sums = dict(zip(names, file["sums"], strict=True))
-            return Voices(str(file["model"]), str(file["fingerprint"]), sums, dict(zip(names, counts, strict=True)))
+                raise RequestError(
+                    f"{store} has the layout {int(file['version'])}, not {VERSION}; enrol into another file"
+                )
+            columns = file["sums"], file["counts"].tolist(), (Conditions(*row) for row in file["conditions"].tolist())
+            tables = (dict(zip(file["names"].tolist(), column, strict=True)) for column in columns)
+            return Voices(str(file["model"]), str(file["fingerprint"]), *tables)
     except FileNotFoundError:
         return Voices()
     except RequestError:
@@ -132,10 +159,10 @@ def read(store: Path) -> Voices:
         raise RequestError(f"{store} holds no enrolled voices; name another file with --store") from None
 
 
-def add(store: Path, model: str, fingerprint: str, name: str, embeddings: np.ndarray) -> int:
+def add(store: Path, model: str, fingerprint: str, name: str, sides: Sequence[Side]) -> int:
     """Add recordings to a voice of a file of voices; otherwise as `Voices.add`."""
     with _changed(store) as voices:
-        return voices.add(model, fingerprint, name, embeddings)
+        return voices.add(model, fingerprint, name, sides)
 
 
 def delete(store: Path, name: str) -> None:
@@ -151,7 +178,7 @@ def delete(store: Path, name: str) -> None:
         name = name if name in voices.sums else " ".join(unicodedata.normalize("NFC", name).split())
         if name not in voices.sums:
             raise RequestError(f"no voice is enrolled as {name!r} in {store}{nearest(name, voices.sums)}")
-        del voices.sums[name], voices.counts[name]
+        del voices.sums[name], voices.counts[name], voices.conditions[name]
 
 
 @contextlib.contextmanager
@@ -168,6 +195,7 @@ def _changed(store: Path) -> Iterator[Voices]:
         content = {"version": VERSION, "model": voices.model, "fingerprint": voices.fingerprint}
         content |= {"names": np.array(names, str), "counts": np.array([voices.counts[name] for name in names], int)}
         content["sums"] = np.array([voices.sums[name] for name in names], np.float32)
+        content["conditions"] = np.array([astuple(voices.conditions[name]) for name in names], float)
         with paths.replace_on_success(store) as temporary:
             private = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with open(private, "wb") as file:
@@ -175,7 +203,11 @@ def _changed(store: Path) -> Iterator[Voices]:
 
 
 def enrol(
-    name: str, files: Sequence[str | os.PathLike], model: str = "campplus", store: Path | None = None
+    name: str,
+    files: Sequence[str | os.PathLike],
+    model: str = "campplus",
+    store: Path | None = None,
+    anyway: bool = False,
 ) -> tuple[int, list[str]]:
     """
     Enrol a voice from recordings.
@@ -190,6 +222,8 @@ def enrol(
         Published encoder or evaluated ``.keras`` file.
     store : Path, optional
         File of voices, by default `default_store`.
+    anyway : bool
+        Enrol recordings that do not sound like the others of the name too.
 
     Returns
     -------
@@ -201,32 +235,89 @@ def enrol(
     Raises
     ------
     RequestError
-        A file cannot be decoded or has no speech, or as of `Voices.add`. Nothing is enrolled then.
+        A file cannot be decoded or has no speech, it does not sound like the others of its name, or as of
+        `Voices.add`. Nothing is enrolled then.
     WorkError
-        The published encoder cannot be fetched.
+        The published encoder or the speech detector cannot be fetched.
     """
     name = called(name)  # before seconds of decoding
-    embeddings, warnings = heard(files, model)
+    store, sides, warnings = store or default_store(), *heard(files, model)
+    fingerprint = pretrained.fingerprint(model)
+    if not anyway:
+        known = read(store)
+        comparable = name in known.sums and known.fingerprint == fingerprint
+        refuse_others(name, sides, model, known.side(name) if comparable else None)
     model = os.path.abspath(model) if os.path.isfile(model) else model  # identify may be called from elsewhere
-    return add(store or default_store(), model, pretrained.fingerprint(model), name, embeddings), warnings
+    return add(store, model, fingerprint, name, list(sides.values())), warnings
 
 
-def heard(files: Sequence[str | os.PathLike], model: str) -> tuple[np.ndarray, list[str]]:
+def heard(files: Sequence[str | os.PathLike], model: str) -> tuple[dict[str, Side], list[str]]:
     """
     Embed recordings that are to be enrolled; parameters and errors are those of `enrol`.
 
     Returns
     -------
-    embeddings : np.ndarray [shape=(recordings, d)], float32
-        Unit vectors.
+    sides : dict of str to Side
+        By file; a recording that was there before under another name is left out.
     warnings : list of str
     """
-    sounds, warnings = [], []
+    found, warnings = [], []
     for file in files:
-        sound = recordings.decode(file)
-        described = recordings.describe(file, sound)
-        if described["speech_seconds"] < recordings.SHORTEST:
-            raise RequestError(f"{os.fspath(file)}: {described['speech_seconds']:.2f} s of speech; leave it out")
-        warnings += [f"{os.fspath(file)}: {text}" for text in described["warnings"]]
-        sounds.append(sound.samples)
-    return encoder.embeddings(model, sounds), warnings
+        recording = recordings.hear(file)
+        if not recording.enough:
+            seconds = recording.conditions.speech_seconds
+            raise RequestError(f"{os.fspath(file)}: {seconds:.2f} s of speech are too few to enrol; leave it out")
+        twin = next((other for other in found if np.array_equal(other.speech, recording.speech)), None)
+        if twin:
+            warnings.append(f"{os.fspath(file)} is the same recording as {twin.name}, and counts once")
+            continue
+        warnings += [f"{os.fspath(file)}: {text}" for text in recording.warnings()]
+        warnings += turns.warned(recording, model)
+        warnings += turns.warned(recording, model)
+        found.append(recording)
+    embeddings = encoder.embeddings(model, [recording.speech for recording in found])
+    sides = [Side(embedding, recording.conditions) for embedding, recording in zip(embeddings, found)]
+    return {recording.name: side for recording, side in zip(found, sides)}, warnings
+
+
+def refuse_others(
+    name: str,
+    sides: Mapping[str, Side],
+    model: str,
+    known: Side | None = None,
+    mend: str = "leave it out, or enrol it all the same with --anyway",
+) -> None:
+    """
+    Refuse a recording that does not sound like the others of its name.
+
+    Parameters
+    ----------
+    name : str
+    sides : mapping of str to Side
+        By file, as of `heard`.
+    model : str
+    known : Side, optional
+        What is enrolled under the name.
+    mend : str
+        What to do about it, for the error.
+
+    Raises
+    ------
+    RequestError
+        If the judge of the model takes one recording and the rest together for two voices.
+    """
+    judge, worst = measured.judge(model), None
+    for file, side in sides.items():
+        rest = [other for another, other in sides.items() if another != file] + ([known] if known else [])
+        if not rest:
+            return
+        mean = np.sum([other.embedding for other in rest], axis=0)
+        others = Side(mean / max(np.linalg.norm(mean), 1e-12), together([other.conditions for other in rest]))
+        found = judge(side, others)
+        if not found.accepted and (worst is None or found.ratio < worst[1]):
+            worst = file, found.ratio
+    if worst:
+        raise RequestError(
+            f"{worst[0]} does not sound like the other recordings of {name} (log-likelihood ratio {worst[1]:+.1f}); "
+            f"{mend}"
+        )

@@ -1,19 +1,17 @@
 """Which of the enrolled voices speaks?"""
 
-import os
 from pathlib import Path
 
-import numpy as np
-
 from sv_utils.base.errors import RequestError
-from sv_utils.evaluation import scoring
 from sv_utils.models import pretrained
 from sv_utils.voices import encoder, enrolment, measured, recordings
 from sv_utils.voices.enrolment import Voices
+from sv_utils.voices.judging import Side
+from sv_utils.voices.recordings import Source
 
 
 def identify(
-    file: str | os.PathLike,
+    file: Source,
     closed: bool = False,
     false_accept: float | None = None,
     store: Path | None = None,
@@ -23,8 +21,8 @@ def identify(
 
     Parameters
     ----------
-    file : path
-        Audio file of any format.
+    file : path or np.ndarray [shape=(n,)]
+        Audio file of any format; or samples at 16 kHz, int16 or float in [-1, 1].
     closed : bool
         It is known to be one of the enrolled voices: the nearest is the answer, however far it is.
     false_accept : float, optional
@@ -36,9 +34,10 @@ def identify(
     -------
     dict
         ``decision`` ('known', 'unknown', 'cannot tell'), ``name`` (None unless known), ``candidates`` (list of
-        ``name, cosine, log_likelihood_ratio``, the nearest first), ``operating_point`` (of one comparison, see
-        `verify.compare`), ``stranger_accepted`` (bound of the share of strangers who are taken for any of the enrolled:
-        the rate of one comparison times their number), ``recording``, ``warnings``.
+        ``name, cosine, log_likelihood_ratio``, the likeliest first), ``operating_point`` (of one comparison, see
+        `verify.compare`; its threshold rises with the number of enrolled voices), ``stranger_accepted`` (bound of the
+        share of strangers who are taken for any of the enrolled: the rate of one comparison times their number),
+        ``recording``, ``warnings``.
 
     Raises
     ------
@@ -54,28 +53,28 @@ def identify(
     return among(voices, file, closed, false_accept)
 
 
-def among(voices: Voices, file: str | os.PathLike, closed: bool = False, false_accept: float | None = None) -> dict:
+def among(voices: Voices, file: Source, closed: bool = False, false_accept: float | None = None) -> dict:
     """Find whose of some voices, at least one, is heard in a recording; otherwise as `identify`."""
-    sound = recordings.decode(file)
-    calibration, point = measured.known(voices.model, false_accept)
-    recording = recordings.describe(file, sound)
+    recording = recordings.hear(file)
+    judge = measured.judge(voices.model, false_accept)
     answer = {"decision": "cannot tell", "name": None, "candidates": []}
-    if recording["speech_seconds"] >= recordings.SHORTEST:
-        (heard,) = encoder.embeddings(voices.model, [sound.samples])
-        cosines = scoring.normalise(np.array(list(voices.sums.values()))) @ heard
-        ratios = [measured.limited(float(ratio), calibration) for ratio in calibration(cosines)]
-        table = zip(voices.sums, np.clip(cosines, -1, 1).tolist(), ratios)
-        candidates = [{"name": name, "cosine": cosine, "log_likelihood_ratio": llr} for name, cosine, llr in table]
-        candidates.sort(key=lambda candidate: -candidate["cosine"])
-        found = closed or candidates[0]["cosine"] >= point["threshold"]
-        answer = {"decision": "known" if found else "unknown", "name": candidates[0]["name"] if found else None}
-        answer["candidates"] = candidates
-    bound = None if closed else min(1.0, len(voices.sums) * point["false_accept"][0])
-    warnings = recording.pop("warnings")
+    point, warnings = judge.point([recording.conditions, *voices.conditions.values()][:2]), []
+    if recording.enough:
+        (embedding,) = encoder.embeddings(voices.model, [recording.speech])
+        side = Side(embedding, recording.conditions)
+        found = {name: judge(side, voices.side(name), len(voices.sums)) for name in voices.sums}
+        found = dict(sorted(found.items(), key=lambda item: -item[1].ratio))
+        best = next(iter(found))
+        known, point, warnings = closed or found[best].accepted, found[best].point, found[best].warnings
+        answer = {"decision": "known" if known else "unknown", "name": best if known else None}
+        answer["candidates"] = [
+            {"name": name, "cosine": one.cosine, "log_likelihood_ratio": one.ratio} for name, one in found.items()
+        ]
+    described = recording.describe()
     return {
         **answer,
         "operating_point": point,
-        "stranger_accepted": bound,
-        "recording": recording,
-        "warnings": warnings,
+        "stranger_accepted": None if closed else min(1.0, len(voices.sums) * point["false_accept"][0]),
+        "recording": described,
+        "warnings": described.pop("warnings") + warnings,
     }

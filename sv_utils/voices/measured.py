@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,35 @@ from sv_utils.base.errors import RequestError
 from sv_utils.evaluation.calibration import Calibration
 from sv_utils.models import pretrained
 from sv_utils.pipeline.stages import LAST, TRAINING
+from sv_utils.voices import ratios
+from sv_utils.voices.judging import Plain
+from sv_utils.voices.ratios import Ratios
+
+Judge = Ratios | Plain
+
+
+def judge(model: str, false_accept: float | None = None) -> Judge:
+    """
+    Give what tells two voices apart from one by the embeddings of a model.
+
+    Parameters
+    ----------
+    model : str
+        As of `compare.compare`.
+    false_accept : float, optional
+        Wanted share of different voices accepted.
+
+    Returns
+    -------
+    Judge
+        A callable from two `Side` to a `Judgement`.
+
+    Raises
+    ------
+    RequestError
+        If the model was not evaluated, or not at the wanted rate of false acceptances.
+    """
+    return ratios.load(model, false_accept) or Plain(*known(model, false_accept))
 
 
 def known(model: str, false_accept: float | None = None) -> tuple[Calibration, dict]:
@@ -58,6 +86,31 @@ def scores(model: str) -> tuple[np.ndarray, np.ndarray]:
     return cosines[labels == 1], cosines[labels == 0]
 
 
+def among(answer: dict, model: str) -> dict:
+    """
+    Give what an answer of `compare.compare` lies among: the scores of pairs that are known to be one voice or two.
+
+    Returns
+    -------
+    dict
+        ``target, nontarget`` (np.ndarray), ``threshold``, ``score`` (None where there is no answer), ``counts`` (trials
+        of either kind) and ``label``: log-likelihood ratios measured under the condition of the answer, or cosines of a
+        list where the model was measured under one condition only.
+    """
+    point, found = answer["operating_point"], judge(model, answer["operating_point"]["wanted"])
+    if isinstance(found, Ratios):
+        known = found.conditions[point["condition"]]
+        values = {kind: np.array(known[kind]) for kind in ("target", "nontarget")}
+        threshold = point["log_likelihood_ratio"]
+        score, label = answer["log_likelihood_ratio"], f"log-likelihood ratio, {point['condition']}"
+        counts = point["n_target"], point["n_nontarget"]
+    else:
+        target, nontarget = scores(model)
+        values, counts = {"target": target, "nontarget": nontarget}, (len(target), len(nontarget))
+        threshold, score, label = point["threshold"], answer["cosine"], "cosine"
+    return {**values, "threshold": threshold, "score": score, "counts": counts, "label": label}
+
+
 def evaluation(model: Path) -> Path:
     """
     Find the folder of the stage that judged the model of a training stage.
@@ -77,8 +130,3 @@ def evaluation(model: Path) -> Path:
             "not lie beside its training stage; evaluate it (make reproduce), or leave --model out"
         )
     return folder
-
-
-def limited(ratio: float, calibration: Calibration) -> float:
-    """As many trials as the calibration saw cannot show that something is rarer than one in so many."""
-    return min(max(ratio, -math.log(calibration.n_target + 1)), math.log(calibration.n_nontarget + 1))

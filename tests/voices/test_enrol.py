@@ -19,8 +19,11 @@ from sv_utils import identify as identify_command
 from sv_utils.base.errors import RequestError
 from sv_utils.evaluation.calibration import Calibration
 from sv_utils.models import pretrained
-from sv_utils.voices import encoder, enrolment, identify, measured
+from sv_utils.voices import activity, encoder, enrolment, identify, judging, measured, recordings
+from sv_utils.voices.conditions import Conditions
+from sv_utils.voices.judging import Plain, Side
 
+GOOD = Conditions(5.0, 8000.0, 40.0, 0.0, 0.0, 0.1)
 POINT = {"name": "equal error", "wanted": None, "threshold": 0.7, "list": "own", "false_accept": [0.02, 0.01, 0.08]}
 
 
@@ -51,7 +54,11 @@ def model(monkeypatch):
         return np.column_stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
 
     monkeypatch.setattr(encoder, "embeddings", embeddings)
-    monkeypatch.setattr(measured, "known", lambda *_: (Calibration(("cosine",), (10.0,), -5.0, 0.5, 99, 99), POINT))
+    judge = Plain(Calibration(("cosine",), (10.0,), -5.0, 0.5, 99, 99), POINT)
+    monkeypatch.setattr(measured, "judge", lambda *_: judge)
+    monkeypatch.setattr(activity, "segments", lambda samples: [(0, len(samples))])
+    for module in (judging, recordings):
+        monkeypatch.setattr(module, "NOISY", 0.0)  # the noise that stands for speech is no background
     monkeypatch.setattr(pretrained, "fingerprint", lambda model: f"print of {model}")
 
 
@@ -83,6 +90,40 @@ def test_who_is_none_of_them_is_unknown_unless_the_set_is_closed(store, recordin
     assert capsys.readouterr().out.startswith("cannot tell")
 
 
+def test_recordings_of_one_name_must_match_unless_they_are_enrolled_anyway(store, recording, capsys):
+    line = ["ada", recording("a.wav", 0), recording("b.wav", 20), recording("c.wav", 90), "--store", str(store)]
+    assert enrol.main(line) == 2
+    said = capsys.readouterr().err
+    assert "c.wav does not sound like the other recordings of ada" in said and "--anyway" in said
+    assert not store.exists()
+    assert enrol.main([*line[:3], "--store", str(store)]) == 0  # a and b
+    assert enrol.main(["ada", recording("d.wav", 100), "--store", str(store)]) == 2  # one beside those of before
+    assert enrolment.read(store).counts == {"ada": 2}
+    assert enrol.main([*line, "--anyway"]) == 0
+    assert enrolment.read(store).counts == {"ada": 5}
+
+
+def test_the_same_recording_counts_once(store, recording, capsys):
+    first, again = recording("a.wav", 0), recording("again.wav", 0)
+    assert enrol.main(["ada", first, again, "--store", str(store)]) == 0
+    said = capsys.readouterr().out
+    assert "ada is enrolled with 1 recordings" in said and "again.wav is the same recording as" in said
+
+
+def test_what_holds_no_speech_is_not_enrolled(store, recording, monkeypatch, capsys):
+    monkeypatch.setattr(activity, "segments", lambda samples: [])
+    assert enrol.main(["ada", recording("a.wav", 0), "--store", str(store)]) == 2
+    assert "0.00 s of speech are too few to enrol" in capsys.readouterr().err and not store.exists()
+
+
+def test_the_threshold_rises_with_the_number_of_enrolled_voices(store, recording):
+    for number in range(5):
+        enrolment.enrol(f"v{number}", [recording("a.wav", 70 * number)], store=store)
+    answer = identify.identify(recording("x.wav", 40), store=store)
+    assert answer["operating_point"]["threshold"] == pytest.approx(0.7 + np.log(5) / 10)
+    assert answer["stranger_accepted"] == pytest.approx(0.1)
+
+
 def test_models_are_not_mixed(store, recording, monkeypatch, capsys):
     file = recording("a.wav", 0)
     line = ["ada", file, "--store", str(store)]
@@ -107,9 +148,10 @@ def test_voices_are_listed_and_deleted_and_nothing_else_is_kept(store, recording
     assert enrol.main(["--delete", "bop", "--store", str(store)]) == 2
     assert "did you mean 'bob'" in capsys.readouterr().err
     with np.load(store) as file:
-        assert sorted(file) == ["counts", "fingerprint", "model", "names", "sums", "version"]
+        assert sorted(file) == ["conditions", "counts", "fingerprint", "model", "names", "sums", "version"]
     enrolment.delete(store, "bob")
-    assert enrolment.add(store, "other", "other print", "ada", np.eye(1, 3, dtype=np.float32)) == 1  # empty: any model
+    side = Side(np.eye(1, 3, dtype=np.float32)[0], GOOD)
+    assert enrolment.add(store, "other", "other print", "ada", [side]) == 1  # empty: any model
 
 
 @pytest.mark.parametrize(
@@ -119,7 +161,7 @@ def test_voices_are_listed_and_deleted_and_nothing_else_is_kept(store, recording
         ([], "name a voice and its recordings"),
         (["ada", "absent.wav"], "absent.wav"),
         (["a\nb", "{good}"], "is no name"),
-        (["ada", "{good}", "{short}"], "short.wav: 0.30 s of speech"),
+        (["ada", "{good}", "{short}"], "short.wav: 0.30 s of speech are too few"),
         (["--delete", "ada"], "no voice is enrolled as 'ada'"),
     ],
 )
@@ -140,8 +182,8 @@ def test_a_file_that_is_no_store_is_told(store, recording, capsys):
         assert enrol.main(["ada", file, "--store", str(store)]) == 2
         assert "holds no enrolled voices" in capsys.readouterr().err
         assert store.read_bytes() == content
-    np.savez(store, version=2)
-    with pytest.raises(RequestError, match="layout 2"):
+    np.savez(store, version=1)
+    with pytest.raises(RequestError, match="layout 1, not 2; enrol into another file"):
         enrolment.read(store)
 
 
@@ -149,9 +191,12 @@ WRITER = """
 import sys, numpy as np
 from pathlib import Path
 from sv_utils.voices import enrolment as enrol
+from sv_utils.voices.conditions import Conditions
+from sv_utils.voices.judging import Side
+good = Conditions(5.0, 8000.0, 40.0, 0.0, 0.0, 0.1)
 store, who, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 for number in range(count):
-    enrol.add(store, "m", "f", f"{who}{number}", np.eye(1, 64, number % 64, dtype=np.float32))
+    enrol.add(store, "m", "f", f"{who}{number}", [Side(np.eye(1, 64, number % 64, dtype=np.float32)[0], good)])
     print(f"{who}{number}", flush=True)
 """
 
@@ -166,7 +211,8 @@ def test_concurrent_enrolments_lose_nothing(store):
     assert [process.communicate()[0].count("\n") for process in processes] == [10] * 4
     assert sorted(enrolment.read(store).sums) == sorted(f"{who}{number}" for who in "abcd" for number in range(10))
     with ThreadPoolExecutor(4) as pool:  # threads of one process take turns too
-        list(pool.map(lambda _: enrolment.add(store, "m", "f", "e", np.eye(1, 64, dtype=np.float32)), range(20)))
+        side = Side(np.eye(1, 64, dtype=np.float32)[0], GOOD)
+        list(pool.map(lambda _: enrolment.add(store, "m", "f", "e", [side]), range(20)))
     assert enrolment.read(store).counts["e"] == 20
 
 
