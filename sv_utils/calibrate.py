@@ -10,6 +10,7 @@ import argparse
 import functools
 import json
 from pathlib import Path
+from typing import Any
 
 from sv_utils.base import paths
 from sv_utils.base.errors import command
@@ -35,7 +36,8 @@ def heard(model: str) -> dict[str, dict[str, Heard]]:
         By corpus and channel.
     """
     folder = paths.outputs() / "calibration" / f"{model}-{pretrained.fingerprint(model)[:8]}"
-    embed, found = functools.partial(encoder.embeddings, model), {}
+    embed = functools.partial(encoder.embeddings, model)
+    found: dict[str, dict[str, Any]] = {}
     for corpus in development.at_hand():
         sounds = development.waveforms(corpus)
         found[corpus] = {}

@@ -8,6 +8,7 @@ from sv_utils.base import paths
 from sv_utils.base.errors import RequestError, command
 from sv_utils.base.paths import replace_on_success
 from sv_utils.evaluation.systems import COSINE
+from sv_utils.reports import expected
 from sv_utils.reports.tables import markdown, over_seeds, read_results, session_note, summary
 
 FRONT, FURTHER = "README.md", "params/README.md"  # the front page has room for the plain models alone
@@ -51,13 +52,18 @@ def _shown(results: pd.DataFrame, plain: bool) -> pd.DataFrame:
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    """Print a profile's results, or put them into the README."""
+    """Print a profile's results, put them into the README, or store its curves as those to expect."""
     parser = argparse.ArgumentParser(prog="python -m sv_utils.report", description=main.__doc__)
     parser.add_argument("profile")
     parser.add_argument(
         "--readme", action="store_true", help="write it into README.md or params/README.md, where its marks are"
     )
+    parser.add_argument(
+        "--curves", action="store_true", help="store the curves of its trainings in params/expected/ as those to expect"
+    )
     arguments = parser.parse_args(argv)
+    if arguments.curves:
+        return print(expected.store(arguments.profile))
     if arguments.readme:
         return write_readme(arguments.profile)
     results = read_results(arguments.profile)

@@ -6,6 +6,7 @@ import pandas as pd
 
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError
+from sv_utils.base.paths import replace_on_success
 from sv_utils.pipeline.profile import Profile
 
 COLUMNS = ["stage", "epoch", "loss", "accuracy", "learning_rate", "val_eer"]
@@ -46,6 +47,21 @@ def collect(profile: Profile) -> pd.DataFrame:
     if not tables:
         raise RequestError(f"profile {profile.name} trains nothing, so that it has no curves")
     return pd.concat(tables)
+
+
+def store(profile: str) -> str:
+    """
+    Store the curves of a profile's trainings as those to expect; otherwise as `collect`.
+
+    Returns
+    -------
+    str
+        Where they are, and how many rows.
+    """
+    table, file = collect(Profile.read(profile)), file_of(profile)
+    with replace_on_success(file) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.5g")
+    return f"{file}: {len(table)} rows"
 
 
 def file_of(profile: str) -> Path:

@@ -154,6 +154,7 @@ def through_codec(samples: np.ndarray, codec: str, container: str, bit_rate: int
     file = io.BytesIO()
     with av.open(file, "w", format=container) as output:
         stream = output.add_stream(codec, rate=rate, layout="mono")
+        assert isinstance(stream, av.AudioStream)
         stream.bit_rate = bit_rate
         frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
         frame.sample_rate = rate
