@@ -8,7 +8,6 @@ the checkpoints that it wrote: a run with the same content key takes them up aga
 
 import argparse
 import contextlib
-import fcntl
 import logging
 import os
 import shutil
@@ -19,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sv_utils import corpora
-from sv_utils.base import paths
+from sv_utils.base import locks, paths
 from sv_utils.base.errors import RequestError, WorkError, command
 from sv_utils.base.paths import replace_on_success
 from sv_utils.pipeline import keys, records
@@ -100,19 +99,12 @@ def _turn(stage: str, profile: str) -> Iterator[None]:
     Trainings and evaluations form one queue, for several would fight for the GPU's memory, or the cores. Any other
     stage has its own, since downloads and stores are shared between profiles.
     """
-    alone = stage in (*FIRST, LAST[-1])
-    lock = paths.outputs() / f".{stage if alone else 'training'}.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a+", encoding="utf-8") as file:  # the system frees the lock also when its holder is killed
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            print(f"{stage}: waits for {file.read() or 'another stage'}", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        file.truncate(0)
-        file.write(f"{stage} ({profile}, process {os.getpid()})")
-        file.flush()
+    queue = stage if stage in (*FIRST, LAST[-1]) else "training"
+
+    def waits(holder: str) -> None:
+        print(f"{stage}: waits for {holder or 'another stage'}", flush=True)
+
+    with locks.alone(paths.outputs() / f".{queue}.lock", f"{stage} ({profile}, process {os.getpid()})", waits):
         yield
 
 
@@ -196,6 +188,9 @@ def _set_environment() -> None:
             os.environ[name] = os.path.abspath(os.environ[name])
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    os.environ.pop("JUPYTER_PATH", None)  # another environment's kernel may be called python3 too
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+    os.environ["MATPLOTLIBRC"] = os.devnull  # figures look alike whatever a user has set for others
 
 
 def _render(notebook: Path) -> None:
@@ -242,7 +237,10 @@ def _stop(*_: object) -> None:
 @command
 def main(argv: list[str] | None = None) -> int:
     """Run a stage; or with ``--keys`` write the content keys, with ``--list`` the stages of a profile."""
-    parser = argparse.ArgumentParser(prog="sv_utils.run", description=__doc__.strip().splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="sv_utils.run",
+        description="Run one notebook as a stage of a profile, or do nothing when its result is up to date.",
+    )
     parser.add_argument("stage", nargs="?", help="for example 03_train_softmax or 08_evaluate@softmax")
     parser.add_argument("--profile", default="mini", help="name of a file in params/ (default: mini)")
     parser.add_argument("--keys", metavar="PROFILE", help="write the content keys of all stages for make")

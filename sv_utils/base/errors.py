@@ -86,6 +86,9 @@ def command(main: Callable | None = None, *, failed: int = 1) -> Callable:
             return _say(name, "interrupted", 130 if failed == 1 else failed)
         except BrokenPipeError:  # the reader (head, a pager) left: nothing to tell it
             return _unheard(failed)
+        except PermissionError as error:
+            place = "name a folder of yours by SV_OUTPUTS, or a file by --store or --out"
+            return _say(name, f"{error.strerror}: {error.filename or 'the output'}; {place}", failed)
         except (WorkError, OSError) as error:
             return _say(name, error, failed)
         except Exception as error:

@@ -27,6 +27,7 @@ if get_ipython():
 TARGET, NONTARGET = sns.color_palette("colorblind")[0], sns.color_palette("colorblind")[1]
 _DET_RANGE = (0.0008, 0.95)  # rates at the ends of the axes
 _STYLE: Any = {
+    "text.usetex": False,  # whatever a user has set for others
     "figure.dpi": 110,
     "figure.constrained_layout.use": True,
     "axes.spines.top": False,

@@ -8,7 +8,6 @@ From verified archives to one store per corpus: shards of samples and a manifest
 import contextlib
 import csv
 import errno
-import fcntl
 import hashlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 
-from sv_utils.base import paths
+from sv_utils.base import locks, paths
 from sv_utils.base.errors import RequestError, WorkError
 from sv_utils.base.fetch import FULL
 from sv_utils.base.progress import Progress
@@ -143,7 +142,7 @@ def prepare(
     key = store_key(corpus, verified, limits, utterances_per_shard, encoding, subset.key)
     folder = paths.corpus_dir(corpus.name) / f"store-{key}"
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / ".lock"):
+    with locks.alone(folder / ".lock"):
         if (folder / "manifest.csv").exists():
             return folder
         if gone := [archive.name for archive in verified if archive.removed]:
@@ -339,14 +338,6 @@ def _pool(workers: int, scheduler: str) -> Iterator[joblib.Parallel]:
         raise RequestError(f"no Dask scheduler answers at {scheduler} ({type(error).__name__}).") from None
     with client, joblib.parallel_config(backend="dask"):
         yield joblib.Parallel(n_jobs=-1, return_as="generator_unordered")
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Let one process prepare a store at a time; the lock falls with the process."""
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 @contextlib.contextmanager

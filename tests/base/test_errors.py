@@ -13,6 +13,7 @@ ENDS = [
     (RequestError("the file a.wav is missing; name another"), 2, 2),
     (WorkError("the server does not answer; try again"), 1, 2),
     (OSError(28, "No space left on device"), 1, 2),
+    (PermissionError(13, "Permission denied", "/outputs/x"), 1, 2),
     (MemoryError(), 1, 2),
     (KeyError("threshold"), 1, 2),
     (KeyboardInterrupt(), 130, 2),
