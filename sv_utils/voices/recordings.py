@@ -136,7 +136,7 @@ def hear(source: Source, name: str = "", segment: tuple[float, float] | None = N
         name, sound = os.fspath(source), decode(source)
     if segment:
         start, end = (round(second * RATE) for second in segment)
-        if not 0 <= start < min(end, len(sound.samples)):
+        if not 0 <= start < end <= len(sound.samples) + RATE // 10:
             lasts = f"it lasts {len(sound.samples) / RATE:.1f} s"
             raise RequestError(f"{name} has no segment from {segment[0]:g} to {segment[1]:g} s; {lasts}")
         sound = dataclasses.replace(sound, samples=sound.samples[start:end])

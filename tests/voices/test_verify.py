@@ -22,7 +22,7 @@ from sv_utils.models import encoders, pretrained
 from sv_utils.pipeline.profile import Profile
 from sv_utils.pipeline.stages import Stage
 from sv_utils.speech import archives
-from sv_utils.voices import activity, compare, encoder, judging, measured, recordings
+from sv_utils.voices import activity, compare, encoder, judging, measured, recordings, turns
 from sv_utils.voices.judging import Plain, Side
 
 POINT = {"name": "equal error", "wanted": None, "threshold": 0.4, "threshold_from": "dev", "list": "own"}
@@ -194,6 +194,28 @@ def test_arrays_are_compared_as_files_are(fixed, sound):
     assert [answer["cosine"] for answer in answers] == pytest.approx([0.6] * 4)
     assert {answer["recordings"][0]["speech_seconds"] for answer in answers} == {3.0}
     assert answers[1]["recordings"][0]["file"] == "the first array"
+
+
+def test_a_segment_is_listened_to_alone(fixed, sound, capsys):
+    fixed(0.6)
+    file = sound(seconds=6.0)
+    assert verify.main([file, file, "--segment", "2:1.5-4", "--json"]) == 0
+    first, second = json.loads(capsys.readouterr().out)["recordings"]
+    assert (first["seconds"], second["seconds"]) == (6.0, 2.5)
+    for words, said in (
+        ("2:4-9", "has no segment from 4 to 9 s; it lasts 6.0 s"),
+        ("3:1-2", "write recording:from-to"),
+    ):
+        assert verify.main([file, file, "--segment", words]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_where_a_second_voice_speaks_the_answer_says_so_and_claims_less(fixed, monkeypatch, sound):
+    fixed(1.0)  # without it the ratio would be 6
+    monkeypatch.setattr(turns, "second_voice", lambda *_: turns.Second(3.0, 7.5, 0.2))
+    answer = compare.compare(sound(), sound("b.wav"))
+    assert answer["log_likelihood_ratio"] == pytest.approx(math.log(20))
+    assert "a.wav: a second voice seems to speak from 3.0 to 7.5 s" in answer["warnings"][0]
 
 
 @pytest.mark.parametrize(
