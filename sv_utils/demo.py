@@ -192,16 +192,8 @@ def sentences(answer: dict) -> list[str]:
         f"Measured on {point['n_speakers']} voices that the system had not heard before "
         f"({point.get('condition', 'list ' + point['list'])}): "
         f"{wrong} of pairs of different voices were taken for one, {missed} of pairs of one voice were missed. "
-        + other_days(point),
+        + html.escape(comparison.other_days(point)),
     ]
-
-
-def other_days(point: dict) -> str:
-    """What another day and device cost, as far as it was measured."""
-    found = [row for row in point.get("by_list", ()) if row["list"].endswith("another call")]
-    if not found:
-        return "Between days, rooms and devices expect more errors."
-    return f"Of one voice in two telephone calls {found[0]['miss'][0]:.0%} were missed."
 
 
 def panel(kind: str, title: str, paragraphs: list[str], warnings: list[str] = ()) -> str:

@@ -105,7 +105,9 @@ def text(answer: dict) -> str:
             f"probability of one voice {answer['probability']:.2%} at a prior of {answer['prior']:.1%}"
         )
     lines += [f"  {side['file']}: {', '.join(side['chips'])}" for side in answer["recordings"]]
-    lines.append(f"  operating point {point['name']}: {rates(point)}; threshold from {point['threshold_from']}")
+    if answer["cosine"] is not None:
+        lines.append(f"  operating point {point['name']}: {rates(point)}; threshold from {point['threshold_from']}")
+        lines.append(f"  {other_days(point)}")
     return "\n".join(lines + [f"  warning: {text}" for text in answer["warnings"]])
 
 
@@ -117,6 +119,16 @@ def rates(point: dict) -> str:
         f"{accepted} of different voices accepted, {missed} of same voices missed on list {point['list']}{condition} "
         f"({point['n_speakers']} speakers, {point['n_target'] + point['n_nontarget']:,} trials)"
     )
+
+
+def other_days(point: dict) -> str:
+    """Say what another day and another device cost, as far as it was measured."""
+    found = [row for row in point.get("by_list", ()) if row["list"].endswith("another call")]
+    if not found:
+        return (
+            "Both recordings of a voice were of one session there: between days, rooms and devices expect more errors."
+        )
+    return f"Of one voice in two telephone calls {_rate(*found[0]['miss'])} were missed ({found[0]['list']})."
 
 
 def _rate(rate: float, low: float, high: float) -> str:

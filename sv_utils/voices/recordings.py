@@ -96,6 +96,8 @@ def chips(conditions: Conditions) -> list[str]:
     >>> chips(Conditions(3.2, 3500.0, 31.0, 0.0, 0.0, 0.2))
     ['3.2 s of speech', 'telephone band (3.5 kHz)', 'quiet']
     """
+    if conditions.speech_seconds < 0.1:
+        return ["no speech"]
     band = f"{conditions.bandwidth / 1000:.1f} kHz"
     found = [f"{conditions.speech_seconds:.1f} s of speech"]
     found.append(f"telephone band ({band})" if conditions.narrow else f"up to {band}")

@@ -168,7 +168,15 @@ def test_silence_cannot_be_told_and_no_encoder_is_asked(fixed, monkeypatch, soun
     fixed(1.0)
     monkeypatch.setattr(encoder, "embeddings", lambda model, waveforms: pytest.fail("embedded silence"))
     assert verify.main([sound(), sound("b.wav", seconds=0.3, silence=5.0)]) == 2
-    assert capsys.readouterr().out.startswith("cannot tell\n")
+    said = capsys.readouterr().out
+    assert said.startswith("cannot tell\n") and "operating point" not in said and "b.wav: 0.3 s of speech" in said
+
+
+def test_what_another_day_costs_is_told_as_far_as_it_was_measured():
+    assert "between days, rooms and devices expect more errors" in compare.other_days(POINT)
+    row = {"list": "dev speakers of phone, another call", "miss": [0.095, 0.06, 0.15]}
+    told = compare.other_days(POINT | {"by_list": [row]})
+    assert told.startswith("Of one voice in two telephone calls 9.5% [6.0%, 15.0%] were missed")
 
 
 def test_noise_and_tones_are_no_speech_and_get_no_answer(monkeypatch, tmp_path, capsys):
