@@ -13,6 +13,7 @@ import html
 import importlib.util
 import math
 import os
+import signal
 import sys
 import tempfile
 import zipfile
@@ -445,6 +446,21 @@ def launch(page, host: str | None = None, port: int | None = None) -> str:
     return address
 
 
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+
+
+def _listen_to_this_machine_alone() -> None:
+    """Forget proxies, which would be asked for our own page, and end by every signal as by Ctrl-C, which cleans up."""
+    for name in [name for name in os.environ if name.lower() in PROXIES]:
+        del os.environ[name]
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, _stop)
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 @command
 def main(argv: list[str] | None = None) -> None:
     """Serve the page until it is stopped (Ctrl-C)."""
@@ -465,6 +481,7 @@ def main(argv: list[str] | None = None) -> None:
         with terminal.without_notices():  # the first visitor need not wait for the encoder, nor a wrong model be served
             comparison.compare(*[files[name] for name in EXAMPLES["Two voices"]], arguments.model)
             drawn_voices([np.zeros(16_000, np.float32)], [""])
+        _listen_to_this_machine_alone()
         page = build(files, arguments.model)
         print(f"The page is at {launch(page, arguments.host, arguments.port)} (Ctrl-C stops it)", flush=True)
         page.block_thread()

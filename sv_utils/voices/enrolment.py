@@ -6,7 +6,6 @@ whose vectors mean nothing to another.
 """
 
 import contextlib
-import fcntl
 import os
 import unicodedata
 import zipfile
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sv_utils.base import paths
+from sv_utils.base import locks, paths
 from sv_utils.base.errors import RequestError, nearest
 from sv_utils.corpora import SUFFIXES
 from sv_utils.models import pretrained
@@ -184,9 +183,7 @@ def delete(store: Path, name: str) -> None:
 @contextlib.contextmanager
 def _changed(store: Path) -> Iterator[Voices]:
     """Read the voices, let one process at a time change them, and write them; not when the block fails."""
-    store.parent.mkdir(parents=True, exist_ok=True)
-    with open(store.with_name(f".{store.name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # falls with the process, however it ends
+    with locks.alone(store.with_name(f".{store.name}.lock")):
         for left in store.parent.glob(f".{store.stem}.*{store.suffix}"):  # by a process that was killed while writing
             left.unlink(missing_ok=True)
         voices = read(store)

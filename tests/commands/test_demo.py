@@ -1,8 +1,13 @@
 """The page for visitors, driven in a real browser; every request of these tests stays on this machine."""
 
+import os
 import re
+import signal
+import subprocess
+import sys
 import threading
 import time
+import urllib.request
 
 import numpy as np
 import pytest
@@ -272,3 +277,30 @@ def test_a_wrong_model_is_refused_before_anything_is_served(capsys):
     assert "did you mean 'campplus'" in capsys.readouterr().err
     with pytest.raises(RequestError):
         demo.listen(None, "the recording")
+
+
+SERVES = """
+import sys
+from sv_utils import demo
+
+demo.comparison.compare = demo.drawn_voices = lambda *_: None
+sys.exit(demo.main([]))
+"""
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP])
+def test_the_page_is_served_past_proxies_and_leaves_nothing_when_it_is_ended(tmp_path, ending):
+    nowhere = {
+        "http_proxy": "http://127.0.0.1:9",
+        "HTTPS_PROXY": "http://127.0.0.1:9",
+        "all_proxy": "socks5://127.0.0.1:9",
+    }
+    environment = os.environ | nowhere | {"TMPDIR": str(tmp_path), "GRADIO_ANALYTICS_ENABLED": "False"}
+    served = subprocess.Popen([sys.executable, "-c", SERVES], env=environment, stdout=subprocess.PIPE, text=True)
+    address = served.stdout.readline().split()[4]
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    assert opener.open(address, timeout=60).status == 200
+    assert list(tmp_path.iterdir())
+    served.send_signal(ending)
+    served.communicate(timeout=120)
+    assert list(tmp_path.iterdir()) == []
