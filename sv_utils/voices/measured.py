@@ -8,7 +8,7 @@ import numpy as np
 
 from sv_utils.base.errors import RequestError
 from sv_utils.evaluation.calibration import Calibration
-from sv_utils.models import pretrained
+from sv_utils.models import pretrained, runtimes
 from sv_utils.pipeline.stages import LAST, TRAINING
 from sv_utils.voices import ratios
 from sv_utils.voices.judging import Plain
@@ -129,4 +129,17 @@ def evaluation(model: Path) -> Path:
             f"{model}: what its scores mean is not known, for calibration.json and metrics.json of {folder.name} do "
             "not lie beside its training stage; evaluate it (make reproduce), or leave --model out"
         )
+    _refuse_another(model, folder)
     return folder
+
+
+def _refuse_another(model: Path, folder: Path) -> None:
+    """Make sure that the evaluation is of this very file: another one, or a later training, has other error rates."""
+    try:
+        judged = json.loads((folder / "metrics.json").read_text("utf-8"))[0]["encoder"].get("sha256")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        raise RequestError(f"{folder / 'metrics.json'} is damaged; evaluate {model} anew (make reproduce)") from None
+    if judged != runtimes.sha256(model):
+        raise RequestError(
+            f"{model} is not the model that {folder.name} has judged, or has changed; evaluate it (make reproduce)"
+        )

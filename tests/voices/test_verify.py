@@ -1,5 +1,6 @@
 """Two recordings in, an answer out: decision, error rates, warnings, and exit codes that are the answer."""
 
+import hashlib
 import json
 import math
 import random
@@ -18,7 +19,7 @@ from sv_utils import card, corpora, verify
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError, WorkError
 from sv_utils.evaluation.calibration import Calibration
-from sv_utils.models import encoders, pretrained
+from sv_utils.models import encoders, pretrained, runtimes
 from sv_utils.pipeline.profile import Profile
 from sv_utils.pipeline.stages import Stage
 from sv_utils.speech import archives
@@ -312,6 +313,7 @@ def test_what_was_measured_of_an_own_model_comes_from_its_evaluation(tmp_path):
         measured.known(str(training / "model.keras"))
     Calibration(("cosine",), (9.0,), -3.0, 0.5, 5, 6).save(judged / "calibration.json")
     row = {"list": "own", "n_speakers": 4, "n_target": 10, "n_nontarget": 20, "threshold": 0.3}
+    row["encoder"] = {"sha256": runtimes.sha256(training / "model.keras")}
     (judged / "metrics.json").write_text(json.dumps([row]))
     with pytest.raises(RequestError, match="no operating points; evaluate it anew"):
         measured.known(str(training / "model.keras"))
@@ -328,6 +330,14 @@ def test_what_was_measured_of_an_own_model_comes_from_its_evaluation(tmp_path):
     assert (target.tolist(), nontarget.tolist()) == ([0.5, 0.75], [-0.25])
     with pytest.raises(RequestError, match="no such model"):
         measured.known(str(tmp_path / "absent.keras"))
+    other = encoders.build(backbone="resnet18", width=4, stem="imagenet", embedding_dim=8, n_mels=20)
+    for name in ("initial.keras", "model.keras"):  # beside the judged one; in its place, by a later training
+        other.save(training / name)
+        with pytest.raises(RequestError, match=rf"{name} is not the model that 08_evaluate@softmax@7 has judged"):
+            measured.known(str(training / name))
+    (judged / "metrics.json").write_text("{}")
+    with pytest.raises(RequestError, match=r"metrics\.json is damaged; evaluate"):
+        measured.known(str(training / "model.keras"))
 
 
 def test_an_own_model_has_a_card_with_data_lists_and_limits(tmp_path, capsys):
@@ -345,7 +355,8 @@ def test_an_own_model_has_a_card_with_data_lists_and_limits(tmp_path, capsys):
         "n_nontarget": 1000,
     }
     row |= {"eer": 0.1007, "eer_low": 0.0678, "eer_high": 0.147, "operating_points": [POINT]}
-    row |= {"encoder": {"parameters": 1234567, "dimensions": 64}}
+    sha256 = hashlib.sha256(b"weights").hexdigest()
+    row |= {"encoder": {"parameters": 1234567, "dimensions": 64, "sha256": sha256}}
     row |= {"by_group": [{"by": "gender", "group": "f", "n_speakers": 9, "p_fa": 0.03, "p_miss": None}]}
     (judged / "metrics.json").write_text(json.dumps([row]))
     line = [str(training / "model.keras")]
