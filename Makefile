@@ -20,6 +20,12 @@ ifneq ($(words $(OUTPUTS)),1)
 $(error SV_OUTPUTS may not hold spaces for make: $(OUTPUTS))
 endif
 
+# A received recording may be called $(shell ...): names are handed on as they are, and never expanded.
+override REC1 := $(value REC1)
+override REC2 := $(value REC2)
+override MODEL := $(value MODEL)
+export REC1 REC2 MODEL
+
 .DEFAULT_GOAL := help
 .PHONY: help setup forecast reproduce stages test test-long mutants verify demo lab tensorboard bench check pictures doctor clean lock git-setup
 

@@ -32,9 +32,12 @@ class Condition:
     change: Change | None = None
 
     def apply(self, samples: np.ndarray) -> np.ndarray:
-        """Alter int16 samples [shape=(n,)]; where there is a `change` they come back as float32 of the same scale."""
+        """Alter int16 samples [shape=(n,)]; what comes back is int16 too, as a store would hold it."""
         cut = samples[: int(min(len(samples), self.seconds * SAMPLE_RATE))]
-        return cut if self.change is None else 32768 * self.change(cut / np.float32(32768))
+        if self.change is None:
+            return cut
+        changed = 32768 * self.change(cut / np.float32(32768))
+        return np.clip(np.rint(changed), -32768, 32767).astype(np.int16)
 
 
 def conditions(cuts: Sequence[float], telephone: Change | None = None) -> list[Condition]:

@@ -180,10 +180,12 @@ def test_verify_that_finds_different_speakers_is_no_failure_of_make(house):
 
 
 def test_verify_passes_names_on_as_they_are(house):
+    """Also those that make or the shell would take for a command of theirs."""
     (house / "sv_utils/verify.py").write_text("import sys\nprint(sys.argv[1:])\n")
-    names = ["it's one.wav", 'a "$HOME" `b`.wav']
-    done = make(house, "verify", f"REC1={names[0]}", f"REC2={names[1].replace('$', '$$')}", "MODEL=my model.keras")
-    assert done.stdout == f"{[*names, '--model', 'my model.keras']}\n"
+    names = ["it's $(shell touch made) one.wav", 'a "$HOME" `touch made`; touch made.wav']
+    done = make(house, "verify", f"REC1={names[0]}", f"REC2={names[1]}", "MODEL=my $(shell touch made) model.keras")
+    assert done.stdout == f"{[*names, '--model', 'my $(shell touch made) model.keras']}\n"
+    assert not list(house.glob("made*"))
 
 
 def test_setup_installs_the_lock_once(house):

@@ -15,6 +15,8 @@ from sv_utils.evaluation import score_files
 from sv_utils.models import embedding, pretrained, runtimes
 from sv_utils.reports import tables
 from sv_utils.voices import enrolment
+from sv_utils.voices.conditions import Conditions
+from sv_utils.voices.judging import Side
 
 
 class Encoder:
@@ -296,13 +298,13 @@ def test_escape_sequences_in_names_do_not_reach_the_terminal(root, capsys):
     assert errors._say("x", "a\x1bb", 2) == 2 and capsys.readouterr().err == "x: a\\x1bb\n"
 
 
-VECTOR = np.ones((1, 2), np.float32)
+SIDES = [Side(np.ones(2, np.float32), Conditions(5.0, 8000.0, 40.0, 0.0, 0.0, 0.1))]
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a\tb", "a\x1b[2J", "\udcfc", "a\u202eb", "a" * 101])
 def test_names_that_no_voice_can_have(name):
     with pytest.raises(RequestError, match="is no name; give up to 100 printable characters"):
-        enrolment.Voices().add("m", "f", name, VECTOR)
+        enrolment.Voices().add("m", "f", name, SIDES)
 
 
 def test_a_recording_in_the_place_of_the_name_is_told():
@@ -312,7 +314,7 @@ def test_a_recording_in_the_place_of_the_name_is_told():
 
 def test_two_spellings_of_a_name_are_one_voice(tmp_path):
     for name in ("Jos\xe9  Lee", " Jose\u0301 Lee "):
-        count = enrolment.add(tmp_path / "voices.npz", "m", "f", name, VECTOR)
+        count = enrolment.add(tmp_path / "voices.npz", "m", "f", name, SIDES)
     assert count == 2 and list(enrolment.read(tmp_path / "voices.npz").counts) == ["Jos\xe9 Lee"]
     enrolment.delete(tmp_path / "voices.npz", "Jose\u0301 Lee")
     assert not enrolment.read(tmp_path / "voices.npz").counts
