@@ -11,8 +11,10 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from sv_utils import corpora
 from sv_utils.base.errors import command
@@ -31,7 +33,7 @@ REPLICATES = 1000
 LIMITS = {"workers": 2, "utterances_per_shard": 200, "min_seconds": 1.0, "max_clipped": 0.05, "max_silent": 0.95}
 
 
-def measure(model, corpus: str = "mini") -> dict:
+def measure(model: Any, corpus: str = "mini") -> dict:
     """
     Calibrate an encoder on a corpus's dev voices, and measure it on the test list of the same name.
 
@@ -69,7 +71,7 @@ def measure(model, corpus: str = "mini") -> dict:
     }
 
 
-def _scores(model, folder: Path, table, pairs: trials.Trials) -> np.ndarray:
+def _scores(model: Any, folder: Path, table: pd.DataFrame, pairs: trials.Trials) -> np.ndarray:
     speech = Speech(table, folder)
     embeddings = embed(model, speech.samples, speech.waveform)
     return scoring.cosine(embeddings, *trials.rows(pairs, table["id"]))

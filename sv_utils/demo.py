@@ -18,6 +18,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -233,7 +234,7 @@ def beside(*parts: str) -> str:
     return f"<div class='beside'>{''.join(f'<div>{part}</div>' for part in parts)}</div>"
 
 
-def _figure(figure, caption: str) -> str:
+def _figure(figure: Any, caption: str) -> str:
     return f"<figure>{figures.svg(figure)}<figcaption>{caption}</figcaption></figure>"
 
 
@@ -338,7 +339,7 @@ def example_files() -> Iterator[dict[str, str]]:
         yield {name: archive.extract(name, folder) for name in sorted(names)}
 
 
-def build(files: dict[str, str], model: str = "campplus"):
+def build(files: dict[str, str], model: str = "campplus") -> Any:
     """
     Build the page.
 
@@ -390,10 +391,10 @@ def _enrolled(files: dict[str, str], model: str) -> None:
 
     voices = gradio.State(Voices(), time_to_live=3600)
 
-    def remembered(voices, name, file):
+    def remembered(voices: Voices, name: str, file: str | None) -> tuple:
         return voices, remember(voices, name, file, model) + people(voices), None
 
-    def tried(voices):
+    def tried(voices: Voices) -> Any:
         said = "".join(remember(voices, name, files[file], model) for name, file in PEOPLE.items())
         return voices, said + people(voices), files[EXAMPLES["One voice, twice"][1]]
 
@@ -427,7 +428,7 @@ def _ours() -> dict:
     return {"api_visibility": "private", "concurrency_id": "encoder", "show_progress": "minimal"}
 
 
-def launch(page, host: str | None = None, port: int | None = None) -> str:
+def launch(page: Any, host: str | None = None, port: int | None = None) -> str:
     """Serve the page of `build` in the background, and give its address."""
     import gradio
 

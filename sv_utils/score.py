@@ -149,7 +149,7 @@ def judge(arguments: argparse.Namespace) -> tuple[dict, np.ndarray, np.ndarray]:
     return {**figures, "scores": kind, "log_likelihood_ratios": llr, "notes": notes}, target, nontarget
 
 
-def _beside(listed: trials.Trials, scores: np.ndarray, sides, path: str, resampling: dict) -> dict:
+def _beside(listed: trials.Trials, scores: np.ndarray, sides: tuple | None, path: str, resampling: dict) -> dict:
     """EER of another system, and the difference of the two over the same resampled speakers."""
     if sides is None:
         raise RequestError(

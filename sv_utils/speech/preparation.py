@@ -10,7 +10,7 @@ import csv
 import errno
 import hashlib
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -163,7 +163,14 @@ def prepare(
     return folder
 
 
-def store_key(corpus: Corpus, verified, limits: Limits, utterances_per_shard: int, encoding: str, split: str) -> str:
+def store_key(
+    corpus: Corpus,
+    verified: Sequence[VerifiedArchive],
+    limits: Limits,
+    utterances_per_shard: int,
+    encoding: str,
+    split: str,
+) -> str:
     """Eight hexadecimal digits that change with all that the content of a store depends on."""
     parts = [corpus.name, *(f"{archive.subset} {archive.md5}" for archive in verified)]
     parts += [repr(limits), str(utterances_per_shard), encoding, split, str(corpus.first_channel), str(FORMAT)]
@@ -199,7 +206,15 @@ class Subsets:
         return archive.subset or self.table.get(utterance.speaker if utterance else "", "")
 
 
-def _jobs(corpus, verified, limits, per_shard: int, folder: Path, encoding: str, subset: Subsets) -> Iterator[_Job]:
+def _jobs(
+    corpus: Corpus,
+    verified: Sequence[VerifiedArchive],
+    limits: Limits,
+    per_shard: int,
+    folder: Path,
+    encoding: str,
+    subset: Subsets,
+) -> Iterator[_Job]:
     number = 0
     for archive in verified:
         first, files = number, tuple((file["path"], file["mtime_ns"]) for file in archive.files)
@@ -271,7 +286,7 @@ def _examine(job: _Job, member: Member, subset: str) -> tuple[dict, np.ndarray |
     return row, decoded.samples
 
 
-def _write_rows(path: Path, rows) -> None:
+def _write_rows(path: Path, rows: Iterable[dict]) -> None:
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()

@@ -9,6 +9,7 @@ import csv
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -432,7 +433,7 @@ class _Columns:
 
     @classmethod
     def of(cls, trials: Sequence[Pairs], found: Sequence[np.ndarray], limits: Sequence[dict]) -> "_Columns":
-        def below(value):
+        def below(value: Any) -> Any:
             return np.concatenate([value(one) for one in trials])
 
         speakers = tuple(

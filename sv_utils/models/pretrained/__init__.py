@@ -17,6 +17,7 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,7 @@ DRIVE_URL = "https://drive.usercontent.google.com/download?id={id}&export=downlo
 DRIVE_LINK = re.compile(r"https://(?:drive|docs)\.google\.com/.*?(?:/d/|[?&]id=)([A-Za-z0-9_-]{25,44})")
 
 
-def load(name: str | os.PathLike, sha256: str | None = None):
+def load(name: str | os.PathLike, sha256: str | None = None) -> Any:
     """
     Load an encoder by name, file or address.
 
