@@ -1,31 +1,15 @@
-import hashlib
-import json
-import platform
-import re
-import subprocess
-from datetime import UTC, datetime, timedelta
+"""What a stage was made from: which edits change which content keys."""
+
+from datetime import UTC, datetime
 
 import nbformat
-import numpy as np
 import pytest
 import tiny_repository
 
-from sv_utils import doctor
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError
 from sv_utils.pipeline import keys, records
 from sv_utils.pipeline.profile import Profile
-
-
-@pytest.fixture
-def house(tmp_path, monkeypatch):
-    """A tiny repository, seen from within this process."""
-    tiny_repository.build(tmp_path)
-    for name in ("SV_OUTPUTS", "SV_PARAMS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(paths, "REPO", tmp_path)
-    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
-    return tmp_path
 
 
 def changed_by(edit) -> list[str]:
@@ -197,72 +181,3 @@ def test_code_that_is_no_python_is_refused(house):
     (house / "sv_utils/training/batches.py").write_text("SIZE = (")
     with pytest.raises(RequestError, match=r"sv_utils\.training\.batches is not Python"):
         keys.stage_keys(Profile.read("mini"))
-
-
-def test_the_record_of_a_run(house):
-    start = datetime.now(UTC) - timedelta(seconds=90)
-    folder = paths.stage_dir("mini", "02_prep")
-    folder.mkdir(parents=True)
-    records.hand_on(folder, {"store": "ab12"})
-    records.write_run("k1", {"profile": "mini", "stage": "02_prep", "seed": 7}, start, records.facts())
-    record = json.loads((folder / "run.json").read_text())
-    digest = hashlib.sha256(b'{"store": "ab12"}').hexdigest()
-    assert (record["key"], record["seed"], record["result"]) == ("k1", 7, digest)
-    assert record["data"] == {"result": digest, "digests": {"store": "ab12"}}
-    assert record["parameters"] == {"profile": "mini", "stage": "02_prep", "seed": 7}
-    assert record["start"] == start.isoformat()
-    assert datetime.fromisoformat(record["end"]) - start == timedelta(seconds=record["seconds"])
-    assert record["packages"]["numpy"] == np.__version__
-    assert record["cores"] >= 1 and record["memory"] > 2**28
-    assert records.read_run("mini", "02_prep") == record
-
-
-@pytest.mark.parametrize("text", [None, "", "{", "[]", "{}"])
-def test_a_missing_or_broken_record_is_no_finished_run(house, text):
-    folder = paths.stage_dir("mini", "02_prep")
-    folder.mkdir(parents=True)
-    if text is not None:
-        (folder / "run.json").write_text(text)
-    assert records.read_run("mini", "02_prep") is None
-
-
-def test_git_state_is_told_also_without_git(house, monkeypatch):
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(house.parent))
-    assert records.facts()["git"] is None
-    identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
-    for words in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "one"]):
-        subprocess.run(["git", *words], cwd=house, check=True)
-    clean = records.facts()["git"]
-    assert len(clean["commit"]) == 40 and clean["dirty"] is False
-    (house / "params/mini.yaml").write_text("")
-    assert records.facts()["git"] == {"commit": clean["commit"], "dirty": True}
-    monkeypatch.setenv("PATH", "")
-    assert records.facts()["git"] is None
-
-
-def test_the_command_says_what_this_machine_has_and_lacks(capsys):
-    assert doctor.main([]) == 0
-    told = dict(re.split(r" {2,}|(?<=lock) ", line, maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    assert told["Python"].startswith(f"{platform.python_version()} on ")
-    assert re.match(r"\d+ packages of another version", told["requirements.lock"])
-    assert told.keys() >= {"git commit", "processor", "memory", "GPU", "free disk for outputs"}
-
-
-def test_installed_packages_are_compared_with_a_lock(tmp_path):
-    lock = tmp_path / "a.lock"
-    lock.write_text(
-        f"numpy=={np.__version__} \\\n    --hash=sha256:00\n"
-        "pyyaml==0.1 ; python_full_version >= '3.11' \\\n    --hash=sha256:00\n"
-        "no-such-package==1.0\nno-such-other==1.0 ; python_full_version < '3'\n# a comment==1\n"
-    )
-    missing, other = records.lock_differences(lock)
-    assert missing == ["no-such-package"]
-    assert len(other) == 1 and other[0].startswith("pyyaml ") and other[0].endswith("(locked: ==0.1)")
-
-
-def test_the_key_of_a_stage_that_runs_is_read_from_its_folder(house):
-    assert records.read_key("mini", "03_train_softmax") == ""
-    folder = paths.stage_dir("mini", "03_train_softmax")
-    folder.mkdir(parents=True)
-    (folder / "key").write_text("ab12")
-    assert records.read_key("mini", "03_train_softmax") == "ab12"
