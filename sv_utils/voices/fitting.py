@@ -20,6 +20,7 @@ from sv_utils.models import pretrained
 from sv_utils.voices import conditions, development, ratios
 from sv_utils.voices.development import PHONE, Heard
 
+CREDITED = {PHONE: f"{PHONE} (WUW corpus II)"}  # wherever figures from it are shown
 NONTARGET = 2500  # trials of different voices of a corpus and a pair of channels, two thirds of one gender
 WANTED = (None, 0.1, 0.05, 0.01)  # operating points: equal error, then shares of different voices accepted
 QUANTILES = 200  # of ratios that are kept of each condition
@@ -459,8 +460,8 @@ class _Columns:
             told = [row for row in told if not row["list"].endswith(PHONE)]
             one = (self.lists == PHONE) & (self.kinds != "another call")
             for name, rows in (("one call", one), ("another call", other)):
-                told.append(self._rates(inside & rows, wanted, f"dev speakers of {PHONE}, {name}"))
-        names = ", ".join(np.unique(self.lists[inside]))
+                told.append(self._rates(inside & rows, wanted, f"dev speakers of {CREDITED[PHONE]}, {name}"))
+        names = ", ".join(CREDITED.get(corpus, corpus) for corpus in np.unique(self.lists[inside]))
         everything = self._rates(inside, wanted, f"dev speakers of {names}, each held out of the fit")
         enough = [row for row in told if row and min(row["n_target"], row["n_nontarget"]) >= FEWEST // 2]
         return everything | {"measured_under": source, "by_list": enough}
