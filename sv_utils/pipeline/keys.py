@@ -1,10 +1,10 @@
 """
 What a stage was made from: its content key. Equal keys, equal work.
 
-A key counts meaning. Of the code it counts what the notebook and the modules that it uses do, without comments and
-docstrings; a module that is loaded by name (a backbone, a corpus, a published encoder) counts where a parameter names
-it. The ground (`base`), the pipeline itself and, for every stage before the report, the drawing (`reports`) change no
-number and never count.
+A key counts meaning. Of the code it counts what the notebook and the modules that it uses do, without comments,
+docstrings and the types of functions; a module that is loaded by name (a backbone, a corpus, a published encoder)
+counts where a parameter names it. The ground (`base`), the pipeline itself and, for every stage before the report, the
+drawing (`reports`) change no number and never count.
 """
 
 import ast
@@ -107,7 +107,7 @@ def _declares(cell: dict) -> bool:
 
 def meaning(source: str) -> str:
     """
-    Write a source without comments, docstrings and layout, which mean nothing to the machine.
+    Write a source without comments, docstrings, types of functions and layout, which mean nothing to the machine.
 
     Parameters
     ----------
@@ -124,8 +124,13 @@ def meaning(source: str) -> str:
     >>> meaning("x = (1,   # one" + chr(10) + "     2)")
     'x = (1, 2)'
     """
-    tree = _parsed(_python(source), "a code cell")
-    for node in ast.walk(tree):
+    return ast.unparse(_Bare().visit(_parsed(_python(source), "a code cell")))
+
+
+class _Bare(ast.NodeTransformer):
+    """Takes docstrings and the types of functions away, and the imports that only types need."""
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
             if (
@@ -134,7 +139,14 @@ def meaning(source: str) -> str:
                 and isinstance(first.value.value, str)
             ):
                 node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.returns = None
+        if isinstance(node, ast.arg):
+            node.annotation = None
+        return super().generic_visit(node)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
+        return None if node.module in ("typing", "collections.abc") else node
 
 
 def used_modules(cells: Iterable[str], named: Iterable[str] = (), left_out: Iterable[str] = ()) -> dict[str, str]:

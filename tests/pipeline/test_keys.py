@@ -54,6 +54,8 @@ TRAININGS = ALL[2:]
         ("sv_utils/losses/softmax.py", "return 0.1", "return 0.1  # a comment", []),
         ("sv_utils/losses/softmax.py", "def loss():", 'def loss():\n    """Now documented."""', []),
         ("sv_utils/losses/softmax.py", "def loss():", '"""Of the module."""\n\n\ndef loss():', []),
+        ("sv_utils/losses/softmax.py", "def loss():", "from typing import Any\n\n\ndef loss() -> Any:", []),
+        ("sv_utils/losses/softmax.py", "def loss():", "def loss(n: int = 1):", SOFTMAX),
         ("sv_utils/losses/contrastive.py", "0.2", "0.3", CONTRASTIVE),
         ("sv_utils/losses/shared.py", "ONE = 1", "ONE = 2", TRAININGS),  # by a relative import
         ("sv_utils/training/batches.py", "SIZE = 4", "SIZE = 5", ALL[1:]),  # imported within a function
