@@ -270,7 +270,6 @@ def heard(files: Sequence[str | os.PathLike], model: str) -> tuple[dict[str, Sid
             continue
         warnings += [f"{os.fspath(file)}: {text}" for text in recording.warnings()]
         warnings += turns.warned(recording, model)
-        warnings += turns.warned(recording, model)
         found.append(recording)
     embeddings = encoder.embeddings(model, [recording.speech for recording in found])
     sides = [Side(embedding, recording.conditions) for embedding, recording in zip(embeddings, found)]

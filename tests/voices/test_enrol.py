@@ -238,3 +238,9 @@ def test_kills_lose_nothing_that_was_told(store):
 @pytest.mark.long
 def test_many_kills_lose_nothing_that_was_told(store):
     killed_again_and_again(store, 200)
+
+
+def test_a_second_voice_is_told_once_for_each_recording(recording, monkeypatch):
+    monkeypatch.setattr(enrolment.turns, "warned", lambda heard, model: [f"{heard.name}: a second voice"])
+    _, warnings = enrolment.heard([recording("a.wav", 10), recording("b.wav", 11)], "m")
+    assert sum("second voice" in text for text in warnings) == 2
