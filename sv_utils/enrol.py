@@ -1,8 +1,8 @@
 """
 Enrol voices under names: ``python -m sv_utils.enrol NAME FILE ... [--model M]``; ``--list``; ``--delete NAME``
 
-What is kept is one file of embeddings (`VOICES`), readable by its owner alone; no audio. It belongs to one model, whose
-vectors mean nothing to another. ``python -m sv_utils.identify FILE`` asks it who speaks.
+What is kept is one file of embeddings (`enrolment.Voices`), readable by its owner alone; no audio. It belongs to one
+model, whose vectors mean nothing to another. ``python -m sv_utils.identify FILE`` asks it who speaks.
 """
 
 import argparse
