@@ -13,6 +13,7 @@ with the curves into one HTML file that needs nothing else.
 import argparse
 import html
 import math
+from typing import Any
 
 import numpy as np
 
@@ -132,7 +133,10 @@ def judge(arguments: argparse.Namespace) -> tuple[dict, np.ndarray, np.ndarray]:
             f"no Cllr: a {kind} is not taken for a log-likelihood ratio; give --calibration FILE, or --llr if it is."
         )
     resampling = {"seed": arguments.seed, "replicates": arguments.replicates}
-    figures = judging.evaluate(scores, listed.labels, *(sides or ()), log_likelihood_ratios=ratios, **resampling)
+    labels = np.asarray(listed.labels)  # `_gather` refuses a list without
+    figures: dict[str, Any] = judging.evaluate(
+        scores, labels, *(sides or ()), log_likelihood_ratios=ratios, **resampling
+    )
     if figures["eer_low"] == figures["eer_high"]:
         notes.append("the interval says nothing: whatever speakers are drawn, the EER is the same.")
     if figures["eer"] > WRONG_SIGN:
@@ -140,7 +144,7 @@ def judge(arguments: argparse.Namespace) -> tuple[dict, np.ndarray, np.ndarray]:
             f"an EER of {100 * figures['eer']:.0f} %: the scores are lower where the voices are the same, as distances "
             "are; if these are such, give them with the other sign."
         )
-    target, nontarget = scores[listed.labels == 1], scores[listed.labels == 0]
+    target, nontarget = scores[labels == 1], scores[labels == 0]
     if arguments.definitions:
         figures["eer_definitions"] = metrics.eer_definitions(target, nontarget)
     if arguments.beside:
@@ -157,8 +161,9 @@ def _beside(listed: trials.Trials, scores: np.ndarray, sides: tuple | None, path
             "write them as speaker/session/file."
         )
     other = _scores_of(listed, path)[0]
-    compared = intervals.compare(scores, other, listed.labels, *sides, **resampling)
-    rate = metrics.eer(other[listed.labels == 1], other[listed.labels == 0])[0]
+    labels = np.asarray(listed.labels)
+    compared = intervals.compare(scores, other, labels, *sides, **resampling)
+    rate = metrics.eer(other[labels == 1], other[labels == 0])[0]
     return {"file": path, "eer": rate, **compared}
 
 

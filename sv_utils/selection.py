@@ -36,6 +36,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -94,7 +95,7 @@ def read(name: str) -> dict:
     return content
 
 
-def _laid_over(base: object, change: object) -> object:
+def _laid_over(base: Any, change: Any) -> Any:
     """Merge dicts deeply, and lists of equally many dicts one by one; anything else is replaced."""
     if isinstance(base, dict) and isinstance(change, dict):
         return base | {key: _laid_over(base.get(key), value) for key, value in change.items()}
@@ -150,7 +151,7 @@ def train(name: str, recipe: str, fold: int) -> None:
         )
 
 
-def _head(n_classes: int, chosen: dict):
+def _head(n_classes: int, chosen: dict) -> Any:
     """Give the head of the recipe's loss; what the recipe does not say is as the loss's own notebook has it."""
     from sv_utils.losses.heads import MarginHead
 
@@ -222,7 +223,7 @@ def text(rows: pd.DataFrame) -> pd.DataFrame:
     said["core minutes"] = ["" if np.isnan(seconds) else f"{seconds / 60:.1f}" for seconds in rows["core_seconds"]]
     said["EER % [95 % interval]"] = [_percent(*row) for row in rows[["eer", "low", "high"]].to_numpy(float)]
     gaps = rows[["difference", "difference_low", "difference_high"]].to_numpy(float)
-    said["difference [points]"] = [_percent(*row, sign="+") for row in gaps]
+    said["difference [points]"] = [_percent(middle, low, high, "+") for middle, low, high in gaps]
     said["kept"] = np.where(rows["kept"].astype(bool), "yes", "")
     return said
 

@@ -336,7 +336,7 @@ class _TarInfo(tarfile.TarInfo):
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
         if self.type in EXTENSIONS and self.size > LONGEST_HEADER:
             raise tarfile.ReadError(f"a name of {self.size:,} bytes")
-        return super()._proc_member(tar)
+        return super()._proc_member(tar)  # type: ignore[misc]  # `tarfile` documents it as what to override
 
 
 def _tar_members(archive: VerifiedArchive) -> Iterator[Member]:
@@ -345,7 +345,7 @@ def _tar_members(archive: VerifiedArchive) -> Iterator[Member]:
     try:
         with archive.open() as file, tarfile.open(fileobj=file, mode="r|*", tarinfo=_TarInfo) as tar:
             for info in tar:
-                tar.members.clear()  # tarfile keeps all that it has passed
+                tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all that it has passed
                 unpacked += info.size
                 _refuse_bomb(archive, unpacked)  # what is passed over is unpacked too
                 if info.isdir() or not trees.is_audio(info.name) or trees.is_hidden(info.name):
@@ -354,7 +354,8 @@ def _tar_members(archive: VerifiedArchive) -> Iterator[Member]:
                 refusal = refusal or ("unsafe: a sparse file" if info.issparse() else "")
                 refusal = refusal or ("name twice in the archive" if info.name in seen else _too_large(info.size))
                 seen.add(info.name)
-                data = b"" if refusal else tar.extractfile(info).read()
+                file_of_it = None if refusal else tar.extractfile(info)
+                data = file_of_it.read() if file_of_it else b""
                 yield Member(info.name, None, 0, info.size, info.size, IN_A_STREAM, 0, refusal, data)
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, OverflowError, ValueError) as error:
         if isinstance(error, OSError) and error.errno:  # of the disk, not of gzip
@@ -385,9 +386,9 @@ def _zip_members(archive: VerifiedArchive) -> Iterator[Member]:
         raise RequestError(f"{archive.name} is not a zip ({error}): remove its parts and fetch it again.") from error
     _refuse_bomb(archive, unpacked)
     order = sorted(range(len(names)), key=names.__getitem__)  # stable: of equal names the first stays the first
-    places, order, previous = np.array(places), np.array(order), None
+    previous = None
     names.clear()
-    for place in places[order].tolist():
+    for place in np.array(places)[order].tolist():
         member = _entry(directory, place, length)
         refusal = "name twice in the archive" if member.name == previous else member.refusal
         previous = member.name

@@ -15,7 +15,7 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Callable
-from typing import BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -100,7 +100,11 @@ class _Reader(pickle._Unpickler):
         super().__init__(file)
         self._storage, self.steps = storage, 0
 
-    def find_class(self, module: str, name: str) -> Callable | str:
+    stack: list  # what Python's reader works on, which its types do not tell
+    metastack: list
+    dispatch: ClassVar[dict] = {code: _step(load) for code, load in pickle._Unpickler.dispatch.items()}  # type: ignore[arg-type]
+
+    def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and name in STORAGES:
             return STORAGES[name]
         if (module, name) in ALLOWED:
@@ -119,7 +123,6 @@ class _Reader(pickle._Unpickler):
         if type(self.stack[-1]) is not collections.OrderedDict:
             raise _Refused("objects with a state of their own")
 
-    dispatch: ClassVar = {code: _step(load) for code, load in pickle._Unpickler.dispatch.items()}
     dispatch[pickle.BUILD[0]] = _step(_build)
 
 
@@ -149,13 +152,13 @@ def _read_zip(file: BinaryIO, size: int) -> dict:
         return _Reader(io.BytesIO(archive.read(name)), storage).load()
 
 
-def _read_stream(file: BinaryIO, size: int) -> dict:
+def _read_stream(source: BinaryIO, size: int) -> dict:
     """The older form: five pickles, the fourth being the state, then the storages that it was promised."""
     storages: dict[str, np.ndarray] = {}
     left = size
-    file.seek(0)
+    source.seek(0)
     # As a map of memory it gives no more than it has, however much a pickle asks for at once.
-    file = file if isinstance(file, io.BytesIO) else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    file: Any = source if isinstance(source, io.BytesIO) else mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
 
     def storage(kind: str, key: str, count: int) -> np.ndarray:
         nonlocal left
