@@ -360,8 +360,10 @@ def groups_text(groups: pd.DataFrame) -> pd.DataFrame:
 
 def published_note(results: pd.DataFrame) -> str:
     """Head the table of `beside_published`, and say when its rows are of other data than this profile's."""
-    text = "## Beside published systems\nEER [%] on VoxCeleb1-O, -E and -H, parameters in millions. Rows marked "
-    text += "*published* are copied from their sources and not measured here. "
+    text = (
+        "## Beside published systems\nEER [%] on VoxCeleb1-O, -E and -H, parameters in millions, multiply-accumulates "
+    )
+    text += "in 10^9. Rows marked *published* are copied from their sources and not measured here. "
     if results["list"].str.startswith("VoxCeleb1-").any():
         return text + "The rows *this run* are those of the cleaned lists above."
     lists = ", ".join(dict.fromkeys(results["list"]))
