@@ -3,7 +3,6 @@
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 import re
 import subprocess
@@ -14,6 +13,7 @@ from packaging.requirements import Requirement
 
 from sv_utils.base import paths
 from sv_utils.base.paths import replace_on_success
+from sv_utils.pipeline import machine
 
 
 def facts() -> dict:
@@ -23,17 +23,15 @@ def facts() -> dict:
     Returns
     -------
     dict
-        Git commit and whether files differ from it (None outside git), versions of all packages, Python, platform,
-        processor, cores, memory [bytes], GPUs. Works without git and without a GPU, and loads no TensorFlow.
+        Git commit and whether files differ from it (None outside git), versions of all packages, Python, platform, GPUs
+        that the driver names, and `machine.facts`. Works without git and without a GPU, and loads no TensorFlow.
     """
     distributions = importlib.metadata.distributions()
     return {
         "git": _git(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        **machine.facts(),
         "gpus": _lines("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"),
         "packages": dict(sorted((found.name.lower().replace("_", "-"), found.version) for found in distributions)),
     }
@@ -52,15 +50,16 @@ def write_run(key: str, parameters: dict, start: datetime, made_by: dict) -> Non
     start : datetime
         When the stage began, with its time zone.
     made_by : dict
-        The `facts` as they were at the start. What the notebook left by `hand_on` is taken in.
+        The `facts` as they were at the start. What the notebook left by `hand_on` is taken in, and what a training left
+        as ``engine.json``: the devices that computed it, and how.
     """
     profile, stage, end = parameters["profile"], parameters["stage"], datetime.now(UTC)
     folder = paths.stage_dir(profile, stage)
-    file = folder / "data.json"
-    data = json.loads(file.read_text("utf-8")) if file.exists() else None
+    data, engine = (_left(folder / f"{name}.json") for name in ("data", "engine"))
     record = {"profile": profile, "stage": stage, "key": key, "parameters": parameters}
     record |= {"start": start.isoformat(), "end": end.isoformat(), "seconds": (end - start).total_seconds()}
     record |= {"seed": parameters.get("seed"), "data": data, "result": (data or {}).get("result")}
+    record["engine"] = engine
     with replace_on_success(folder / "run.json") as temporary:
         temporary.write_text(json.dumps(record | made_by, indent=1) + "\n", "utf-8")
 
@@ -120,17 +119,13 @@ def lock_differences(lock: Path) -> tuple[list[str], list[str]]:
     return missing, other
 
 
+def _left(file: Path) -> dict | None:
+    return json.loads(file.read_text("utf-8")) if file.exists() else None
+
+
 def _git() -> dict | None:
     commit = _lines("git", "rev-parse", "HEAD")
     return {"commit": commit[0], "dirty": bool(_lines("git", "status", "--porcelain"))} if commit else None
-
-
-def _processor() -> str:
-    try:
-        found = re.search(r"(?m)^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text("utf-8"))
-    except OSError:
-        found = None
-    return found[1] if found else platform.processor() or platform.machine()
 
 
 def _lines(*line: str) -> list[str]:

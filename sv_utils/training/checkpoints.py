@@ -1,6 +1,7 @@
 """The state of a training on disk, and the weights that are made of several: averages over steps and over epochs."""
 
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Iterable
@@ -69,6 +70,14 @@ def save(encoder: keras.Model, path: Path) -> None:
     """Save an encoder so that `path` never holds a part of it."""
     with replace_on_success(path) as temporary:
         encoder.save(temporary)
+
+
+def digest(model: keras.Model) -> str:
+    """Give the sha256 [hex] of all weights of a model, in their order."""
+    found = hashlib.sha256()
+    for weight in model.get_weights():
+        found.update(np.ascontiguousarray(weight).tobytes())
+    return found.hexdigest()
 
 
 def copy_weights(model: keras.Model, target: keras.Model) -> None:

@@ -56,6 +56,27 @@ class Devices:
         """Devices that share a batch."""
         return self.strategy.num_replicas_in_sync if self.strategy else 1
 
+    def facts(self, engine: dict) -> dict:
+        """
+        Say what computes a training, and how, since both can change its digits.
+
+        Parameters
+        ----------
+        engine : dict
+            As of `loop.Training`.
+
+        Returns
+        -------
+        dict
+            ``backend``; ``devices`` as the backend itself lists them; what of `engine` changes digits; ``replicas``.
+        """
+        said = {
+            name: engine[name]
+            for name in ("deterministic", "precision", "jit_compile", "distribution")
+            if name in engine
+        }
+        return {"backend": keras.backend.backend(), "devices": _listed(), **said, "replicas": self.replicas}
+
     def build(self, make: Callable[[], keras.Model]) -> keras.Model:
         """Call `make` so that what it builds lives on all devices."""
         if self.strategy is None:
@@ -117,6 +138,19 @@ class Devices:
             return {name: float(value) for name, value in compiled(batch).items()}
 
         return step
+
+
+def _listed() -> list[str]:
+    """Name all devices of the backend, with the model of a GPU where TensorFlow knows it."""
+    if keras.backend.backend() != "tensorflow":
+        return list(keras.distribution.list_devices())
+    from tensorflow import config
+
+    found = []
+    for device in config.list_physical_devices():
+        model = config.experimental.get_device_details(device).get("device_name", "")
+        found.append(f"{device.name.removeprefix('/physical_device:')} {model}".strip())
+    return found
 
 
 def _strategy(name: str) -> Any:

@@ -1,6 +1,7 @@
 """Training in phases: judged on held-out speakers, resumed at the step after a kill."""
 
 import dataclasses
+import json
 import math
 import time
 from collections.abc import Callable
@@ -90,7 +91,8 @@ class Training:
         Trials of held-out dev speakers.
     directory : Path
         Receives ``model.keras`` (best by validation EER), ``initial.keras`` (untrained), ``log.csv``, ``steps.csv``,
-        ``tensorboard/`` and ``checkpoint.npz``, from which a killed training goes on.
+        ``engine.json`` (what computed it), ``tensorboard/`` and ``checkpoint.npz``, from which a killed training goes
+        on.
     phases : list of dict
         See `schedules` for ``optimizer, learning_rate, momentum, nesterov, weight_decay, clip_norm, ema, accumulate,
         schedule, final_learning_rate, warmup_epochs, frozen`` and ``margin, margin_start_epoch, margin_end_epoch,
@@ -144,6 +146,7 @@ class Training:
         self._board = Board(self.directory / "tensorboard")
         self._progress = progress = checkpoints.read_progress(self._checkpoint)
         self.devices.agree(progress.step)
+        self._note_engine()
         if progress.history:
             print(f"resumes after epoch {progress.epoch}, step {progress.step}", flush=True)
             checkpoints.read_variables(self._checkpoint, "model", self._model.variables)
@@ -180,6 +183,12 @@ class Training:
     @property
     def _steps_per_epoch(self) -> int:
         return steps_per_epoch(self.crops[self._progress.phase], self._phase)
+
+    def _note_engine(self) -> None:
+        """Leave for the record what computes this training, and the digest of the weights that it began with."""
+        said = self.devices.facts(self.engine) | {"initial_weights": checkpoints.digest(self.encoder)}
+        with replace_on_success(self.directory / "engine.json") as temporary:
+            temporary.write_text(json.dumps(said, indent=1) + "\n", "utf-8")
 
     def _judge_untrained(self) -> None:
         checkpoints.save(self.encoder, self.directory / "initial.keras")
