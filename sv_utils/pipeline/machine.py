@@ -21,7 +21,12 @@ ONEDNN = {
     "AVX512_CORE_AMX": {"amx_bf16", "amx_int8"},
 }
 # Variables that change how the libraries compute.
-SETTINGS = ("ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+SETTINGS: tuple[str, ...] = (
+    "ONEDNN_MAX_CPU_ISA",
+    "TF_ENABLE_ONEDNN_OPTS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+)
 SETTINGS += ("OMP_NUM_THREADS", "KERAS_BACKEND", "XLA_FLAGS", "TF_XLA_FLAGS", "TF_DETERMINISTIC_OPS")
 SETTINGS += ("CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE", "NPY_DISABLE_CPU_FEATURES")
 
@@ -78,6 +83,17 @@ def instructions(flags: list[str], limit: str = "") -> str:
         names = names[: names.index(limit.upper()) + 1]
     found = [name for name in names if ONEDNN[name] <= set(flags)]
     return found[-1] if found else ""
+
+
+def tensorflow_devices() -> list[str]:
+    """Name the devices that TensorFlow itself sees, with the model of a GPU; loads TensorFlow."""
+    from tensorflow import config
+
+    found = []
+    for device in config.list_physical_devices():
+        model = config.experimental.get_device_details(device).get("device_name", "")
+        found.append(f"{device.name.removeprefix('/physical_device:')} {model}".strip())
+    return found
 
 
 def _flags() -> list[str]:

@@ -12,8 +12,32 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from sv_utils.base import paths
+from sv_utils.base.errors import RequestError
 from sv_utils.base.paths import replace_on_success
 from sv_utils.pipeline import machine
+
+# What of a record a difference of digits can come from, and the packages that compute.
+ORIGINS: tuple[str, ...] = (
+    "git",
+    "python",
+    "platform",
+    "processor",
+    "cores",
+    "threads",
+    "instructions",
+    "flags",
+    "caches",
+    "settings",
+)
+ORIGINS += ("gpus", "engine")
+COMPUTING = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "scipy", "jax", "jaxlib", "torch", "av", "soundfile")
+NAMES = {
+    "git": "commit",
+    "platform": "system",
+    "gpus": "GPUs",
+    "instructions": "instruction sets",
+    "key": "content key",
+}
 
 
 def facts() -> dict:
@@ -88,11 +112,116 @@ def read_key(profile: str, stage: str) -> str:
 
 def read_run(profile: str, stage: str) -> dict | None:
     """Read ``run.json`` of the finished run of a stage; None if there is none."""
+    return read_run_of(paths.stage_dir(profile, stage))
+
+
+def read_run_of(folder: Path) -> dict | None:
+    """Read ``run.json`` of the finished run of the stage that lies in a folder; None if there is none."""
     try:
-        record = json.loads((paths.stage_dir(profile, stage) / "run.json").read_text("utf-8"))
+        record = json.loads((folder / "run.json").read_text("utf-8"))
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) and "key" in record else None
+
+
+def compare(one: str | Path, other: str | Path) -> list[str]:
+    """
+    Name what differs between the records of two runs of a stage.
+
+    Parameters
+    ----------
+    one, other : path
+        ``run.json`` of each, or the folder that it lies in.
+
+    Returns
+    -------
+    list of str
+        As of `differences`.
+
+    Raises
+    ------
+    RequestError
+        If a record is missing, or none.
+    """
+    found = []
+    for path in map(Path, (one, other)):
+        record = read_run_of(path if path.is_dir() else path.parent)
+        if record is None:
+            raise RequestError(f"{path} holds no record of a finished run; name a run.json, or the folder of a stage")
+        found.append(record)
+    return differences(*found)
+
+
+def differences(one: dict, other: dict) -> list[str]:
+    """
+    Name what differs between two records, as far as it can change digits.
+
+    Parameters
+    ----------
+    one, other : dict
+        As of ``run.json``; what only one of them records is named too.
+
+    Returns
+    -------
+    list of str
+        Such as ``other processor: A; B``. Parameters are named by their places, packages one by one.
+
+    Examples
+    --------
+    >>> differences({"threads": 2, "seed": 1}, {"threads": 1, "seed": 1})
+    ['other threads: 2; 1']
+    """
+    said = []
+    for name in (*ORIGINS, "seed", "key", "data"):
+        first, second = one.get(name), other.get(name)
+        if isinstance(first, dict) and isinstance(second, dict) and name != "git":
+            said += changed(first, second, NAMES.get(name, name))
+        elif first != second:
+            said.append(f"other {NAMES.get(name, name)}: {_short(first)}; {_short(second)}")
+    for name in ("packages", "parameters"):
+        said += changed(one.get(name) or {}, other.get(name) or {}, name)
+    return said
+
+
+def changed(one: dict, other: dict, where: str) -> list[str]:
+    """
+    Name the places at which two nested tables differ.
+
+    Parameters
+    ----------
+    one, other : dict
+    where : str
+        What they are called.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> changed({"phases": [{"margin": 0.2}]}, {"phases": [{"margin": 0.9}]}, "parameters")
+    ['other parameters.phases.0.margin: 0.2; 0.9']
+    """
+    said = []
+    for name in dict.fromkeys((*one, *other)):
+        first, second = (_numbered(table.get(name)) for table in (one, other))
+        if isinstance(first, dict) and isinstance(second, dict):
+            said += changed(first, second, f"{where}.{name}")
+        elif first != second:
+            said.append(f"other {where}.{name}: {_short(one.get(name))}; {_short(other.get(name))}")
+    return said
+
+
+def _numbered(value: object) -> object:
+    """A list as a table of its places, so that a difference can be named by its place."""
+    return dict(enumerate(value)) if isinstance(value, list) else value
+
+
+def _short(value: object) -> str:
+    if isinstance(value, dict) and "commit" in value:
+        return f"{value['commit'][:12]}{' with changes' if value.get('dirty') else ''}"
+    text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return "not recorded" if value is None else text if len(text) <= 60 else f"{text[:59]}…"
 
 
 def lock_differences(lock: Path) -> tuple[list[str], list[str]]:

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from sv_utils.base.errors import RequestError, WorkError, nearest
+from sv_utils.pipeline import machine
 from sv_utils.training.batches import Crops
 
 STRATEGIES = ("one", "mirrored", "multi_worker")
@@ -75,7 +76,9 @@ class Devices:
             for name in ("deterministic", "precision", "jit_compile", "distribution")
             if name in engine
         }
-        return {"backend": keras.backend.backend(), "devices": _listed(), **said, "replicas": self.replicas}
+        backend = keras.backend.backend()
+        listed = machine.tensorflow_devices() if backend == "tensorflow" else list(keras.distribution.list_devices())
+        return {"backend": backend, "devices": listed, **said, "replicas": self.replicas}
 
     def build(self, make: Callable[[], keras.Model]) -> keras.Model:
         """Call `make` so that what it builds lives on all devices."""
@@ -138,19 +141,6 @@ class Devices:
             return {name: float(value) for name, value in compiled(batch).items()}
 
         return step
-
-
-def _listed() -> list[str]:
-    """Name all devices of the backend, with the model of a GPU where TensorFlow knows it."""
-    if keras.backend.backend() != "tensorflow":
-        return list(keras.distribution.list_devices())
-    from tensorflow import config
-
-    found = []
-    for device in config.list_physical_devices():
-        model = config.experimental.get_device_details(device).get("device_name", "")
-        found.append(f"{device.name.removeprefix('/physical_device:')} {model}".strip())
-    return found
 
 
 def _strategy(name: str) -> Any:

@@ -12,3 +12,5 @@ def test_the_command_says_what_this_machine_has_and_lacks(capsys):
     assert told["Python"].startswith(f"{platform.python_version()} on ")
     assert re.match(r"\d+ packages of another version", told["requirements.lock"])
     assert told.keys() >= {"git commit", "processor", "memory", "GPU", "free disk for outputs"}
+    assert "CPU:0" in told["TensorFlow's devices"] and "precision float32" in told["trainings, by default"]
+    assert told.keys() >= {"instruction sets", "threads", "caches of a core", "set for libraries"}
