@@ -1,22 +1,20 @@
-"""Print the results of a profile, or put them into the README: ``python -m sv_utils.report PROFILE``"""
+"""Print the results of a profile and whether they are as expected: ``python -m sv_utils.report PROFILE``"""
 
 import argparse
-
-import pandas as pd
+from pathlib import Path
 
 from sv_utils.base import paths
-from sv_utils.base.errors import RequestError, command
+from sv_utils.base.errors import RequestError, WorkError, command
 from sv_utils.base.paths import replace_on_success
-from sv_utils.evaluation.systems import COSINE
-from sv_utils.reports import expected
-from sv_utils.reports.tables import markdown, over_seeds, read_results, session_note, summary
+from sv_utils.reports import expected, reproduction, site
+from sv_utils.reports.tables import markdown, on_record, over_seeds, read_results, session_note, summary
 
 FRONT, FURTHER = "README.md", "params/README.md"  # the front page has room for the plain models alone
 
 
 def write_readme(profile: str) -> None:
     """
-    Put the results of a profile between its two marks, in ``README.md`` or in ``params/README.md``.
+    Put the trainings of a profile that are on record between its two marks, in ``README.md`` or ``params/README.md``.
 
     Parameters
     ----------
@@ -26,7 +24,7 @@ def write_readme(profile: str) -> None:
     Raises
     ------
     RequestError
-        If neither file has the marks, or the profile has no results.
+        If neither file has the marks, or no training of the profile is on record.
     """
     begin, end = f"<!-- results {profile} -->\n", f"<!-- end results {profile} -->"
     for name in (FRONT, FURTHER):
@@ -35,40 +33,64 @@ def write_readme(profile: str) -> None:
         head, marked, rest = text.partition(begin)
         _, ended, tail = rest.partition(end)
         if marked and ended:
-            table = markdown(_shown(read_results(profile), plain=name == FRONT))
+            table = markdown(on_record(profile, plain=name == FRONT))
             with replace_on_success(path) as temporary:
                 temporary.write_text(f"{head}{begin}{table}\n{end}{tail}", "utf-8")
             return
     raise RequestError(f"neither {FRONT} nor {FURTHER} has the marks '{begin.strip()}' and '{end}'; add them to one")
 
 
-def _shown(results: pd.DataFrame, plain: bool) -> pd.DataFrame:
-    """The mean over seeds where there are several, else a row a model; `plain`: only the scores that are cosines."""
-    if plain:
-        results = results[results["scoring"] == COSINE.name]
-    repeated = over_seeds(results)
-    return summary(results) if repeated.empty else repeated
+def show(profile: str, strict: bool) -> None:
+    """
+    Print the results of a profile, and the verdict, which is also written to ``reproduction.json``.
+
+    Parameters
+    ----------
+    profile : str
+    strict : bool
+        Whether another verdict than "as expected" is an error.
+
+    Raises
+    ------
+    WorkError
+        If `strict`, and the results are not as expected, or no verdict is possible.
+    """
+    results = read_results(profile)
+    print(*(markdown(table) for table in (summary(results), over_seeds(results)) if not table.empty), sep="\n\n")
+    print(session_note(profile))
+    found = reproduction.of_profile(profile)
+    print(found["sentence"])
+    if strict and found["verdict"] != reproduction.AS_EXPECTED:
+        raise WorkError(f"{profile}: {found['verdict']}; see {paths.profile_dir(profile) / 'reproduction.json'}")
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    """Print a profile's results, put them into the README, or store its curves as those to expect."""
+    """Print a profile's results with the verdict; or store what is to be expected, fill the README, make a site."""
     parser = argparse.ArgumentParser(prog="python -m sv_utils.report", description=main.__doc__)
-    parser.add_argument("profile")
+    parser.add_argument("profiles", nargs="+", metavar="PROFILE")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 unless the results are as expected")
     parser.add_argument(
-        "--readme", action="store_true", help="write it into README.md or params/README.md, where its marks are"
+        "--expected",
+        nargs="*",
+        metavar="RUN",
+        help="store the trainings of these runs (each an outputs/PROFILE) in params/expected/ as those to expect",
     )
     parser.add_argument(
-        "--curves", action="store_true", help="store the curves of its trainings in params/expected/ as those to expect"
+        "--readme", action="store_true", help="write what is expected into README.md or params/README.md, by its marks"
     )
+    parser.add_argument("--site", metavar="DIR", help="gather the pages of the profiles in a folder for any web server")
     arguments = parser.parse_args(argv)
-    if arguments.curves:
-        return print(expected.store(arguments.profile))
-    if arguments.readme:
-        return write_readme(arguments.profile)
-    results = read_results(arguments.profile)
-    print(*(markdown(table) for table in (summary(results), over_seeds(results)) if not table.empty), sep="\n\n")
-    print(session_note(arguments.profile))
+    if arguments.site:
+        return print(site.build(Path(arguments.site), arguments.profiles))
+    for profile in arguments.profiles:
+        if arguments.expected is not None:
+            print(expected.store(profile, [Path(folder) for folder in arguments.expected]))
+        elif arguments.readme:
+            write_readme(profile)
+        else:
+            show(profile, arguments.strict)
+    return None
 
 
 if __name__ == "__main__":

@@ -226,11 +226,11 @@ def test_expected_curves_are_taken_from_the_outputs_and_found_again(made, tmp_pa
     monkeypatch.setenv("SV_PARAMS", str(tmp_path))
     (tmp_path / "tiny.yaml").write_text(params_file.read_text())
     assert expected.expected("tiny", "06_train_adacos") is None
-    assert report.main(["tiny", "--curves"]) == 0
+    assert report.main(["tiny", "--expected"]) == 0
     found = expected.expected("tiny", "06_train_adacos")
     log = pd.read_csv(made[0] / "06_train_adacos" / "log.csv")
     assert found["val_eer"].tolist() == pytest.approx(log["val_eer"].tolist(), rel=1e-4)
     assert found["loss"].iloc[1:].tolist() == pytest.approx(log["loss"].iloc[1:].tolist(), rel=1e-4)
     assert expected.expected("tiny", "07_train_ge2e") is None
     monkeypatch.setenv("SV_OUTPUTS", str(tmp_path))
-    assert report.main(["tiny", "--curves"]) == 2 and "make reproduce PROFILE=tiny" in capsys.readouterr().err
+    assert report.main(["tiny", "--expected"]) == 2 and "make reproduce PROFILE=tiny" in capsys.readouterr().err

@@ -19,6 +19,11 @@ def params_dir() -> Path:
     return Path(os.environ.get("SV_PARAMS") or REPO / "params").resolve()
 
 
+def expected_file(profile: str) -> Path:
+    """Where the figures and curves to expect of a profile lie; what they come from has the suffix ``.json``."""
+    return params_dir() / "expected" / f"{profile}.csv"
+
+
 def profile_dir(profile: str) -> Path:
     """Folder of one params file's results."""
     return outputs() / profile

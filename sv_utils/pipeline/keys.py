@@ -44,7 +44,8 @@ def stage_keys(profile: Profile, sources: Mapping[str, str] | None = None) -> di
     dict
         Stage name to the sha256 [hex] over the code that it uses, the resolved parameters (not those of `WAYS`), what
         the stages before it handed on (the digest of their result where they ended with one under their present key,
-        else their key), and the content of a file of weights that it judges or starts from.
+        else their key), and the content of a file of weights that it judges or starts from; for the report also of the
+        file of what is to be expected.
     """
     keys: dict[str, str] = {}
     for stage in profile.stages:
@@ -52,6 +53,8 @@ def stage_keys(profile: Profile, sources: Mapping[str, str] | None = None) -> di
         parameters = profile.parameters[stage.name]
         counted = {name: value for name, value in parameters.items() if name not in WAYS}
         files = [counted[name] for name in ("encoder", "initial_model") if name in counted]
+        if stage.notebook == LAST[-1]:
+            files.append(str(paths.expected_file(profile.name)))
         upstream = [_handed_on(profile.name, name, keys[name]) for name in stage.upstream]
         if not stage.upstream:
             upstream += [f"{name} {digest}" for name, digest in (sources or {}).items()]

@@ -154,7 +154,7 @@ def training_curves(history: pd.DataFrame, expected: pd.DataFrame | None = None)
     history : pd.DataFrame
         As `training.Training.run` gives it.
     expected : pd.DataFrame, optional
-        The same of an earlier run, drawn behind.
+        Of the trainings on record, drawn behind: their mean, and from the least to the greatest (`expected.expected`).
     """
     panels = [("loss", "loss", 1), ("accuracy", "training accuracy [%]", 100)]
     panels += [("learning_rate", "learning rate", 1), ("val_eer", "validation EER [%]", 100)]
@@ -162,6 +162,9 @@ def training_curves(history: pd.DataFrame, expected: pd.DataFrame | None = None)
         for axis, (column, label, factor) in zip(axes.flat, panels):
             if expected is not None:
                 axis.plot(expected["epoch"], factor * expected[column], "--", color="grey", label="expected")
+                if f"{column}_least" in expected:
+                    ends = (factor * expected[f"{column}_{end}"] for end in ("least", "greatest"))
+                    axis.fill_between(expected["epoch"], *ends, color="grey", alpha=0.25, linewidth=0)
             axis.plot(history["epoch"], factor * history[column], marker="o", markersize=3)
             axis.set(xlabel="epoch", ylabel=label)
             for epoch in history.loc[(history["phase"] > 1) & (history["phase"].diff() > 0), "epoch"]:

@@ -107,9 +107,41 @@ def report(notebook: Path, home: str) -> str:
     return _page(title[1] if title else notebook.stem, body, f'<a href="{home}">All reports of this run</a>', style)
 
 
+def of_markdown(text: str, home: str, to: str) -> str:
+    """
+    Give a text in Markdown as one page.
+
+    Parameters
+    ----------
+    text : str
+        Its first heading is the title.
+    home, to : str
+        Link from the page, and what it is called.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+    title = re.search(r"(?m)^# (.+)$", text)
+    return _page(title[1] if title else to, _boxed(_markdown(text)), f'<a href="{home}">{html.escape(to)}</a>')
+
+
+def front(title: str, body: str) -> str:
+    """Give a page that leads to others, and from which nothing leads back."""
+    return _page(title, body, "")
+
+
 def _exporter() -> Any:
-    from latex2mathml import converter
     from nbconvert import HTMLExporter
+
+    options = {"exclude_input_prompt": True, "exclude_output_prompt": True, "raw_template": TEMPLATE}
+    return HTMLExporter(filters={"markdown2html": _markdown}, **options)
+
+
+def _markdown(source: str) -> str:
+    """Markdown as HTML, its formulas as MathML."""
+    from latex2mathml import converter
     from nbconvert.filters import markdown_mistune
 
     class Renderer(markdown_mistune.IPythonRenderer):
@@ -119,11 +151,7 @@ def _exporter() -> Any:
         def inline_math(self, body: str) -> str:
             return converter.convert(body)
 
-    def markdown(source: str) -> str:
-        return markdown_mistune.MarkdownWithMath(Renderer(escape=False)).render(source)
-
-    options = {"exclude_input_prompt": True, "exclude_output_prompt": True, "raw_template": TEMPLATE}
-    return HTMLExporter(filters={"markdown2html": markdown}, **options)
+    return markdown_mistune.MarkdownWithMath(Renderer(escape=False)).render(source)
 
 
 def _name_figures(content: Any) -> None:
@@ -182,16 +210,26 @@ def _results(profile: str, states: dict[str, str]) -> list[str]:
         return ["<h2>Results</h2>", "<p>They come when every model has been judged.</p>"]
     from sv_utils.reports import tables
 
-    results = tables.read_results(profile)
-    repeated = tables.over_seeds(results)
-    shown = [
-        _boxed(table.to_html(index=False, border=0)) for table in (repeated, tables.summary(results)) if len(table)
-    ]
-    notes = [f"<p>{html.escape(tables.session_note(profile))}</p>"]
+    notes = [f"<p>{html.escape(said)}</p>" for said in (tables.session_note(profile), reproduced(profile)) if said]
     if states[LAST[-1]] == "outdated":
         notes.append("<p>These are of the run before: something that they come from has changed since.</p>")
     links = '<p>More in the <a href="report.html">report</a>; as numbers in <a href="results.csv">results.csv</a>.</p>'
-    return ["<h2>Results</h2>", *notes, *shown, links]
+    return ["<h2>Results</h2>", *notes, results_table(profile), links]
+
+
+def results_table(profile: str) -> str:
+    """The results of a profile, with the mean over seeds where there are several, as HTML."""
+    from sv_utils.reports import tables
+
+    results = tables.read_results(profile)
+    shown = (tables.over_seeds(results), tables.summary(results))
+    return "\n".join(_boxed(table.to_html(index=False, border=0)) for table in shown if len(table))
+
+
+def reproduced(profile: str) -> str:
+    """The verdict whether a profile's results are as expected, in words; '' where none was given."""
+    file = paths.profile_dir(profile) / "reproduction.json"
+    return json.loads(file.read_text("utf-8"))["sentence"] if file.exists() else ""
 
 
 def _stages(runs: dict[str, dict | None], states: dict[str, str]) -> str:

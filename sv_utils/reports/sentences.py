@@ -173,7 +173,13 @@ def training_curves(history: pd.DataFrame, expected: pd.DataFrame | None = None)
     if expected is None or expected.empty:
         return text + "; this params file has no curves to expect yet."
     difference = 100 * (best["val_eer"] - expected["val_eer"].min())
-    return text + f", {abs(difference):.2f} points {'above' if difference > 0 else 'below'} the expected best."
+    text += f", {abs(difference):.2f} points {'above' if difference > 0 else 'below'} the expected best"
+    count = expected["trainings"].max()
+    if count < 2:
+        return text + " (of one training, which says nothing of how much the next may differ)."
+    both = history[history["epoch"] > 0].merge(expected, on="epoch", suffixes=("", "_mean"))
+    inside = (both["val_eer"] >= both["val_eer_least"]) & (both["val_eer"] <= both["val_eer_greatest"])
+    return text + f"; after {inside.sum()} of {len(both)} epochs it lies within the range of {count:.0f} trainings."
 
 
 def cosine_histograms(cosines: Mapping[str, Pair]) -> str:

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 
@@ -13,9 +14,9 @@ from sv_utils.base.paths import replace_on_success
 from sv_utils.evaluation import intervals, systems, trials
 from sv_utils.evaluation.systems import COSINE, System
 from sv_utils.pipeline.profile import Profile
-from sv_utils.reports import published
+from sv_utils.reports import expected, published
+from sv_utils.reports.expected import SEED
 
-SEED = r"@seed\d+\b"  # in the name of a model that was trained several times
 COLUMNS = ["profile", "model", "loss", "list", "n_target", "n_nontarget", "n_speakers", "eer", "eer_low", "eer_high"]
 COLUMNS += ["threshold", "min_dcf_001", "min_dcf_005", "cllr", "cllr_min", "seconds", "key"]
 
@@ -113,7 +114,8 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pd.DataFrame
-        A row per trained model and list, all text; empty where not known.
+        A row per trained model and list, all text; empty where not known. *expected* stands beside the EER where
+        trainings of this params file are on record (`reproduction`).
     """
     untrained = results[results["loss"] == "none"].set_index(["base", "list"])["eer"]
     trained = results[results["loss"] != "none"]
@@ -121,7 +123,7 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
         untrained.get((row.base, row.list), math.nan) if row.scoring == COSINE.name else math.nan
         for row in trained.itertuples()
     ]
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "model": trained["model"],
             "loss": trained["loss"],
@@ -139,6 +141,84 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
             "Cllr_min": trained["cllr_min"].map(_number("{:.3f}")),
         }
     ).reset_index(drop=True)
+    wanted = [_expected(row) for row in trained.itertuples()]
+    if any(wanted):
+        table.insert(6, "expected", wanted)
+    return table
+
+
+def _expected(row: Any) -> str:
+    """Mean, least and greatest EER [%] of the trainings on record, and how many there are."""
+    values = expected.of_model(row.profile, row.model, row.list)
+    if not len(values):
+        return ""
+    return f"{_with_interval(values.mean(), values.min(), values.max())}, n = {len(values)}"
+
+
+def on_record(profile: str, plain: bool = False) -> pd.DataFrame:
+    """
+    What the trainings on record of a profile reached, as people read it.
+
+    Parameters
+    ----------
+    profile : str
+    plain : bool
+        Only the scores that are cosines.
+
+    Returns
+    -------
+    pd.DataFrame
+        A row per trained model and list, all text: counts; EER [%], minDCF and Cllr as mean [least, greatest] over the
+        trainings; the mean ends of the EER's interval over speakers; the mean EER of the untrained encoder.
+
+    Raises
+    ------
+    RequestError
+        If no results are on record.
+    """
+    table = expected.figures(profile)
+    rows = []
+    for (model, name), own in table[table["list"] != ""].groupby(["model", "list"], sort=False):
+        if "(untrained)" in model or (plain and "+" in model):
+            continue
+        found = own.set_index("figure")
+        before = table[(table["model"] == f"{model} (untrained)") & (table["list"] == name)].set_index("figure")
+        rows.append(
+            {"model": model, "list": name, "trainings": f"{found['trainings'].max():.0f}"} | _on_record(found, before)
+        )
+    if not rows:
+        raise RequestError(
+            f"no results of {profile} are on record; make reproduce PROFILE={profile}, then sv report "
+            f"{profile} --expected"
+        )
+    shown = pd.DataFrame(rows)
+    return shown.loc[:, (shown != "").any()]
+
+
+def _on_record(found: pd.DataFrame, before: pd.DataFrame) -> dict[str, str]:
+    def mean(figure: str, table: pd.DataFrame = found) -> float:
+        return float(table.loc[figure, "mean"]) if figure in table.index else math.nan
+
+    def spread(figure: str, factor: float, pattern: str) -> str:
+        if figure not in found.index:
+            return ""
+        ends = (factor * found.loc[figure, end] for end in ("mean", "least", "greatest"))
+        return (
+            "{} [{}, {}]".format(*map(pattern.format, ends))
+            if found.loc[figure, "trainings"] > 1
+            else pattern.format(next(ends))
+        )
+
+    low, high = 100 * mean("eer_low"), 100 * mean("eer_high")
+    return {
+        "speakers": _number("{:,.0f}")(mean("n_speakers")),
+        "trials": _number("{:,.0f}")(mean("n_target") + mean("n_nontarget")),
+        "EER %, mean [least, greatest]": spread("eer", 100, "{:.2f}"),
+        "95 % interval": f"[{low:.2f}, {high:.2f}]" if low < high else "",
+        "untrained": _number("{:.2f}")(100 * mean("eer", before)),
+        "minDCF(0.05)": spread("min_dcf_005", 1, "{:.2f}"),
+        "Cllr": spread("cllr", 1, "{:.2f}"),
+    }
 
 
 def over_seeds(results: pd.DataFrame) -> pd.DataFrame:

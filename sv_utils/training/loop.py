@@ -107,6 +107,8 @@ class Training:
     engine : dict
         ``precision, distribution``: see `start`; ``jit_compile``: XLA, which pays on a GPU and costs on a CPU;
         ``checkpoint_steps, validate_steps``: checkpoint and validate every so many steps (0: after each epoch only).
+    watch : callable, optional
+        Takes the row of an epoch and returns what is to be said of it at once, or ''; see `reports.expected.watch`.
     """
 
     encoder: keras.Model
@@ -118,6 +120,7 @@ class Training:
     accuracy: Callable
     devices: Devices
     engine: dict
+    watch: Callable[[dict], str] | None = None
 
     def run(self) -> tuple[SpeakerModel, pd.DataFrame, pd.DataFrame]:
         """
@@ -362,3 +365,6 @@ class Training:
             f"learning rate {row['learning_rate']:.2g}  {row['seconds']:.0f} s",
             flush=True,
         )
+        said = self.watch(row) if self.watch else ""
+        if said:
+            print(said, flush=True)

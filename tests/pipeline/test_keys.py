@@ -32,6 +32,14 @@ def test_a_file_of_weights_counts_by_its_content(house):
     assert changed_by(lambda: (house / "a.keras").touch()) == []
 
 
+def test_what_is_to_be_expected_counts_for_the_report_alone(house):
+    def expect(text):
+        paths.expected_file("mini").parent.mkdir(exist_ok=True)
+        paths.expected_file("mini").write_text(text)
+
+    assert changed_by(lambda: expect("0.1")) == ["09_report"] == changed_by(lambda: expect("0.2"))
+
+
 SOFTMAX = ["03_train_softmax", "08_evaluate@softmax", "09_report"]
 CONTRASTIVE = ["04_train_contrastive", "08_evaluate@contrastive", "09_report"]
 ALL = ["01_download", "02_prep", "03_train_softmax", "04_train_contrastive", "08_evaluate@softmax"]

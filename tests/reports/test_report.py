@@ -11,7 +11,7 @@ from sv_utils.base import paths
 from sv_utils.base.errors import RequestError
 from sv_utils.evaluation import intervals, judging, systems
 from sv_utils.pipeline.profile import Profile
-from sv_utils.reports import figures, published, tables
+from sv_utils.reports import expected, figures, published, tables
 
 PARAMS = """
 01_download: {}
@@ -268,10 +268,31 @@ def test_own_rows_stand_above_the_published_ones_on_the_same_lists():
 MARKED = "head\n<!-- results two -->\nthe last table\n<!-- end results two -->\ntail"
 
 
-@pytest.mark.parametrize("name, rows", [("README.md", 2), ("params/README.md", 3)])
-def test_the_results_are_put_between_their_marks_wherever_these_are(name, rows, profile, tmp_path, monkeypatch):
+ON_RECORD = [("softmax", [0.10, 0.12]), ("softmax + AS-norm", [0.09, 0.1]), ("softmax (untrained)", [0.3, 0.3])]
+
+
+def on_record(folder, trainings=2):
+    """Two trainings of the profile `two` on record, or one."""
+    (folder / "params/expected").mkdir()
+    rows = [
+        {"model": model, "list": "mini", "epoch": -1, "figure": figure, "value": value}
+        for model, eers in ON_RECORD
+        for eer in eers[:trainings]
+        for figure, value in {
+            "n_target": 1500,
+            "n_nontarget": 1560,
+            "n_speakers": 18,
+            "eer": eer,
+            "eer_low": eer / 2,
+        }.items()
+    ]
+    expected.summed(rows).to_csv(folder / "params/expected/two.csv", index=False)
+
+
+@pytest.mark.parametrize("name, rows", [("README.md", 1), ("params/README.md", 2)])
+def test_what_is_on_record_is_put_between_its_marks_wherever_these_are(name, rows, profile, tmp_path, monkeypatch):
     """The front page has the plain models alone: without the row of the scores after AS-norm."""
-    tables.write_results(Profile.read(profile))
+    on_record(tmp_path)
     monkeypatch.setattr(paths, "REPO", tmp_path)
     (tmp_path / "README.md").write_text("without marks")
     (tmp_path / name).write_text(MARKED)
@@ -280,12 +301,20 @@ def test_the_results_are_put_between_their_marks_wherever_these_are(name, rows, 
     head, tail = "head\n<!-- results two -->\n", "<!-- end results two -->\ntail"
     assert text.startswith(head + "| model ") and text.endswith(" |\n" + tail)
     table = text.removeprefix(head).removesuffix(tail).splitlines()
-    assert len(table) - 2 == rows and "| 10.00 [5.00, 15.55]" in table[2] and "| 30.00 " in table[2]
-    assert sum("AS-norm" in row for row in table) == rows - 2
+    cells = [cell.strip() for cell in table[2].strip("|").split("|")]
+    assert cells == ["softmax", "mini", "2", "18", "3,060", "11.00 [10.00, 12.00]", "30.00"]
+    assert len(table) - 2 == rows and sum("AS-norm" in row for row in table) == rows - 1
+
+
+def test_one_training_on_record_is_shown_without_a_range_and_none_is_refused(profile, tmp_path):
+    with pytest.raises(RequestError, match="no results of two are on record; make reproduce PROFILE=two"):
+        tables.on_record("two")
+    on_record(tmp_path, trainings=1)
+    assert tables.on_record("two")["EER %, mean [least, greatest]"].tolist() == ["10.00", "9.00"]
 
 
 def test_results_without_marks_in_any_readme_are_refused(profile, tmp_path, monkeypatch, capsys):
-    tables.write_results(Profile.read(profile))
+    on_record(tmp_path)
     monkeypatch.setattr(paths, "REPO", tmp_path)
     (tmp_path / "README.md").write_text("<!-- results two -->\nwithout an end")
     assert report.main([profile, "--readme"]) == 2
@@ -298,7 +327,10 @@ def test_table_is_printed_with_the_session_note(profile, capsys):
     paths.stage_dir(profile, "02_prep").mkdir()
     (paths.stage_dir(profile, "02_prep") / "session_notes.json").write_text(json.dumps(["one session", "a check"]))
     assert report.main([profile]) == 0
-    assert capsys.readouterr().out.endswith("|\none session a check\n")
+    assert capsys.readouterr().out.endswith(
+        "|\none session a check\nNo verdict on softmax, adacos: no training of this recipe on record. "
+        "Of 4 parts that no rounding changes all agree.\n"
+    )
 
 
 def test_figure_of_the_models_has_a_line_for_each_and_a_mark_for_each_kind(profile):

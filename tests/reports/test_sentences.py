@@ -131,10 +131,15 @@ def test_validation_curves():
 def test_training_curves():
     falls = "The validation EER falls from 40.00 % at the start to 10.00 % after epoch 2 of 3"
     assert sentences.training_curves(HISTORY) == falls + "; this params file has no curves to expect yet."
-    above = sentences.training_curves(HISTORY, HISTORY.assign(val_eer=[0.4, 0.3, 0.2, 0.08]))
-    assert above == falls + ", 2.00 points above the expected best."
-    below = sentences.training_curves(HISTORY, HISTORY.assign(val_eer=[0.4, 0.3, 0.2, 0.125]))
-    assert below == falls + ", 2.50 points below the expected best."
+    one = HISTORY.assign(val_eer=[0.4, 0.3, 0.2, 0.08], trainings=1)
+    assert sentences.training_curves(HISTORY, one).startswith(
+        falls + ", 2.00 points above the expected best (of one training, which says"
+    )
+    several = HISTORY.assign(val_eer=[0.4, 0.3, 0.2, 0.125], trainings=9)
+    several = several.assign(val_eer_least=[0.4, 0.2, 0.15, 0.1], val_eer_greatest=[0.4, 0.35, 0.3, 0.2])
+    assert sentences.training_curves(HISTORY, several) == (
+        falls + ", 2.50 points below the expected best; after 2 of 3 epochs it lies within the range of 9 trainings."
+    )
 
 
 def test_training_curves_of_a_training_that_did_not_help():

@@ -1,0 +1,159 @@
+"""The verdict: trained models lie where others lay, what no rounding changes agrees, and else it says what does not."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sv_utils import report
+from sv_utils.base import paths
+from sv_utils.pipeline.profile import Profile
+from sv_utils.reports import expected, reproduction, tables
+
+PARAMS = """
+01_download: {}
+02_prep: {}
+03_train_softmax: {}
+05_train_cosface: {}
+08_evaluate: {}
+09_report: {}
+"""
+EERS = {"softmax": [0.09, 0.10, 0.11, 0.10, 0.095], "cosface": [0.08, 0.09, 0.10, 0.11, 0.09]}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A function that leaves a finished run with these EERs; five trainings are on record."""
+    monkeypatch.setenv("SV_PARAMS", str(tmp_path / "params"))
+    monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / "outputs"))
+    (tmp_path / "params/expected").mkdir(parents=True)
+    (tmp_path / "params/two.yaml").write_text(PARAMS)
+    rows = [
+        {"model": model, "list": "mini", "epoch": -1, "figure": "eer", "value": value}
+        for model, values in EERS.items()
+        for value in values
+    ]
+    expected.summed(rows).to_csv(tmp_path / "params/expected/two.csv", index=False)
+    known = {
+        "runs": [{"processor": "A", "threads": 2}],
+        "parameters": {"05_train_cosface": {"phases": [{"margin": 0.2}]}},
+    }
+    known["fixed"] = {"targets, non-targets and speakers of list mini": "1530 1530 18", "02_prep: utterances.csv": "cd"}
+    (tmp_path / "params/expected/two.json").write_text(json.dumps(known))
+
+    def left(softmax, cosface, margin=0.2, prep="cd", n_target=1530):
+        folder = paths.profile_dir("two")
+        runs = {"02_prep": {"data": {"digests": {"utterances.csv": prep}}}}
+        runs["03_train_softmax"] = {"parameters": {}, "processor": "A", "threads": 1, "seed": 1}
+        runs["05_train_cosface"] = {
+            "parameters": {"phases": [{"margin": margin}], "seed": 9},
+            "processor": "A",
+            "threads": 1,
+        }
+        for stage, record in runs.items():
+            (folder / stage).mkdir(parents=True, exist_ok=True)
+            (folder / stage / "run.json").write_text(json.dumps({"key": "k"} | record))
+        (folder / "02_prep/session_notes.json").write_text('["one session"]')
+        table = pd.DataFrame([{"model": "softmax", "eer": softmax}, {"model": "cosface", "eer": cosface}])
+        table = table.assign(profile="two", loss=table["model"], list="mini", n_target=n_target, n_nontarget=1530)
+        table = table.assign(n_speakers=18, seconds=1.0, key="k").reindex(columns=tables.COLUMNS)
+        table.to_csv(folder / "results.csv", index=False)
+        return reproduction.of_profile("two")
+
+    return left
+
+
+def test_a_run_among_the_others_is_as_expected(run):
+    found = run(0.10, 0.10)
+    assert found["verdict"] == "as expected" and found["sentence"].startswith(
+        "As expected: 2 of 2 models lie where the next training is expected after 5 of this recipe (95 % prediction"
+    )
+    assert "Of 6 parts that no rounding changes all agree." in found["sentence"]
+    assert found["sentence"].endswith("Of none of the trainings on record: threads.")
+    row = found["models"][0]
+    assert (row["trainings"], row["mean"], row["least"], row["greatest"]) == (5, pytest.approx(0.099), 0.09, 0.11)
+    assert (row["low"], row["high"]) == expected.interval(EERS["softmax"], together=2)
+    assert json.loads((paths.profile_dir("two") / "reproduction.json").read_text()) == found
+
+
+def test_a_broken_recipe_is_named_with_what_was_changed(run):
+    found = run(0.10, 0.31, margin=0.9)
+    assert found["verdict"] == "not as expected"
+    low, high = expected.interval(EERS["cosface"], together=2)
+    assert f"cosface on mini has an EER of 31.00 %, above [{100 * low:.2f}, {100 * high:.2f}] %." in found["sentence"]
+    assert "Not as expected: 1 of 2 models lie" in found["sentence"]
+    assert found["parameters"] == ["other 05_train_cosface.phases.0.margin: 0.2; 0.9"]
+    assert "below [" in run(0.01, 0.10)["sentence"]
+
+
+def test_what_rounding_cannot_change_is_told_apart(run):
+    found = run(0.10, 0.10, prep="ef")
+    assert found["verdict"] == "not as expected" and "2 of 2 models lie" in found["sentence"]
+    assert "Of 6 parts that no rounding changes 1 differ: 02_prep: utterances.csv." in found["sentence"]
+    wrong = [row for row in run(0.10, 0.10, n_target=1529)["fixed"] if not row["agrees"]]
+    assert [(row["part"][:7], row["found"]) for row in wrong] == [("targets", "1529 1530 18")]
+
+
+def test_metrics_of_given_scores_are_the_same_everywhere():
+    """Counted apart from the code: the EER of 400 and 600 scores by sorting, to the digit that is expected."""
+    found = reproduction.given_metrics()
+    assert {name: round(value, 9) for name, value in found.items()} == reproduction.GIVEN
+    target = np.sort(((np.arange(400) * 389) % 1024 + 256) / 1024)
+    nontarget = np.sort((((np.arange(600) * 613) % 1024) / 1024) ** 2)
+    misses, accepted = np.searchsorted(target, target), 600 - np.searchsorted(nontarget, target)
+    crossing = np.argmax(misses / 400 >= accepted / 600)
+    assert accepted[crossing] / 600 <= found["EER"] <= misses[crossing] / 400 + 1 / 400
+
+
+def test_the_table_has_a_column_of_what_is_expected_and_strict_fails_where_it_is_not(run, capsys):
+    run(0.10, 0.10)
+    assert report.main(["two"]) == 0
+    said = capsys.readouterr().out
+    assert "| expected                  |" in said and "| 9.90 [9.00, 11.00], n = 5 |" in said
+    assert "As expected: 2 of 2 models" in said
+    assert report.main(["two", "--strict"]) == 0
+    run(0.10, 0.40)
+    assert report.main(["two"]) == 0
+    assert report.main(["two", "--strict"]) == 1 and "two: not as expected; see " in capsys.readouterr().err
+
+
+def test_one_training_on_record_allows_no_verdict(run, tmp_path, capsys):
+    rows = [{"model": "softmax", "list": "mini", "epoch": -1, "figure": "eer", "value": 0.1}]
+    expected.summed(rows).to_csv(tmp_path / "params/expected/two.csv", index=False)
+    found = run(0.10, 0.10)
+    assert found["verdict"] == "no verdict" and found["models"][0]["mean"] == 0.1
+    assert found["sentence"].startswith("No verdict on softmax, cosface: fewer than three trainings of this recipe on")
+    assert report.main(["two", "--strict"]) == 1 and "two: no verdict" in capsys.readouterr().err
+    for end in ("csv", "json"):
+        (tmp_path / f"params/expected/two.{end}").unlink()
+    assert (
+        "no training of this recipe on record"
+        in reproduction.verdict(Profile.read("two"), tables.read_results("two"))["sentence"]
+    )
+
+
+def test_each_run_on_record_is_judged_by_the_others(run):
+    assert reproduction.refused(expected.figures("two")) == [False] * 5
+    rows = [
+        {"model": model, "list": "mini", "epoch": -1, "figure": "eer", "value": value}
+        for model, values in (EERS | {"cosface": [*EERS["cosface"][:4], 0.4]}).items()
+        for value in values
+    ]
+    table = expected.summed(rows).assign(
+        values=lambda table: [np.array(text.split(), float) for text in table["values"]]
+    )
+    assert reproduction.refused(table.assign(list="mini")) == [False, False, False, False, True]
+
+
+def test_of_simulated_honest_runs_few_are_refused_and_of_worse_ones_most():
+    """Log-odds with the deviation 0.12, as trainings of mini have about: of 400 runs of four models 5 % are allowed."""
+    draw = np.random.default_rng(3)
+    honest = worse = 0
+    for _ in range(400):
+        odds = -2.2 + 0.12 * draw.standard_normal((4, 11))
+        rates = 1 / (1 + np.exp(-odds))
+        ends = [expected.interval(own[:10], 4) for own in rates]
+        honest += any(not low <= own[10] <= high for (low, high), own in zip(ends, rates))
+        worse += not ends[0][0] <= 1 / (1 + np.exp(-(odds[0, 10] + 1.0))) <= ends[0][1]
+    assert honest <= 0.08 * 400 and worse >= 0.95 * 400
