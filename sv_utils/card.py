@@ -23,14 +23,12 @@ from sv_utils.evaluation import calibration, judging, scoring, trials
 from sv_utils.models import pretrained
 from sv_utils.models.embedding import embed
 from sv_utils.reports.card import of_model
-from sv_utils.speech import acquisition, manifest, preparation
+from sv_utils.speech import acquisition, limits, preparation
 from sv_utils.speech.reader import Speech
 
 SEED = 1
 DEV_TRIALS = 3000, 9000  # target, non-target
 REPLICATES = 1000
-# As stage 02_prep has them by default.
-LIMITS = {"workers": 2, "utterances_per_shard": 200, "min_seconds": 1.0, "max_clipped": 0.05, "max_silent": 0.95}
 
 
 def measure(model: Any, corpus: str = "mini") -> dict:
@@ -50,11 +48,10 @@ def measure(model: Any, corpus: str = "mini") -> dict:
         (the list's cosines, sorted: ``target``, ``nontarget``).
     """
     voices = corpora.get(corpus)
-    folder = preparation.prepare(voices, acquisition.fetch(voices), **LIMITS)
-    listed = manifest.read_manifest(folder)
+    listed = limits.view(voices, preparation.prepare(voices, acquisition.fetch(voices), workers=2))
     dev, test = (listed[(listed["error"] == "") & (listed["subset"] == subset)] for subset in ("dev", "test"))
     dev_trials, test_trials = trials.make(dev["id"], *DEV_TRIALS, SEED), trials.read(voices.list_path(corpus))
-    dev, test = (_scores(model, folder, *pair) for pair in ((dev, dev_trials), (test, test_trials)))
+    dev, test = (_scores(model, *pair) for pair in ((dev, dev_trials), (test, test_trials)))
     fitted = calibration.fit_calibration(dev, dev_trials.labels)
     speakers = trials.speakers(test_trials)
     figures = judging.evaluate(test, test_trials.labels, *speakers, log_likelihood_ratios=fitted(test), seed=SEED)
@@ -71,8 +68,8 @@ def measure(model: Any, corpus: str = "mini") -> dict:
     }
 
 
-def _scores(model: Any, folder: Path, table: pd.DataFrame, pairs: trials.Trials) -> np.ndarray:
-    speech = Speech(table, folder)
+def _scores(model: Any, table: pd.DataFrame, pairs: trials.Trials) -> np.ndarray:
+    speech = Speech(table)
     embeddings = embed(model, speech.samples, speech.waveform)
     return scoring.cosine(embeddings, *trials.rows(pairs, table["id"]))
 

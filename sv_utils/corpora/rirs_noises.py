@@ -2,8 +2,8 @@
 rirs_noises: 60,000 simulated and a few hundred real room impulse responses, with noises, to be heard through.
 
 What stands for the speaker is the kind: ``smallroom``, ``mediumroom`` and ``largeroom`` (simulated, the session is the
-room), ``real_rirs``, ``isotropic_noises`` and ``pointsource_noises``. Impulse responses are short: prepare this corpus
-with limits of its own (``min_seconds=0.0``, ``max_silent=1.0``).
+room), ``real_rirs``, ``isotropic_noises`` and ``pointsource_noises``. Impulse responses are short: they have
+limits of their own (``augmentation_limits`` of ``02_prep``).
 """
 
 from pathlib import PurePosixPath

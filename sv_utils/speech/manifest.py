@@ -37,9 +37,10 @@ def read_manifest(folder: Path) -> pd.DataFrame:
         A row per file of the corpus: ``corpus, id, speaker, session, subset, shard`` (file name within `folder`),
         ``offset`` ([samples] in a .pcm shard, [bytes] in a .flac shard), ``bytes``, ``samples``, ``source_sha256`` (of
         the file's bytes), ``rate`` [Hz] and ``channels`` of the original, ``peak, clipped, silent`` (see
-        `audio.measure`), ``error`` ('' = accepted), ``content`` (digest of the decoded samples), ``warning``
-        (what is wrong with a file that can be used all the same). Where there is an error, numbers that are unknown
-        are 0.
+        `audio.measure`), ``error`` (why it cannot be decoded; '' where it can), ``content`` (digest of the decoded
+        samples), ``warning`` (what is wrong with a file that can be used all the same). ``subset`` is '' where the
+        archive does not say it. Where there is an error, numbers that are unknown are 0. Limits are applied by
+        `limits.view`.
 
     Raises
     ------
@@ -66,9 +67,9 @@ def read_utterances(path: Path) -> pd.DataFrame:
     return _read_rows(path)
 
 
-def counts(corpus: Corpus, manifest: pd.DataFrame) -> pd.DataFrame:
+def counts(corpus: Corpus, view: pd.DataFrame) -> pd.DataFrame:
     """
-    Compare what a store holds with the official counts.
+    Compare what a store holds, by its `limits.view`, with the official counts.
 
     Returns
     -------
@@ -76,8 +77,8 @@ def counts(corpus: Corpus, manifest: pd.DataFrame) -> pd.DataFrame:
         Index ``subset``; columns ``utterances, official_utterances, speakers, official_speakers, accepted, hours``
         (of accepted speech). Official counts are missing values where none is published.
     """
-    good = manifest[manifest["error"] == ""]
-    table = manifest.groupby("subset").agg(utterances=("id", "size"), speakers=("speaker", "nunique"))
+    good = view[view["error"] == ""]
+    table = view.groupby("subset").agg(utterances=("id", "size"), speakers=("speaker", "nunique"))
     table["accepted"] = good.groupby("subset").size()
     table["hours"] = good.groupby("subset")["samples"].sum() / SAMPLE_RATE / 3600
     official = pd.DataFrame(corpus.remotes, columns=[field.name for field in fields(Archive)])
@@ -87,7 +88,7 @@ def counts(corpus: Corpus, manifest: pd.DataFrame) -> pd.DataFrame:
     return table.join(official)[columns].fillna({"accepted": 0, "hours": 0.0}).astype({"accepted": int})
 
 
-def refuse_incomplete(corpus: Corpus, archives: Sequence[VerifiedArchive], manifest: pd.DataFrame) -> None:
+def refuse_incomplete(corpus: Corpus, archives: Sequence[VerifiedArchive], view: pd.DataFrame) -> None:
     """
     Raise a RequestError where a corpus that came without checksums (a tree) has not its official counts.
 
@@ -95,7 +96,7 @@ def refuse_incomplete(corpus: Corpus, archives: Sequence[VerifiedArchive], manif
     """
     if all(archive.removed or archive.md5 == _published(corpus, archive) for archive in archives):
         return
-    table = counts(corpus, manifest)
+    table = counts(corpus, view)
     for what in ("utterances", "speakers"):
         wrong = table[table[f"official_{what}"].notna() & (table[what] != table[f"official_{what}"])]
         for subset, row in wrong.iterrows():
@@ -105,15 +106,15 @@ def refuse_incomplete(corpus: Corpus, archives: Sequence[VerifiedArchive], manif
             )
 
 
-def checks(corpus: Corpus, manifest: pd.DataFrame, lists: Sequence[str], min_utterances: int = 2) -> pd.DataFrame:
+def checks(corpus: Corpus, view: pd.DataFrame, lists: Sequence[str], min_utterances: int = 2) -> pd.DataFrame:
     """
     Say what a preparation has found, good or bad.
 
     Parameters
     ----------
     corpus : Corpus
-    manifest : DataFrame
-        Of its store.
+    view : DataFrame
+        Of its store (`limits.view`).
     lists : sequence of str
         Names of its trial lists that will be used.
     min_utterances : int
@@ -124,24 +125,29 @@ def checks(corpus: Corpus, manifest: pd.DataFrame, lists: Sequence[str], min_utt
     DataFrame
         A row per check: ``corpus, check, found`` (number of files or speakers), ``of``, ``example``.
     """
-    good, bad = manifest[manifest["error"] == ""], manifest[manifest["error"] != ""]
+    trials = [corpus.trials(name) for name in lists]
+    named = pd.Index(pd.concat([pd.concat([t["enrol"], t["test"]]) for t in trials]).unique() if trials else [])
+    good, kept = view[view["error"] == ""], view["decoded"] & view["id"].isin(named)
+    bad, flagged = view[(view["error"] != "") & ~kept], view[(view["error"] != "") & kept]
     rows = [("accepted", good["id"])]
-    kinds = bad["error"].str.replace(r"^(duplicate of|speaker has) .*", r"\1", regex=True).str.split(":").str[0]
-    rows += [(f"refused: {kind}", group) for kind, group in bad["id"].groupby(kinds)]
+    rows += [(f"refused: {kind}", group) for kind, group in bad["id"].groupby(_kinds(bad))]
+    rows += [(f"kept, as a list names it: {kind}", group) for kind, group in flagged["id"].groupby(_kinds(flagged))]
     warned = good[good["warning"] != ""]
     rows += [(f"usable, but {text}", group) for text, group in warned["id"].groupby(_without_numbers(warned))]
     rows += [("resampled, recorded at another rate", good.loc[good["rate"] != SAMPLE_RATE, "id"])]
     rows += [("several channels made one", good.loc[good["channels"] > 1, "id"])]
     spoken = good["speaker"].value_counts()
     rows += [(f"speakers with fewer than {min_utterances} utterances", spoken.index[spoken < min_utterances])]
-    trials = [corpus.trials(name) for name in lists]
-    named = pd.Index(pd.concat([pd.concat([t["enrol"], t["test"]]) for t in trials]).unique() if trials else [])
-    rows += [("named by a list, but not in the corpus", named.difference(manifest["id"]))]
-    tested = manifest.loc[manifest["subset"] == "test", "id"]
+    rows += [("named by a list, but not in the corpus", named.difference(view["id"]))]
+    tested = view.loc[view["subset"] == "test", "id"]
     rows += [("in the test half, but named by no list used", tested[~tested.isin(named)])]
     found = [(corpus.name, what, len(ids), next(iter(ids), "")) for what, ids in rows]
     table = pd.DataFrame(found, columns=["corpus", "check", "found", "example"])
-    return table.assign(of=[len(spoken) if "speakers" in what else len(manifest) for what in table["check"]])
+    return table.assign(of=[len(spoken) if "speakers" in what else len(view) for what in table["check"]])
+
+
+def _kinds(rejected: pd.DataFrame) -> pd.Series:
+    return rejected["error"].str.replace(r"^(duplicate of|speaker has) .*", r"\1", regex=True).str.split(":").str[0]
 
 
 def _without_numbers(warned: pd.DataFrame) -> pd.Series:

@@ -18,7 +18,7 @@ import numpy as np
 from sv_utils import corpora
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError
-from sv_utils.speech import acquisition, audio, channels, manifest, preparation
+from sv_utils.speech import acquisition, audio, channels, limits, preparation
 from sv_utils.speech.reader import Speech
 from sv_utils.voices import activity, conditions
 
@@ -28,8 +28,6 @@ ALL = ("clean", "telephone", "mobile", "opus", "mp3", "room", "noise_10", "noise
 CHANNELS = {PHONE: ("clean", "noise_10")}  # of the others: all
 SHORT = ("clean", "telephone", "noise_10")  # of which the first 2 s are embedded too
 SHORTEST, CUT = 8_000, 32_000  # speech that is embedded at all, and what "the first 2 s" are [samples]
-# As stage 02_prep has them by default.
-LIMITS = {"workers": 2, "utterances_per_shard": 200, "min_seconds": 1.0, "max_clipped": 0.05, "max_silent": 0.95}
 Embed = Callable[[list[np.ndarray]], np.ndarray]
 
 
@@ -86,10 +84,9 @@ def waveforms(corpus: str) -> dict[str, np.ndarray]:
             names = sorted(name for name in archive.namelist() if name.endswith(".flac"))
             return {name.removeprefix("dev/"): audio.decode(archive.read(name)).samples for name in names}
     entry = corpora.get(corpus)
-    folder = preparation.prepare(entry, acquisition.fetch(entry), **LIMITS)
-    listed = manifest.read_manifest(folder)
+    listed = limits.view(entry, preparation.prepare(entry, acquisition.fetch(entry), workers=2))
     listed = listed[(listed["error"] == "") & (listed["subset"] == "dev")].sort_values("id").reset_index(drop=True)
-    speech, taken, found = Speech(listed, folder), collections.Counter(), {}
+    speech, taken, found = Speech(listed), collections.Counter(), {}
     for row, name in enumerate(listed["id"]):
         speaker = name.split("/")[0]
         taken[speaker] += 1

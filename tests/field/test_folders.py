@@ -14,8 +14,8 @@ from release import voice, wav
 from sv_utils import corpora
 from sv_utils.base.errors import RequestError
 from sv_utils.evaluation import trials
-from sv_utils.speech import acquisition, archives, layouts, preparation, splits, trees
-from sv_utils.speech.manifest import checks, read_manifest
+from sv_utils.speech import acquisition, archives, layouts, limits, preparation, splits, trees
+from sv_utils.speech.manifest import checks
 
 FOLDER = corpora.get("folder")
 
@@ -360,27 +360,27 @@ def test_names_with_blanks_pass_through_preparation_split_and_drawn_trials(tmp_p
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(wav(voice(f"speaker {number % 5}", 2 * number + (day == "day 1"), 1.1)))
     found = acquisition.fetch(FOLDER, source=str(tmp_path / "own"))
-    store = preparation.prepare(FOLDER, found, test_share=0.4)
-    tested = splits.accepted(FOLDER, store).query("subset == 'test'")
+    seen = limits.view(FOLDER, preparation.prepare(FOLDER, found), test_share=0.4)
+    tested = splits.accepted(seen).query("subset == 'test'")
     trials.write(FOLDER.list_path("folder"), trials.make(tested["id"], 4, 4, seed=0))
-    table, refused = splits.utterances([(FOLDER, store)], {"folder": ["folder"]}, train=["folder"], n_validation=1)
+    table, refused = splits.utterances([(FOLDER, seen)], {"folder": ["folder"]}, train=["folder"], n_validation=1)
     assert refused.empty and table["split"].value_counts().to_dict() == {"train": 8, "test": 8, "validation": 4}
     listed = trials.read(FOLDER.list_path("folder"))
     assert set(trials.speakers(listed)[0]) <= set(tested["speaker"])
     trials.rows(listed, table["id"])
-    assert len(checks(FOLDER, read_manifest(store), ["folder"])) > 3
+    assert len(checks(FOLDER, seen, ["folder"])) > 3
 
 
-def test_another_split_in_the_table_is_another_store(own):
-    """The halves stand in the store: the same recordings with another column `set` are prepared anew."""
+def test_another_split_in_the_table_decodes_nothing_anew(own):
+    """The halves are a view on the store: the same recordings with another column `set` are in the same store."""
     root = own("anna/1.wav", "ben/1.wav")
     stores = set()
     for halves in (("dev", "test"), ("test", "dev")):
         (root / "speakers.csv").write_text("id,set\nanna,{}\nben,{}\n".format(*halves))
         store = preparation.prepare(FOLDER, acquisition.fetch(FOLDER, source=str(root)))
         stores.add(store)
-        assert read_manifest(store)["subset"].tolist() == list(halves)
-    assert len(stores) == 2
+        assert limits.view(FOLDER, store)["subset"].tolist() == list(halves)
+    assert len(stores) == 1
 
 
 def test_the_digest_notices_what_changed_and_nothing_else(own):

@@ -161,7 +161,7 @@ from pathlib import Path
 import numpy as np
 from release import archive_of, encoded, m4a, make, tarred, voice, wav
 from sv_utils.base.errors import RequestError
-from sv_utils.speech import archives, manifest, preparation
+from sv_utils.speech import archives, limits, preparation
 from sv_utils.speech.archives import VerifiedArchive
 
 count, root, rng = int(sys.argv[3]), Path(sys.argv[2]), np.random.default_rng(11)
@@ -206,7 +206,7 @@ for form, data in (("zip", bytes(whole)), ("tar.gz", tarred(files))):
     started = time.perf_counter()
     found = archive_of(root / f"mutated.{form}", data)
     found = VerifiedArchive(found.name, "dev", form, found.files)
-    rows = manifest.read_manifest(preparation.prepare(corpus, [found]))
+    rows = limits.view(corpus, preparation.prepare(corpus, [found]))
     longest = max(longest, (time.perf_counter() - started) / count)
     assert len(rows) == count, (form, len(rows))
     decoded = rows[rows["error"] == ""]

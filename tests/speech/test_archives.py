@@ -17,6 +17,7 @@ from sv_utils.base.errors import RequestError
 from sv_utils.speech import archives
 from sv_utils.speech.acquisition import fetch
 from sv_utils.speech.archives import members
+from sv_utils.speech.limits import Limits, view
 from sv_utils.speech.manifest import read_manifest
 from sv_utils.speech.preparation import prepare
 from sv_utils.speech.reader import Speech
@@ -136,7 +137,7 @@ def test_musan_becomes_a_store_by_kinds(tmp_path, monkeypatch, form):
         (folder / name).write_bytes(data)
     monkeypatch.setenv("SV_MIRROR", str(tmp_path / "mirror"))
     corpus = corpora.get("musan")
-    store = prepare(corpus, fetch(corpus), min_seconds=0.1)
+    store = prepare(corpus, fetch(corpus))
     table = read_manifest(store)
     assert table["id"].tolist() == MUSAN
     assert table["speaker"].tolist() == ["music", "noise", "speech"]
@@ -160,14 +161,15 @@ def test_room_responses_become_a_store_by_kinds(tmp_path, monkeypatch):
     monkeypatch.setenv("SV_MIRROR", str(tmp_path / "mirror"))
     corpus = corpora.get("rirs_noises")
     archives_ = fetch(corpus)
-    store = prepare(corpus, archives_, min_seconds=0.0, max_silent=1.0)
+    store = prepare(corpus, archives_)
     table = read_manifest(store)
     assert set(table["error"]) == {""}
     assert table["speaker"].tolist() == ["pointsource_noises", "isotropic_noises", "real_rirs", "largeroom"]
     assert table["session"].tolist() == ["", "", "", "Room001"]
     # Two microphones do not add up to one: the first is taken.
     np.testing.assert_array_equal(Speech(table, store).waveform(0), response[:, 0])
-    strict = read_manifest(prepare(corpus, archives_))
+    assert set(view(corpus, store, Limits(min_seconds=0.0, max_silent=1.0))["error"]) == {""}
+    strict = view(corpus, store)
     assert set(strict["error"].str.split(":").str[0]) == {"too short"}
 
 
@@ -190,7 +192,7 @@ def test_ocean_in_its_public_form_has_the_ids_and_halves_of_the_other(tmp_path, 
     files |= {"speechocean762/WAVE/SPEAKER9999/999999999.WAV": wav(voice("x", 1)), "speechocean762/README": b"text"}
     (folder / "speechocean762.tar.gz").write_bytes(tarred(files))
     monkeypatch.setenv("SV_MIRROR", str(tmp_path / "mirror"))
-    manifest = read_manifest(prepare(corpus, fetch(corpus)))
+    manifest = view(corpus, prepare(corpus, fetch(corpus)))
     assert manifest["id"].tolist() == [path for path, _ in chosen]
     halves = speakers.loc[manifest["speaker"], "subset"].tolist()
     assert manifest["subset"].tolist() == halves and set(halves) == {"dev", "test"}

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from sv_utils.speech import acquisition, guard, preparation, splits
+from sv_utils.speech import acquisition, guard, limits, splits
 from sv_utils.speech.archives import VerifiedArchive
 
 WAV = b"RIFF\x24\x08\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x80\x3e\0\0\0\x7d\0\0\x02\0\x10\0data\0\x08\0\0" + bytes(2048)
@@ -29,16 +29,12 @@ def test_a_process_that_has_grown_is_not_used_again(monkeypatch):
 
 def test_a_list_may_name_a_duplicate():
     corpus = SimpleNamespace(name="own", trials=lambda _: pd.DataFrame({"enrol": ["a/1"], "test": ["a/2"]}))
-    table = pd.DataFrame({"id": ["a/1", "a/2", "a/3"], "error": ["", "duplicate of a/1", ""]})
+    table = pd.DataFrame({"id": ["a/1", "a/2", "a/3"], "error": ["", "duplicate of a/1", ""], "decoded": True})
     assert splits._listed(corpus, table, ["own"]).tolist() == [True, True, False]
 
 
-def test_two_speakers_at_least_are_set_apart_for_testing(monkeypatch):
-    members = [SimpleNamespace(utterance=SimpleNamespace(speaker=name)) for name in "abcde"]
-    monkeypatch.setattr(preparation.archives, "members", lambda *_: members)
-    corpus = SimpleNamespace(speakers=pd.DataFrame, naming=None)
-    subset = preparation.Subsets(corpus, [SimpleNamespace(subset="")], 0.2, 0)
-    assert sorted(subset.table.values()) == ["dev"] * 3 + ["test"] * 2
+def test_two_speakers_at_least_are_set_apart_for_testing():
+    assert sorted(limits.drawn_halves("abcde", 0.2, 0).values()) == ["dev"] * 3 + ["test"] * 2
 
 
 def test_a_file_with_another_checksum_than_the_published_one_is_read_again(tmp_path):

@@ -24,7 +24,7 @@ from sv_utils import corpora
 from sv_utils.speech import preparation
 corpus = corpora.get("folder")
 found = archive_of(Path(sys.argv[2]))
-print(preparation.prepare(corpus, [found], workers=8, utterances_per_shard=500, min_seconds=0.5))
+print(preparation.prepare(corpus, [found], workers=8, utterances_per_shard=500))
 """
 
 

@@ -21,11 +21,12 @@ from release import DEV, digest, encoded, files, m4a, make, voice, wav, zipped
 from sv_utils import corpora, store
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError, WorkError
-from sv_utils.speech import acquisition, archives, audio, manifest, preparation
+from sv_utils.speech import acquisition, archives, audio, manifest, preparation, splits
 from sv_utils.speech.acquisition import fetch
 from sv_utils.speech.archives import VerifiedArchive
+from sv_utils.speech.limits import Limits, view
 from sv_utils.speech.manifest import read_manifest
-from sv_utils.speech.preparation import Limits, prepare, store_key
+from sv_utils.speech.preparation import prepare, store_key
 from sv_utils.speech.reader import Speech
 from sv_utils.speech.splits import split_validation, utterances
 
@@ -47,6 +48,12 @@ def archive_of(path: Path, data: bytes) -> VerifiedArchive:
     path.write_bytes(data)
     entry = {"path": str(path), "bytes": len(data), "mtime_ns": path.stat().st_mtime_ns, "md5": ""}
     return VerifiedArchive(path.name, "dev", hashlib.md5(data).hexdigest(), (entry,))
+
+
+def viewed(corpus, archives=None, *, test_share=0.2, split_seed=0, **limits) -> pd.DataFrame:
+    """What limits let through of a store."""
+    folder = prepare(corpus, fetch(corpus) if archives is None else archives)
+    return view(corpus, folder, Limits(**limits), test_share, split_seed)
 
 
 def errors(rows: pd.DataFrame) -> dict[str, str]:
@@ -78,7 +85,7 @@ def test_store_and_manifest_of_a_good_release(tiny):
 
 
 def test_official_counts(tiny):
-    table = manifest.counts(tiny, read_manifest(prepare(tiny, fetch(tiny))))
+    table = manifest.counts(tiny, viewed(tiny))
     assert table.loc["dev"].tolist()[:5] == [12, 12, 4, 4, 12]
     assert table.loc["test"].tolist()[:5] == [6, 6, 2, 2, 6]
     assert table.loc["test", "hours"] == pytest.approx(6 * 1.5 / 3600)
@@ -160,12 +167,12 @@ def test_a_tree_with_missing_files_is_refused_unless_allowed(tiny, tmp_path):
         zipfile.ZipFile(io.BytesIO(data)).extractall(tmp_path / "trees" / name)
     complete = fetch(tiny, source=str(tmp_path / "trees"))
     folder = prepare(tiny, complete)
-    manifest.refuse_incomplete(tiny, complete, read_manifest(folder))
+    manifest.refuse_incomplete(tiny, complete, viewed(tiny, complete))
     assert manifest.compare(folder, prepare(tiny, fetch(tiny))) == []
     (tmp_path / "trees/tiny_dev_aac/dev/aac/id1/s1/00002.m4a").unlink()
     fewer = fetch(tiny, source=str(tmp_path / "trees"))
     with pytest.raises(RequestError, match=r"has 11 utterances in its half 'dev' instead of the official 12: complete"):
-        manifest.refuse_incomplete(tiny, fewer, read_manifest(prepare(tiny, fewer)))
+        manifest.refuse_incomplete(tiny, fewer, viewed(tiny, fewer))
 
 
 @pytest.mark.parametrize("layout", ["merged", "halves"])
@@ -182,7 +189,7 @@ def test_other_layouts_of_unpacked_trees(tiny, tmp_path, layout):
     lines = (tmp_path / "release/tiny_meta.csv").read_text().splitlines()
     halves = ["set", *["dev"] * 4, *["test"] * 2]
     (tmp_path / "release/tiny_meta.csv").write_text("".join(f"{a},{b}\n" for a, b in zip(lines, halves)))
-    rows = read_manifest(prepare(tiny, fetch(tiny, source=str(tmp_path / "trees"))))
+    rows = viewed(tiny, fetch(tiny, source=str(tmp_path / "trees")))
     assert rows.groupby("subset").size().to_dict() == {"dev": 12, "test": 6}
     assert set(rows["error"]) == {""}
 
@@ -196,7 +203,7 @@ def test_checks_tell_what_was_found(tmp_path):
     test = files(("id5", "id6"), "wav", ".wav", wav)
     del test["wav/id6/s1/00001.wav"]
     corpus = make(tmp_path / "release", dev=dev, test=test)
-    found = manifest.checks(corpus, read_manifest(prepare(corpus, fetch(corpus))), ["tiny"])
+    found = manifest.checks(corpus, viewed(corpus), ["tiny"])
     assert found[["check", "found", "example", "of"]].to_numpy().tolist() == [
         ["accepted", 15, "id1/s1/00001.m4a", 17],
         ["refused: duplicate of", 1, "id2/s1/00002.m4a", 17],
@@ -216,7 +223,7 @@ def test_limits_of_rate_and_channels(tmp_path):
         "dev/aac/id1/s1/2.wav": wav(np.stack([voice("id1", 2)] * 3, axis=1)),
     }
     corpus = make(tmp_path / "release", dev=dev)
-    rows = read_manifest(prepare(corpus, fetch(corpus), max_channels=2))
+    rows = viewed(corpus, max_channels=2)
     assert errors(rows[rows["subset"] == "dev"]) == {
         "id1/s1/1.wav": "low rate: 4000 Hz, wanted 8000 Hz",
         "id1/s1/2.wav": "channels: 3, at most 2",
@@ -241,7 +248,7 @@ def test_removed_archives_are_not_wanted_again_while_their_store_is_there(tmp_pa
     with pytest.raises(
         RequestError, match=r"tiny_dev_aac\.zip of corpus tiny was removed after an earlier preparation"
     ):
-        prepare(corpus, fetch(corpus), min_seconds=0.5)
+        prepare(corpus, fetch(corpus), max_seconds=60.0)
 
 
 def test_a_finished_store_is_returned_untouched(tiny, monkeypatch):
@@ -254,17 +261,15 @@ def test_a_finished_store_is_returned_untouched(tiny, monkeypatch):
 def test_store_key_follows_content_and_parameters(tiny):
     archives = fetch(tiny)
 
-    def key(corpus=tiny, verified=archives, min_seconds=1.0, per_shard=200, encoding="pcm"):
-        return store_key(corpus, verified, Limits(min_seconds), per_shard, encoding, "")
+    def key(corpus=tiny, verified=archives, max_seconds=3600.0, per_shard=200, encoding="pcm"):
+        return store_key(corpus, verified, max_seconds, per_shard, encoding)
 
     other = dataclasses.replace(tiny, name="other")
-    keys = {key(), key(min_seconds=2.0), key(per_shard=100), key(verified=archives[:1]), key(corpus=other)}
+    keys = {key(), key(max_seconds=20.0), key(per_shard=100), key(verified=archives[:1]), key(corpus=other)}
     keys |= {key(encoding="flac"), key(corpus=dataclasses.replace(tiny, first_channel=True))}
     keys.add(key(verified=[dataclasses.replace(archives[0], md5="0"), archives[1]]))
     keys.add(key(corpus=dataclasses.replace(tiny, naming=lambda name: corpora.parse(name))))
-    keys.add(store_key(tiny, archives, Limits(max_channels=1), 200, "pcm", ""))
-    keys.add(store_key(tiny, archives, Limits(), 200, "pcm", "0.2 1"))
-    assert len(keys) == 11
+    assert len(keys) == 9
     moved = [dataclasses.replace(archive, files=()) for archive in archives]  # where the bytes lie changes nothing
     assert key(verified=moved) == key()
 
@@ -337,7 +342,7 @@ def test_every_bad_file_is_a_row_with_its_reason(tmp_path):
         "/dev/aac/id1/s1/12.wav": tone,
     }
     corpus = make(tmp_path / "release", dev=dev)
-    rows = read_manifest(prepare(corpus, fetch(corpus)))
+    rows = viewed(corpus)
     told = errors(rows[rows["subset"] == "dev"])
     assert told.pop("id1/s1/01.m4a").startswith("truncated: ")
     assert told.pop("id1/s1/07.wav").startswith("clipped: 0.")
@@ -357,7 +362,8 @@ def test_every_bad_file_is_a_row_with_its_reason(tmp_path):
     }
     rows = rows.set_index("id")
     assert rows.loc["id1/s1/04.wav", ["rate", "channels", "samples"]].tolist() == [44100, 2, 26123]
-    assert rows.loc["id1/s1/05.wav", ["shard", "samples"]].tolist() == ["", 3200]
+    shard = rows.loc["id1/s1/04.wav", "shard"]  # what decodes is stored, whatever its quality
+    assert rows.loc["id1/s1/05.wav", ["shard", "samples"]].tolist() == [shard, 3200]
     assert set(rows["warning"]) == {""}
     assert not list(tmp_path.rglob("escape.wav"))
 
@@ -490,7 +496,7 @@ def test_one_sentence_when_a_worker_reports_a_full_disk(tiny, monkeypatch):
 
 def joined(corpus, **options):
     arguments = {"train": ["tiny"], "n_validation": 1} | options
-    return utterances([(corpus, prepare(corpus, fetch(corpus)))], {"tiny": ["tiny"]}, **arguments)
+    return utterances([(corpus, viewed(corpus))], {"tiny": ["tiny"]}, **arguments)
 
 
 def test_table_of_utterances(tiny):
@@ -531,15 +537,67 @@ def test_trial_that_names_a_missing_file(tmp_path):
         joined(make(tmp_path / "release", test=test))
     assert str(caught.value) == (
         "trial list tiny of corpus tiny names 1 file(s) that the store does not offer, first id6/s1/00001.wav "
-        "(not in the archives): complete the corpus, relax the limits of 02_prep, or leave the list out."
+        "(not in the archives): complete the corpus, set missing_trials of 02_prep to drop, which leaves their trials "
+        "out, or leave the list out."
     )
 
 
-def test_trial_that_names_a_rejected_file(tmp_path):
+def test_a_file_that_a_list_names_is_flagged_and_never_refused_for_its_quality(tmp_path):
     test = files(("id5", "id6"), "wav", ".wav", wav)
     test["wav/id6/s1/00001.wav"] = wav(voice("id6", 1, 0.2))
-    with pytest.raises(RequestError, match=r"first id6/s1/00001\.wav \(too short: 0\.20 s, wanted 1 s\)"):
-        joined(make(tmp_path / "release", test=test))
+    test["wav/id6/s1/00002.wav"] = wav(voice("id6", 2, 0.2))  # which no list names
+    corpus = make(tmp_path / "release", test=test)
+    table, rejected = joined(corpus)
+    assert dict(zip(table["id"], table["quality"]))["id6/s1/00001.wav"] == "too short"
+    assert table["quality"].value_counts().to_dict() == {"within limits": 14, "too short": 1}
+    assert errors(rejected) == {"id6/s1/00002.wav": "too short: 0.20 s, wanted 1 s"}
+    found = manifest.checks(corpus, viewed(corpus), ["tiny"]).set_index("check")["found"]
+    assert found["kept, as a list names it: too short"] == found["refused: too short"] == 1
+
+
+def test_a_limit_that_changes_decodes_nothing(tmp_path, monkeypatch):
+    corpus = make(tmp_path / "release")
+    before = viewed(corpus)
+    monkeypatch.setattr(preparation, "_write_shard", None)
+    after = viewed(corpus, min_seconds=1.6)
+    assert set(before["error"]) == {""} and (after["error"] == "too short: 1.50 s, wanted 1.6 s").sum() == 6
+    assert viewed(corpus, min_seconds=1.5).equals(before)
+
+
+def test_trials_whose_files_are_lost_stop_at_once_or_are_dropped(tmp_path, monkeypatch):
+    test = files(("id5", "id6"), "wav", ".wav", wav)
+    test["wav/id5/s1/00002.wav"] = b"no sound"
+    corpus = make(tmp_path / "release", test=test)
+    (tmp_path / "release/tiny_trials.txt").write_text(
+        "1 id5/s1/00001.wav id5/s1/00002.wav\n0 id5/s1/00001.wav id6/s1/00001.wav\n"
+        "1 id6/s1/00001.wav id6/s1/00003.wav\n"
+    )
+    text = dataclasses.replace(corpus.lists["tiny"], rows=3)
+    corpus = dataclasses.replace(corpus, lists={"tiny": text})
+    required = splits.required(corpus, ["tiny"], "stop")
+    assert len(required) == 4 and not splits.required(corpus, ["tiny"], "drop")
+    for _ in range(2):  # again out of the shards that are finished
+        with pytest.raises(RequestError, match=r"^id5/s1/00002\.wav, which a trial list names, cannot be de"):
+            prepare(corpus, fetch(corpus), required=required)
+    (folder,) = paths.corpus_dir("tiny").glob("store-*")
+    assert (folder / "shard-00000.csv").exists() and not (folder / "manifest.csv").exists()
+    with pytest.raises(RequestError, match=r"first id5/s1/00002\.wav \(not audio.* missing_trials of 02_prep to drop"):
+        joined(corpus)
+    table, _ = joined(corpus, missing_trials="drop")
+    usable = set(table.loc[table["split"] == "test", "id"])
+    assert usable == {"id5/s1/00001.wav", "id6/s1/00001.wav", "id6/s1/00003.wav"}
+    told = splits.write_trials(corpus, "tiny", usable, tmp_path / "left/tiny.txt")
+    assert told == (
+        "1 of the 3 trials of list tiny were left out, because 1 file(s) that they name cannot be used, first "
+        "id5/s1/00002.wav."
+    )
+    assert (tmp_path / "left/tiny.txt").read_text() == (
+        "0 id5/s1/00001.wav id6/s1/00001.wav\n1 id6/s1/00001.wav id6/s1/00003.wav\n"
+    )
+    with pytest.raises(RequestError, match="of the 3 trials of list tiny 1 are left, and not of both kinds"):
+        splits.write_trials(corpus, "tiny", usable - {"id5/s1/00001.wav"}, tmp_path / "left/tiny.txt")
+    with pytest.raises(RequestError, match="missing_trials of 02_prep is stop or drop, not 'skip'"):
+        joined(corpus, missing_trials="skip")
 
 
 def test_a_duplicate_that_a_list_names_is_still_evaluated(tmp_path):
@@ -565,7 +623,7 @@ def test_the_same_sounds_in_another_file_are_a_duplicate(tmp_path):
     sound = voice("id1", 1)
     dev = {"dev/aac/id1/s1/1.wav": wav(sound), "dev/aac/id1/s1/2.flac": encoded(sound, 16000, format="FLAC")}
     corpus = make(tmp_path / "release", dev=dev)
-    rows = read_manifest(prepare(corpus, fetch(corpus)))
+    rows = viewed(corpus)
     told = errors(rows[rows["subset"] == "dev"])
     assert told == {"id1/s1/1.wav": "", "id1/s1/2.flac": "duplicate of id1/s1/1.wav"}
 
@@ -594,7 +652,7 @@ def test_training_speakers_in_an_evaluation_list(tmp_path):
 
 
 def test_lists_and_corpora_that_are_not_prepared_are_told(tiny):
-    stores = [(tiny, prepare(tiny, fetch(tiny)))]
+    stores = [(tiny, viewed(tiny))]
     with pytest.raises(RequestError, match=r"corpus 'tinny' is not among those prepared \(did you mean 'tiny'\?\)"):
         utterances(stores, {"tinny": ["tiny"]}, train=["tiny"], n_validation=1)
     with pytest.raises(RequestError, match=r"corpus 'ocean' is not among those prepared \(known: tiny\)"):
@@ -672,7 +730,7 @@ def test_folder_of_the_users_own(tmp_path):
         ["test", "dora/monday/b.wav", "dora", "monday", ""],
     ]
     np.testing.assert_array_equal(Speech(rows[:1], folder).waveform(0), voice("dev/anna/a.wav", 0))
-    table, _ = utterances([(corpus, folder)], {"folder": ["folder"]}, train=[], n_validation=0)
+    table, _ = utterances([(corpus, view(corpus, folder))], {"folder": ["folder"]}, train=[], n_validation=0)
     assert table["id"].tolist() == ["cleo/a.wav", "dora/c.wav", "dora/monday/b.wav"]
     assert set(table["gender"]) == {""}
     (root / "test/dora/c.wav").write_bytes(b"changed")
@@ -688,18 +746,18 @@ def test_folder_without_a_split_draws_its_test_speakers(tmp_path):
             place.write_bytes(wav(voice(f"s{k}", n)))
     corpus = corpora.get("folder")
     archives = fetch(corpus, source=str(root))
-    rows = read_manifest(prepare(corpus, archives))
+    rows = viewed(corpus, archives)
     tested = set(rows.loc[rows["subset"] == "test", "speaker"])
     assert len(tested) == 2 and rows["subset"].value_counts().to_dict() == {"dev": 16, "test": 4}
-    other = read_manifest(prepare(corpus, archives, split_seed=1))
+    other = viewed(corpus, archives, split_seed=1)
     assert set(other.loc[other["subset"] == "test", "speaker"]) != tested
-    assert set(read_manifest(prepare(corpus, archives, test_share=0.5)).query("subset == 'test'")["speaker"]) > tested
+    assert set(viewed(corpus, archives, test_share=0.5).query("subset == 'test'")["speaker"]) > tested
     assert corpus.is_drawn("folder") and corpus.list_path("folder").name == "drawn_trials.txt"
     (root / "speakers.csv").write_text(
         "id,gender,set\n" + "".join(f"s{k},f,{'test' if k < 3 else 'dev'}\n" for k in range(9))
     )
     (root / "trials.txt").write_text("1 s0/day0/a.wav s0/day1/a.wav\n0 s0/day0/a.wav s1/day0/a.wav\n")
-    rows = read_manifest(prepare(corpus, fetch(corpus, source=str(root))))
+    rows = viewed(corpus, fetch(corpus, source=str(root)))
     assert set(rows.loc[rows["subset"] == "test", "speaker"]) == {"s0", "s1", "s2"}
     assert errors(rows)["s9/day0/a.wav"] == "speaker is not in the speaker table"
     assert not corpus.is_drawn("folder")

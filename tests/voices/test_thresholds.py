@@ -26,6 +26,6 @@ def test_calibration_hears_accepted_dev_utterances_only(monkeypatch):
     table = pd.DataFrame({"id": ids, "subset": subsets, "error": errors})
     monkeypatch.setattr(development.acquisition, "fetch", lambda entry: [])
     monkeypatch.setattr(development.preparation, "prepare", lambda *_, **__: None)
-    monkeypatch.setattr(development.manifest, "read_manifest", lambda folder: table)
+    monkeypatch.setattr(development.limits, "view", lambda *_: table)
     monkeypatch.setattr(development, "Speech", lambda *_: SimpleNamespace(waveform=lambda row: np.zeros(1)))
     assert list(development.waveforms("mini")) == ["a/s/1", "d/s/1"]
