@@ -242,25 +242,23 @@ class Corpus:
         -------
         DataFrame
             Index ``speaker``; columns ``gender`` ('f', 'm' or '') and whatever else is known, in lower case
-            (``nationality``, ``language``, ``age``, ...). Byte-order marks, tabs and stray blanks are dealt with; of a
-            table that the user wrote, see `_tables.read`.
+            (``nationality``, ``language``, ``age``, ...). Any spelling that is in circulation is read
+            (`_tables.read_published`; of a table that the user wrote, `_tables.read`).
+
+        Raises
+        ------
+        RequestError
+            Missing file, no column of speakers, or a wrong number of rows.
         """
         path = self.text_path(self.table) if self.table else None
         if self.table is None or path is None or (self.table.rows is None and not path.exists()):
             return pd.DataFrame(index=pd.Index([], name="speaker"))
         if self.table.rows is None:
             return _tables.read(path)
-        table = self._read(path)
-        table.columns = [re.sub(r"^\S+ id$|^id$", "speaker", name.strip().lower(), count=1) for name in table.columns]
-        table = table.loc[:, ~table.columns.duplicated()].apply(lambda column: column.str.strip())
-        self._check_rows(path, len(table), self.table.rows)
-        return table.set_index("speaker").rename(columns={"set": "subset"})
-
-    def _read(self, path: Path) -> pd.DataFrame:
         self._refuse_absent(path)
-        with open(path, encoding="utf-8-sig") as file:
-            sep = "\t" if "\t" in file.readline() else ","
-        return pd.read_csv(path, sep=sep, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        table = _tables.read_published(path)
+        self._check_rows(path, len(table), self.table.rows)
+        return table[~table.index.duplicated()]
 
     def _refuse_absent(self, path: Path) -> None:
         if not path.exists():

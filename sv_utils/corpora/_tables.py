@@ -1,6 +1,7 @@
-"""A speaker table that a user wrote, by hand or out of a spreadsheet: `speakers.csv`."""
+"""Speaker tables: one that a user wrote, by hand or out of a spreadsheet (`speakers.csv`), and published ones."""
 
 import csv
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -61,6 +62,44 @@ def read(path: Path) -> pd.DataFrame:
     return table.set_index("speaker")
 
 
+def read_published(path: Path) -> pd.DataFrame:
+    """
+    Read a published speaker table in any of the spellings that are in circulation.
+
+    Tabs or commas, with and without blanks, byte-order marks and foreign line ends; ``VoxCeleb2 ID ``,
+    ``voxceleb2_id``, ``id`` and the like for the speaker.
+
+    Returns
+    -------
+    DataFrame
+        Index ``speaker``; other columns as of `read`. Rows and facts are as they stand there.
+
+    Raises
+    ------
+    RequestError
+        It is empty or no text, or no column is that of the speakers.
+    """
+    rows = _rows(path)
+    names = [_heading(word, place) for place, word in enumerate(rows[0])]
+    others = [word.lower() for word in rows[0]]
+    known = [place for place, name in enumerate(names) if name == "speaker" and "vgg" not in others[place]]
+    if not known:
+        raise RequestError(
+            f"{path} has the columns {', '.join(map(printable, rows[0]))}, of which none is the speaker's id (wanted: "
+            "id, gender, set, in any order): correct its first line, or remove it and fetch it again."
+        )
+    own = min(known, key=lambda place: not others[place].endswith("id"))  # an id before a name
+    ids = {place for place, name in enumerate(names) if name == "speaker" and others[place].endswith("id")}
+    names = [other if name == "speaker" else name for name, other in zip(names, others)]
+    names[own] = "speaker"
+    table = pd.DataFrame(rows[1:], columns=names, dtype=str)
+    table = table.iloc[:, [place for place in range(len(names)) if place == own or place not in ids]]
+    table = table.loc[:, ~table.columns.duplicated()]
+    for column in WORDS.keys() & table.columns:
+        table[column] = [WORDS[column].get(word.lower(), word) for word in table[column]]
+    return table.set_index("speaker")
+
+
 def _rows(path: Path) -> list[list[str]]:
     """Words of the lines that have some, all of the width of the widest."""
     lines = [line for line in read_text(path).split("\n") if line.strip(" \t;,")]
@@ -99,7 +138,7 @@ def _columns(rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
 def _heading(word: str, place: int) -> str:
     word = word.lower().replace(" ", "_").strip("_") or f"column {place + 1}"
     known = next((name for name, words in HEADINGS.items() if word in words.split()), word)
-    return "speaker" if known.endswith("_id") else known  # VoxCeleb1 ID
+    return "speaker" if re.search(r"(_|celeb\d?)id$", known) else known  # VoxCeleb1 ID
 
 
 def _kinds(rows: list[list[str]]) -> list[str]:

@@ -10,7 +10,7 @@ from release import make
 from sv_utils import corpora, forecast
 from sv_utils.base.errors import RequestError
 from sv_utils.pipeline.profile import Profile
-from sv_utils.speech import acquisition
+from sv_utils.speech import acquisition, needs
 
 
 @pytest.fixture(autouse=True)
@@ -23,8 +23,8 @@ def surroundings(tmp_path, monkeypatch):
 
 @pytest.fixture
 def offline(monkeypatch):
-    monkeypatch.setattr(forecast, "_asked", lambda *_: None)
-    monkeypatch.setattr(forecast, "_rate", lambda *_: 0.0)
+    monkeypatch.setattr(needs, "_asked", lambda *_: None)
+    monkeypatch.setattr(needs, "rate", lambda *_: 0.0)
 
 
 def test_voxceleb_without_a_network_takes_what_the_corpora_state(offline):
@@ -89,15 +89,15 @@ def test_servers_are_asked_and_measured(tmp_path, monkeypatch):
         corpus = dataclasses.replace(made, routes=(server.url + "/{file}?key={key}", server.url + "/{file}"))
         dev, _ = corpus.remotes
         sizes = [(tmp_path / "published" / file).stat().st_size for file, _ in dev.parts]
-        assert forecast._asked(corpus, dev) == sum(sizes)
-        assert [row["source"] for row in forecast._archives(corpus, None)] == ["server", "server"]
-        assert forecast._rate(corpus, corpus.routes[0]) == 0.0  # no key
-        assert forecast._rate(corpus, corpus.routes[1]) > 1000
+        assert needs._asked(corpus, dev) == sum(sizes)
+        assert [row["source"] for row in needs.archives_of(corpus, None)] == ["server", "server"]
+        assert needs.rate(corpus, corpus.routes[0]) == 0.0  # no key
+        assert needs.rate(corpus, corpus.routes[1]) > 1000
         acquisition.fetch(corpus)
-        assert [(row["source"], row["to_fetch"]) for row in forecast._archives(corpus, None)] == [("here", 0)] * 2
+        assert [(row["source"], row["to_fetch"]) for row in needs.archives_of(corpus, None)] == [("here", 0)] * 2
     other = dataclasses.replace(corpus, name="other")
     with pytest.raises(RequestError, match=r"nothing tells the size of tiny_dev_aac\.zip of corpus other"):
-        forecast._archives(other, None)
+        needs.archives_of(other, None)
 
 
 def test_every_published_archive_states_its_size_and_hours():
