@@ -14,7 +14,6 @@ from typing import Any
 
 from sv_utils.base import paths
 from sv_utils.base.errors import command
-from sv_utils.base.terminal import without_notices
 from sv_utils.models import pretrained
 from sv_utils.reports.card import of_conditions
 from sv_utils.voices import development, encoder, fitting
@@ -55,8 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="file to write (default: the encoder's own, within the package)")
     arguments = parser.parse_args(argv)
     file = arguments.out or Path(pretrained.__file__).with_name(f"{arguments.model}_conditions.json")
-    with without_notices():
-        content = fitting.content(arguments.model, heard(arguments.model))
+    content = fitting.content(arguments.model, heard(arguments.model))
     for name, text in ((file, json.dumps(content, indent=1) + "\n"), (file.with_suffix(".md"), of_conditions(content))):
         with paths.replace_on_success(name) as temporary:
             temporary.write_text(text, "utf-8")

@@ -8,9 +8,8 @@ import argparse
 import json
 from pathlib import Path
 
-from sv_utils.base import terminal
 from sv_utils.base.errors import RequestError, WorkError, command
-from sv_utils.voices import enrolment
+from sv_utils.voices import enrolment, recordings
 from sv_utils.voices.identify import identify
 
 EXIT = {"known": 0, "unknown": 1, "cannot tell": 2}
@@ -40,12 +39,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--false-accept", type=float, help="wanted share of strangers accepted by one voice (default: equal error)"
     )
+    parser.add_argument("--segment", **recordings.SEGMENT)
     parser.add_argument("--store", type=Path, default=enrolment.default_store(), help="file of voices (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     arguments = parser.parse_args(argv)
     try:
-        with terminal.without_notices():
-            answer = identify(arguments.file, arguments.closed, arguments.false_accept, arguments.store)
+        (segment,) = recordings.segments(arguments.segment, 1)
+        answer = identify(arguments.file, arguments.closed, arguments.false_accept, arguments.store, segment)
     except (WorkError, OSError) as error:  # 1 would mean "none of them"
         raise RequestError(str(error)) from error
     print(json.dumps(answer, indent=1) if arguments.json else text(answer))

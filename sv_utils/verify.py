@@ -7,13 +7,11 @@ The exit code is the answer: 0 the same speaker, 1 different speakers, 2 it cann
 import argparse
 import json
 import os
-import re
 
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError, WorkError, command
-from sv_utils.base.terminal import without_notices
-from sv_utils.voices import encoder
-from sv_utils.voices.compare import Segment, compare, text
+from sv_utils.voices import encoder, recordings
+from sv_utils.voices.compare import compare, text
 
 EXIT = {"same speaker": 0, "different speakers": 1, "cannot tell": 2}
 
@@ -31,51 +29,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--false-accept", type=float, help="wanted share of different voices accepted (default: equal error)"
     )
-    said = "where to listen in the first (1) or second (2) recording [s], such as 2:0-4.5; may be given for both"
-    parser.add_argument("--segment", action="append", default=[], metavar="N:FROM-TO", help=said)
+    parser.add_argument("--segment", **recordings.SEGMENT)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     arguments = parser.parse_args(argv)
-    wanted = arguments.model, arguments.prior, arguments.false_accept, segments(arguments.segment)
+    wanted = arguments.model, arguments.prior, arguments.false_accept, recordings.segments(arguments.segment, 2)
     try:
-        with without_notices():
-            answer = compare(arguments.first, arguments.second, *wanted)
+        answer = compare(arguments.first, arguments.second, *wanted)
     except (WorkError, OSError) as error:  # 1 would mean "different speakers"
         mend = f"; or name a model of your own, such as --model {_example()}" if arguments.model == "campplus" else ""
         raise RequestError(f"{error}{mend}") from error
     print(json.dumps(answer, indent=1) if arguments.json else text(answer), flush=True)
     encoder.prepare(arguments.model)
     return EXIT[answer["decision"]]
-
-
-def segments(given: list[str]) -> tuple[Segment, Segment]:
-    """
-    Read where to listen.
-
-    Parameters
-    ----------
-    given : list of str
-
-    Returns
-    -------
-    tuple of two (float, float) or None
-
-    Raises
-    ------
-    RequestError
-        If one cannot be read.
-
-    Examples
-    --------
-    >>> segments(["2:0-4.5"])
-    (None, (0.0, 4.5))
-    """
-    found: dict[str, Segment] = {"1": None, "2": None}
-    for words in given:
-        read = re.fullmatch(r"([12]):(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)", words)
-        if not read:
-            raise RequestError(f"--segment {words} is none; write recording:from-to in seconds, such as 2:0-4.5")
-        found[read[1]] = float(read[2]), float(read[3])
-    return found["1"], found["2"]
 
 
 def _example() -> str:

@@ -1,13 +1,12 @@
 """Do two recordings hold one voice?"""
 
 import math
+from collections.abc import Sequence
 
 from sv_utils.base.errors import RequestError
 from sv_utils.voices import encoder, measured, recordings, turns
 from sv_utils.voices.judging import UNSURE, Side
-from sv_utils.voices.recordings import Source
-
-Segment = tuple[float, float] | None
+from sv_utils.voices.recordings import Segment, Source
 
 
 def compare(
@@ -16,7 +15,7 @@ def compare(
     model: str = "campplus",
     prior: float = 0.5,
     false_accept: float | None = None,
-    segments: tuple[Segment, Segment] = (None, None),
+    segments: Sequence[Segment] = (None, None),
 ) -> dict:
     """
     Say whether one voice speaks in two recordings.
@@ -35,7 +34,7 @@ def compare(
     false_accept : float, optional
         Wanted share of different voices accepted, of those that were measured; by default the threshold is that of
         equal error.
-    segments : tuple of two (float, float) or None
+    segments : sequence of two (float, float) or None
         Where to listen in either recording, from and to [s]; by default everywhere.
 
     Returns
@@ -104,7 +103,10 @@ def text(answer: dict) -> str:
             f"  log-likelihood ratio {ratio:+.2f}: {math.exp(abs(ratio)):,.0f} times likelier with {voices}; "
             f"probability of one voice {answer['probability']:.2%} at a prior of {answer['prior']:.1%}"
         )
-    lines += [f"  {side['file']}: {', '.join(side['chips'])}" for side in answer["recordings"]]
+    lines += [
+        f"  {recordings.labelled(side['file'], side['segment'])}: {', '.join(side['chips'])}"
+        for side in answer["recordings"]
+    ]
     if answer["cosine"] is not None:
         lines.append(f"  operating point {point['name']}: {rates(point)}; threshold from {point['threshold_from']}")
         lines.append(f"  {other_days(point)}")

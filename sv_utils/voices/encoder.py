@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from sv_utils.base.terminal import without_notices
 from sv_utils.models import embedding, pretrained, runtimes
 
 
@@ -47,8 +46,5 @@ def prepare(model: str) -> None:
     print("sv_utils.verify: making the next starts quick, this once: a minute or two ...", file=sys.stderr)
     from sv_utils.models import exports  # and with it TensorFlow
 
-    with (
-        without_notices(),
-        contextlib.suppress(Exception),
-    ):  # a convenience: the answer stands, and Keras gives the next
+    with contextlib.suppress(Exception):  # a convenience: the answer stands, and Keras gives the next
         exports.export(model, "litert")

@@ -6,6 +6,7 @@ whose vectors mean nothing to another.
 """
 
 import contextlib
+import itertools
 import os
 import unicodedata
 import zipfile
@@ -22,6 +23,7 @@ from sv_utils.models import pretrained
 from sv_utils.voices import encoder, measured, recordings, turns
 from sv_utils.voices.conditions import Conditions
 from sv_utils.voices.judging import Side
+from sv_utils.voices.recordings import Segment
 
 VERSION = 2  # of the file's layout
 LONGEST_NAME = 100
@@ -205,6 +207,7 @@ def enrol(
     model: str = "campplus",
     store: Path | None = None,
     anyway: bool = False,
+    segments: Sequence[Segment] = (),
 ) -> tuple[int, list[str]]:
     """
     Enrol a voice from recordings.
@@ -221,6 +224,8 @@ def enrol(
         File of voices, by default `default_store`.
     anyway : bool
         Enrol recordings that do not sound like the others of the name too.
+    segments : sequence of (float, float) or None
+        Where to listen in each file, from and to [s]; by default everywhere.
 
     Returns
     -------
@@ -238,7 +243,7 @@ def enrol(
         The published encoder or the speech detector cannot be fetched.
     """
     name = called(name)  # before seconds of decoding
-    store, sides, warnings = store or default_store(), *heard(files, model)
+    store, sides, warnings = store or default_store(), *heard(files, model, segments)
     fingerprint = pretrained.fingerprint(model)
     if not anyway:
         known = read(store)
@@ -248,32 +253,34 @@ def enrol(
     return add(store, model, fingerprint, name, list(sides.values())), warnings
 
 
-def heard(files: Sequence[str | os.PathLike], model: str) -> tuple[dict[str, Side], list[str]]:
+def heard(
+    files: Sequence[str | os.PathLike], model: str, segments: Sequence[Segment] = ()
+) -> tuple[dict[str, Side], list[str]]:
     """
     Embed recordings that are to be enrolled; parameters and errors are those of `enrol`.
 
     Returns
     -------
     sides : dict of str to Side
-        By file; a recording that was there before under another name is left out.
+        By file, or file and segment; a recording that was there before under another name is left out.
     warnings : list of str
     """
     found, warnings = [], []
-    for file in files:
-        recording = recordings.hear(file)
+    for file, segment in itertools.zip_longest(files, segments):
+        recording = recordings.hear(file, segment=segment)
         if not recording.enough:
             seconds = recording.conditions.speech_seconds
             raise RequestError(f"{os.fspath(file)}: {seconds:.2f} s of speech are too few to enrol; leave it out")
         twin = next((other for other in found if np.array_equal(other.speech, recording.speech)), None)
         if twin:
-            warnings.append(f"{os.fspath(file)} is the same recording as {twin.name}, and counts once")
+            warnings.append(f"{os.fspath(file)} is the same recording as {twin.label}, and counts once")
             continue
         warnings += [f"{os.fspath(file)}: {text}" for text in recording.warnings()]
         warnings += turns.warned(recording, model)
         found.append(recording)
     embeddings = encoder.embeddings(model, [recording.speech for recording in found])
     sides = [Side(embedding, recording.conditions) for embedding, recording in zip(embeddings, found)]
-    return {recording.name: side for recording, side in zip(found, sides)}, warnings
+    return {recording.label: side for recording, side in zip(found, sides)}, warnings
 
 
 def refuse_others(

@@ -7,7 +7,7 @@ from sv_utils.models import pretrained
 from sv_utils.voices import encoder, enrolment, measured, recordings
 from sv_utils.voices.enrolment import Voices
 from sv_utils.voices.judging import Side
-from sv_utils.voices.recordings import Source
+from sv_utils.voices.recordings import Segment, Source
 
 
 def identify(
@@ -15,6 +15,7 @@ def identify(
     closed: bool = False,
     false_accept: float | None = None,
     store: Path | None = None,
+    segment: Segment = None,
 ) -> dict:
     """
     Find whose voice is heard in a recording.
@@ -28,7 +29,9 @@ def identify(
     false_accept : float, optional
         As of `verify.compare`.
     store : Path, optional
-        File of voices, by default `enrol.default_store`.
+        File of voices, by default `enrolment.default_store`.
+    segment : tuple of two float, optional
+        Where in the recording to listen, from and to [s].
 
     Returns
     -------
@@ -50,12 +53,18 @@ def identify(
         raise RequestError(f"nobody is enrolled in {store}; python -m sv_utils.enrol NAME FILE ...")
     if pretrained.fingerprint(voices.model) != voices.fingerprint:
         raise RequestError(f"{voices.model} has changed since the voices of {store} were enrolled; enrol them anew")
-    return among(voices, file, closed, false_accept)
+    return among(voices, file, closed, false_accept, segment)
 
 
-def among(voices: Voices, file: Source, closed: bool = False, false_accept: float | None = None) -> dict:
+def among(
+    voices: Voices,
+    file: Source,
+    closed: bool = False,
+    false_accept: float | None = None,
+    segment: Segment = None,
+) -> dict:
     """Find whose of some voices, at least one, is heard in a recording; otherwise as `identify`."""
-    recording = recordings.hear(file)
+    recording = recordings.hear(file, segment=segment)
     judge = measured.judge(voices.model, false_accept)
     answer = {"decision": "cannot tell", "name": None, "candidates": []}
     point, warnings = judge.point([recording.conditions, *voices.conditions.values()][:2]), []

@@ -2,7 +2,10 @@
 
 import dataclasses
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +23,14 @@ NOISY = 18.0  # speech above background as of `Conditions.noise` [dB]
 EMPTY = 0.02  # fraction of holes that a codec of low rate leaves
 ECHO = 0.34  # decay of a room that is heard [s]
 Source = str | os.PathLike | np.ndarray
+Segment = tuple[float, float] | None
+# What `argparse` needs of the option --segment; `segments` reads what is given.
+SEGMENT: dict[str, Any] = {"action": "append", "default": [], "metavar": "[N=]FROM-TO"}
+SEGMENT["help"] = (
+    "where to listen, such as 4.5-12 [s] or 1:05-1:20 [min:s]; of several recordings name one by its number, such as "
+    "2=1:05-1:20 (may be given for each)"
+)
+_TIME = r"(?:\d+:)?\d+(?:\.\d+)?"
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,8 @@ class Recording:
         The speech alone, which is what is embedded.
     conditions : Conditions
         Of the speech.
+    segment : tuple of two float, optional
+        Where in the file the sound lies [s]; None where it is all of it.
     """
 
     name: str
@@ -45,11 +58,17 @@ class Recording:
     stretches: list[tuple[int, int]]
     speech: np.ndarray
     conditions: Conditions
+    segment: Segment = None
 
     @property
     def enough(self) -> bool:
         """Whether there is speech enough for an answer."""
         return self.conditions.speech_seconds >= SHORTEST
+
+    @property
+    def label(self) -> str:
+        """Its name, and the segment where only one is heard."""
+        return labelled(self.name, self.segment)
 
     def describe(self) -> dict:
         """
@@ -58,12 +77,13 @@ class Recording:
         Returns
         -------
         dict
-            ``file``, ``seconds``, ``rate`` [Hz] and ``channels`` of the original, the fields of
-            `conditions.Conditions`, ``chips`` (its conditions in a few words each), and ``warnings`` (list of str).
+            ``file``, ``segment`` (where it was listened to), ``seconds``, ``rate`` [Hz] and ``channels`` of the
+            original, the fields of `conditions.Conditions`, ``chips`` (its conditions in a few words each), and
+            ``warnings`` (list of str).
         """
         sound = {"seconds": len(self.sound.samples) / RATE, "rate": self.sound.rate, "channels": self.sound.channels}
         said = {"chips": chips(self.conditions), "warnings": self.warnings()}
-        return {"file": self.name, **sound, **self.conditions.as_dict(), **said}
+        return {"file": self.name, "segment": self.segment, **sound, **self.conditions.as_dict(), **said}
 
     def warnings(self) -> list[str]:
         """Say what makes an answer about it weak."""
@@ -87,6 +107,18 @@ class Recording:
         return said
 
 
+def labelled(name: str, segment: Segment) -> str:
+    """
+    Name a recording as it is heard.
+
+    Examples
+    --------
+    >>> labelled("a.wav", (65.0, 80.5))
+    'a.wav, 65 to 80.5 s'
+    """
+    return f"{name}, {segment[0]:g} to {segment[1]:g} s" if segment else name
+
+
 def chips(conditions: Conditions) -> list[str]:
     """
     Say conditions in a few words each.
@@ -107,7 +139,55 @@ def chips(conditions: Conditions) -> list[str]:
     return found + [mark for mark, there in marks.items() if there]
 
 
-def hear(source: Source, name: str = "", segment: tuple[float, float] | None = None) -> Recording:
+def segments(given: Sequence[str], recordings: int) -> list[Segment]:
+    """
+    Read where to listen in each of some recordings.
+
+    Parameters
+    ----------
+    given : sequence of str
+        ``FROM-TO`` in seconds or ``minutes:seconds``; of several recordings with the number of one: ``2=FROM-TO``.
+    recordings : int
+        How many there are.
+
+    Returns
+    -------
+    list of (float, float) or None [s]
+        One for each recording; None where it is to be heard in full.
+
+    Raises
+    ------
+    RequestError
+        If one cannot be read, names no recording, or names one that another has named.
+
+    Examples
+    --------
+    >>> segments(["2=0-4.5"], 2)
+    [None, (0.0, 4.5)]
+    >>> segments(["1:05-1:20"], 1)
+    [(65.0, 80.0)]
+    """
+    found: list[Segment] = [None] * recordings
+    for words in given:
+        read = re.fullmatch(rf"(?:(\d+)=)?({_TIME})-({_TIME})", words)
+        number = int(read[1] or recordings == 1) if read else 0
+        if not read or not 1 <= number <= recordings:
+            form = "FROM-TO, such as 4.5-12 or 1:05-1:20"
+            if recordings > 1:
+                form = f"NUMBER=FROM-TO with the number of a recording from 1 to {recordings}, such as 2=4.5-12"
+            raise RequestError(f"--segment {words} cannot be read; write {form}")
+        if found[number - 1]:
+            raise RequestError(f"--segment {words} is the second of recording {number}; give one of each")
+        found[number - 1] = _seconds(read[2]), _seconds(read[3])
+    return found
+
+
+def _seconds(time: str) -> float:
+    minutes, _, seconds = time.rpartition(":")
+    return 60 * int(minutes or 0) + float(seconds)
+
+
+def hear(source: Source, name: str = "", segment: Segment = None) -> Recording:
     """
     Decode a recording, find the speech in it and measure that.
 
@@ -140,11 +220,13 @@ def hear(source: Source, name: str = "", segment: tuple[float, float] | None = N
         start, end = (round(second * RATE) for second in segment)
         if not 0 <= start < end <= len(sound.samples) + RATE // 10:
             lasts = f"it lasts {len(sound.samples) / RATE:.1f} s"
-            raise RequestError(f"{name} has no segment from {segment[0]:g} to {segment[1]:g} s; {lasts}")
+            raise RequestError(
+                f"{name} has no segment from {segment[0]:g} to {segment[1]:g} s, for {lasts}; give one within it"
+            )
         sound = dataclasses.replace(sound, samples=sound.samples[start:end])
     stretches = activity.segments(sound.samples)
     speech = activity.joined(sound.samples, stretches)
-    return Recording(name, sound, stretches, speech, measure(speech))
+    return Recording(name, sound, stretches, speech, measure(speech), segment)
 
 
 def decode(file: str | os.PathLike) -> audio.Decoded:

@@ -75,7 +75,8 @@ def warned(recording: Recording, model: str) -> list[str]:
     found = second_voice(recording.sound.samples, recording.stretches, embed)
     if found is None:
         return []
-    where = f"from {found.start:.1f} to {found.end:.1f} s"
+    start = recording.segment[0] if recording.segment else 0.0
+    where = f"from {start + found.start:.1f} to {start + found.end:.1f} s"
     return [f"{recording.name}: a second voice seems to speak {where}; compare a part with one voice (--segment)"]
 
 

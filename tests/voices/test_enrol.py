@@ -110,6 +110,20 @@ def test_the_same_recording_counts_once(store, recording, capsys):
     assert "ada is enrolled with 1 recordings" in said and "again.wav is the same recording as" in said
 
 
+def test_a_segment_is_enrolled_and_asked_for_alone(store, recording, capsys):
+    file = recording("a.wav", 0, seconds=20.0)
+    line = ["ada", file, file, "--store", str(store), "--anyway"]
+    assert enrol.main([*line, "--segment", "1=0-5", "--segment", "2=0:10-0:12"]) == 0
+    assert enrolment.read(store).conditions["ada"].speech_seconds == 7.0 and enrolment.read(store).counts == {"ada": 2}
+    capsys.readouterr()
+    assert identify_command.main([file, "--segment", "0:01-4", "--store", str(store), "--json"]) in (0, 1)
+    assert json.loads(capsys.readouterr().out)["recording"]["segment"] == [1.0, 4.0]
+    assert enrol.main([*line, "--segment", "2=19-21"]) == 2
+    assert "a.wav has no segment from 19 to 21 s, for it lasts 20.0 s" in capsys.readouterr().err
+    assert identify_command.main([file, "--segment", "0:19-0:21", "--store", str(store)]) == 2
+    assert "has no segment from 19 to 21 s" in capsys.readouterr().err
+
+
 def test_what_holds_no_speech_is_not_enrolled(store, recording, monkeypatch, capsys):
     monkeypatch.setattr(activity, "segments", lambda samples: [])
     assert enrol.main(["ada", recording("a.wav", 0), "--store", str(store)]) == 2

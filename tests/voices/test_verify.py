@@ -208,15 +208,30 @@ def test_arrays_are_compared_as_files_are(fixed, sound):
 def test_a_segment_is_listened_to_alone(fixed, sound, capsys):
     fixed(0.6)
     file = sound(seconds=6.0)
-    assert verify.main([file, file, "--segment", "2:1.5-4", "--json"]) == 0
+    assert verify.main([file, file, "--segment", "2=0:01.5-4", "--json"]) == 0
     first, second = json.loads(capsys.readouterr().out)["recordings"]
-    assert (first["seconds"], second["seconds"]) == (6.0, 2.5)
+    assert (first["seconds"], first["segment"]) == (6.0, None)
+    assert (second["seconds"], second["segment"]) == (2.5, [1.5, 4.0])
+    assert verify.main([file, file, "--segment", "2=1.5-4"]) == 0
+    assert "a.wav, 1.5 to 4 s: 2.5 s of speech" in capsys.readouterr().out
     for words, said in (
-        ("2:4-9", "has no segment from 4 to 9 s; it lasts 6.0 s"),
-        ("3:1-2", "write recording:from-to"),
+        ("2=4-9", "has no segment from 4 to 9 s, for it lasts 6.0 s; give one within it"),
+        ("2=4-3", "has no segment from 4 to 3 s"),
+        ("3=1-2", "write NUMBER=FROM-TO with the number of a recording from 1 to 2"),
+        ("1-2", "write NUMBER=FROM-TO"),
     ):
         assert verify.main([file, file, "--segment", words]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_segments_are_read_in_seconds_and_minutes():
+    assert recordings.segments([], 2) == [None, None]
+    assert recordings.segments(["0-4.5"], 1) == [(0.0, 4.5)]
+    assert recordings.segments(["10:05.5-11:00"], 1) == [(605.5, 660.0)]
+    assert recordings.segments(["3=0-1", "1=2:00-3:00"], 3) == [(120.0, 180.0), None, (0.0, 1.0)]
+    for words, recorded in (["0=0-1"], 2), (["a-b"], 1), (["2:"], 1), (["1=0-1", "1=2-3"], 2), (["0-1", "2-3"], 1):
+        with pytest.raises(RequestError, match="--segment "):
+            recordings.segments(words, recorded)
 
 
 def test_where_a_second_voice_speaks_the_answer_says_so_and_claims_less(fixed, monkeypatch, sound):
@@ -225,6 +240,8 @@ def test_where_a_second_voice_speaks_the_answer_says_so_and_claims_less(fixed, m
     answer = compare.compare(sound(), sound("b.wav"))
     assert answer["log_likelihood_ratio"] == pytest.approx(math.log(20))
     assert "a.wav: a second voice seems to speak from 3.0 to 7.5 s" in answer["warnings"][0]
+    of_a_part = compare.compare(sound(), sound("b.wav"), segments=[(0.5, 3.0), None])
+    assert "from 3.5 to 8.0 s" in of_a_part["warnings"][0]  # of the recording, not of its part
 
 
 @pytest.mark.parametrize(
