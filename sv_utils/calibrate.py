@@ -16,7 +16,7 @@ from sv_utils.base import paths
 from sv_utils.base.errors import command
 from sv_utils.models import pretrained
 from sv_utils.reports.card import of_conditions
-from sv_utils.voices import development, encoder, fitting
+from sv_utils.voices import activity, development, encoder, fitting
 from sv_utils.voices.development import Heard
 
 
@@ -34,7 +34,8 @@ def heard(model: str) -> dict[str, dict[str, Heard]]:
     dict of str to dict of str to Heard
         By corpus and channel.
     """
-    folder = paths.outputs() / "calibration" / f"{model}-{pretrained.fingerprint(model)[:8]}"
+    made_with = f"{pretrained.fingerprint(model)[:8]}-speech{activity.REVISION}"
+    folder = paths.outputs() / "calibration" / f"{model}-{made_with}"
     embed = functools.partial(encoder.embeddings, model)
     found: dict[str, dict[str, Any]] = {}
     for corpus in development.at_hand():

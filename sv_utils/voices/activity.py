@@ -22,11 +22,15 @@ SURE_HOPS, SURE_ALL = 2, 10  # in so many hops of a stretch, and of all stretche
 SHORTEST_SPEECH = 0.16  # what is shorter is no speech [s]
 LONGEST_PAUSE = 0.6  # a pause up to this belongs to the speech around it [s]
 FRAME = 160  # in which energy is measured [samples]
-LOUD, BELOW = 90, 30.0  # speech begins and ends at this much below the loud frames (percentile) [dB]
+REVISION = 2  # raise when the speech of any recording becomes other samples
+LOUD, BELOW = 90, 30.0  # a frame up to this much below the loud ones (percentile) is speech [dB]
+NOTHING = 60.0  # and one this much below them holds no sound of the place: a muted line, or a cut [dB]
+ABOVE = 6.0  # where a stretch begins and ends, speech is louder than the background beside it by this much [dB]
 # Where half a second's loudest frames are below this (of full scale) all is heard louder, by this factor at most.
 QUIET, LOUDEST_GAIN, AMONG = 0.01, 30.0, 50
-REACH = 3200  # how far that may be outside of what the probabilities say [samples]
-MARGIN = 800  # kept before and after [samples]
+REACH = 20  # how far speech may lie outside of what the probabilities say, and be judged by the background [frames]
+BESIDE = 30  # in which the background is measured [frames]
+MARGIN = 5  # kept before and after what is loud; so much is left of a pause on either side [frames]
 BLOCK = 4096  # probabilities whose spectrograms are computed at once, which bounds the memory
 RATE = 16_000
 
@@ -79,8 +83,9 @@ def segments(samples: np.ndarray) -> list[tuple[int, int]]:
     """
     Find the stretches of speech.
 
-    Pauses up to 0.6 s belong to the speech around them. Where a stretch begins and ends is told by its energy, so that
-    it does not depend on what was heard long before.
+    Probabilities tell where they are, and the energy in them what is kept: a pause is cut to 0.1 s, and stretches begin
+    and end where the voice rises above the background. So neither what was heard long before nor silence or noise
+    between words changes what is embedded.
 
     Parameters
     ----------
@@ -90,7 +95,7 @@ def segments(samples: np.ndarray) -> list[tuple[int, int]]:
     Returns
     -------
     list of (int, int)
-        First sample and the sample after the last one of each stretch, in order; they do not overlap.
+        First sample and the sample after the last one of each piece, in order; they do not overlap.
 
     Raises
     ------
@@ -109,15 +114,14 @@ def gain(samples: np.ndarray) -> float:
     >>> gain(np.tile(np.array([8000, -8000], np.int16), 8000))
     1.0
     """
-    length = len(samples) // FRAME
-    level = np.sqrt(np.mean(np.square(samples[: length * FRAME].reshape(-1, FRAME).astype(np.float32)), axis=1))
-    loud = float(np.sort(level)[-min(AMONG, length)]) / 32768 if length else 0.0
+    level = _levels(samples)
+    loud = float(np.sort(level)[-min(AMONG, len(level))]) / 32768 if len(level) else 0.0
     return min(max(QUIET / max(loud, 1e-9), 1.0), LOUDEST_GAIN)
 
 
 def stretches(probability: np.ndarray) -> list[tuple[int, int]]:
     """
-    Turn probabilities into stretches of speech; see `segments`.
+    Turn probabilities into stretches of speech, with the pauses up to 0.6 s that belong to it.
 
     Parameters
     ----------
@@ -144,7 +148,7 @@ def stretches(probability: np.ndarray) -> list[tuple[int, int]]:
 
 def refined(samples: np.ndarray, coarse: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """
-    Move the ends of stretches to where their energy rises and falls.
+    Keep of stretches what is loud, and 50 ms before and after it; see `segments`.
 
     Parameters
     ----------
@@ -157,19 +161,38 @@ def refined(samples: np.ndarray, coarse: list[tuple[int, int]]) -> list[tuple[in
     list of (int, int)
         As of `segments`.
     """
-    length = len(samples) // FRAME
-    level = np.sqrt(np.mean(np.square(samples[: length * FRAME].reshape(-1, FRAME).astype(np.float32)), axis=1))
-    inside = np.concatenate([level[start // FRAME : end // FRAME] for start, end in coarse] or [level])
-    floor = np.percentile(inside, LOUD) * 10 ** (-BELOW / 20) if len(inside) else 0
-    found: list[tuple[int, int]] = []
-    for start, end in coarse:
-        first, last = max(start - REACH, 0) // FRAME, min(end + REACH, len(samples)) // FRAME
-        loud = np.flatnonzero(level[first:last] > floor)
-        if len(loud):
-            start, end = (first + loud[0]) * FRAME - MARGIN, (first + loud[-1] + 1) * FRAME + MARGIN
-        start, end = max(int(start), found[-1][1] if found else 0), min(int(end), len(samples))
-        found.append((start, end))
-    return found
+    level = _levels(samples)
+    if not coarse or not len(level):
+        return []
+    top = np.percentile(np.concatenate([level[start // FRAME : end // FRAME] for start, end in coarse]), LOUD)
+    bounds = [0, *(edge // FRAME for stretch in coarse for edge in stretch), len(level)]
+    loud = np.zeros(len(level), bool)
+    for place in range(1, len(bounds) - 1, 2):
+        before, start, end, after = bounds[place - 1 : place + 3]
+        first, last = max(start - REACH, before), min(end + REACH, after)
+        floor = np.full(last - first, top * _factor(-BELOW))
+        begins, ends = slice(0, start - first + REACH), slice(max(end - first - REACH, 0), None)
+        floor[begins] = np.maximum(floor[begins], _background(level[max(first - BESIDE, before) : first]))
+        floor[ends] = np.maximum(floor[ends], _background(level[last : min(last + BESIDE, after)]))
+        loud[first:last] |= level[first:last] > floor
+    kept = np.convolve(loud, np.ones(2 * MARGIN + 1), "same") > 0.5
+    edges = np.flatnonzero(np.diff(kept & (level > top * _factor(-NOTHING)), prepend=False, append=False)) * FRAME
+    return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
+
+
+def _levels(samples: np.ndarray) -> np.ndarray:
+    """Root mean square of each whole frame."""
+    frames = samples[: len(samples) // FRAME * FRAME].reshape(-1, FRAME).astype(np.float32)
+    return np.sqrt(np.mean(np.square(frames), axis=1))
+
+
+def _background(beside: np.ndarray) -> float:
+    """Level that speech beside these frames is above; 0 where they are too few to tell."""
+    return float(np.median(beside)) * _factor(ABOVE) if len(beside) >= BESIDE // 2 else 0.0
+
+
+def _factor(decibels: float) -> float:
+    return 10 ** (decibels / 20)
 
 
 def _runs(probability: np.ndarray) -> list[tuple[int, int]]:

@@ -98,24 +98,56 @@ def test_what_is_never_sure_is_no_speech():
     assert activity.stretches(np.array([0.95] * 10 + [0.8] * 60)) == [(0, 70 * 512)]
 
 
+def loud_from(samples, *spans):
+    for start, end in spans:
+        samples[start:end:2], samples[start + 1 : end : 2] = 3000, -3000
+    return samples
+
+
 def test_ends_are_where_the_energy_rises_and_falls():
-    samples = np.zeros(RATE, np.int16)
-    samples[4000:12_000:2], samples[4001:12_000:2] = 3000, -3000
+    samples = loud_from(np.full(RATE, 10, np.int16), (4000, 12_000))  # 50 dB below
     assert activity.refined(samples, [(4608, 11_264)]) == [(4000 - 800, 12_000 + 800)]
-    assert activity.refined(samples, [(4608, 8192), (8192, 11_264)])[1][0] >= 8192 - 3200  # they do not overlap
     assert activity.refined(samples, [(0, RATE)]) == [(3200, 12_800)]
+    assert activity.refined(samples, []) == []
+
+
+def test_of_a_pause_50_ms_are_kept_on_either_side_and_of_digital_silence_nothing():
+    samples = loud_from(np.full(2 * RATE, 10, np.int16), (4800, 9600), (10_400, 16_000), (24_000, 28_000))
+    assert activity.refined(samples, [(4608, 28_160)]) == [(4000, 16_800), (23_200, 28_800)]
+    samples[np.abs(samples) == 10] = 0
+    assert activity.refined(samples, [(4608, 28_160)]) == [(4800, 9600), (10_400, 16_000), (24_000, 28_000)]
+
+
+def test_a_stretch_begins_where_it_rises_above_the_noise_beside_it():
+    noise = np.random.default_rng(0).normal(0, 300, 2 * RATE).astype(np.int16)  # 20 dB below: louder than a pause
+    samples = loud_from(noise, (12_000, 24_000))
+    assert activity.refined(samples, [(10_240, 25_600)]) == [(11_200, 24_800)]
 
 
 @pytest.mark.parametrize("seconds", [3, 60])
 def test_silence_around_speech_only_moves_it(speech, seconds):
     silence = np.zeros(seconds * RATE, np.int16)
     for samples in speech:
-        alone, after = activity.segments(samples), activity.segments(np.concatenate([samples, silence]))
-        assert (
-            alone and np.abs(np.array(after) - alone).max() <= 800 + 160
-        )  # a margin and a frame that the file did not have
-        before = np.array(activity.segments(np.concatenate([silence, samples]))) - len(silence)
-        assert abs(np.diff(before).sum() - np.diff(alone).sum()) <= 0.5 * RATE  # a pause more or less
+        alone = activity.joined(samples, activity.segments(samples))
+        after, before = np.concatenate([samples, silence]), np.concatenate([silence, samples])
+        heard = activity.joined(after, activity.segments(after))  # a last frame that was not whole comes in
+        assert len(heard) - len(alone) in (0, 160) and np.array_equal(heard[: len(alone)], alone)
+        assert abs(len(activity.joined(before, activity.segments(before))) - len(alone)) <= 0.5 * RATE  # a word
+
+
+@pytest.mark.parametrize("level", [0, 100])
+def test_what_is_put_into_a_pause_is_cut_out_again(speech, level):
+    for samples in speech:
+        pieces = activity.segments(samples)
+        gaps = [second[0] - first[1] for first, second in zip(pieces, pieces[1:])]
+        if not gaps:
+            continue
+        longest = int(np.argmax(gaps))
+        place = (pieces[longest][1] + pieces[longest + 1][0]) // 2
+        put = np.random.default_rng(0).normal(0, 1, 5 * RATE) * level
+        longer = np.concatenate([samples[:place], put.astype(np.int16), samples[place:]])
+        alone = activity.joined(samples, pieces)
+        assert abs(len(activity.joined(longer, activity.segments(longer))) - len(alone)) <= 0.2 * RATE
 
 
 def test_a_member_that_is_another_file_is_refused(monkeypatch, tmp_path):
