@@ -17,13 +17,23 @@ import zipfile
 from collections.abc import Callable
 from typing import Any, BinaryIO, ClassVar
 
+import ml_dtypes
 import numpy as np
 
 from sv_utils.base.errors import RequestError
 from sv_utils.base.zips import refuse_bomb
 
-STORAGES = {"FloatStorage": "<f4", "LongStorage": "<i8"}
-LARGEST = 1 << 28  # of a file, and of its arrays together [bytes]; the published encoders take a tenth
+STORAGES = {
+    "FloatStorage": np.dtype("<f4"),
+    "DoubleStorage": np.dtype("<f8"),
+    "HalfStorage": np.dtype("<f2"),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+    "BoolStorage": np.dtype("bool"),
+}
+PARTS = ("state_dict", "model_state_dict", "model_state", "model", "net")  # where a file that holds more has the table
+LARGEST = 1 << 29  # of a file, and of its arrays together [bytes]; half of it are the largest published encoders
 MOST_STEPS = 1 << 20  # of a pickle's program; an encoder takes some 30,000
 DEEPEST = 100  # lists, tuples and dicts in each other
 MOST_WAITING = 10_000  # values that no list or dict has taken yet; PyTorch hands over 2,000 at a time
@@ -39,19 +49,71 @@ def read(source: str | os.PathLike | bytes, part: str = "") -> dict[str, np.ndar
     source : path or bytes
         The file, or its content.
     part : str
-        Key of the state dict, where the file holds more.
+        Key of the state dict, where the file holds more; without it, the one of `PARTS` that holds a table.
 
     Returns
     -------
     dict
-        Name to array, float32 or int64.
+        Name to array; all numbers with a fraction as float32, whatever they were stored in.
 
     Raises
     ------
     RequestError
         If it is no such file, is larger than `LARGEST`, or asks for what a state dict does not need.
     """
-    shown = "the checkpoint" if isinstance(source, bytes) else source
+    return table(content(source), part, _shown(source))
+
+
+def _shown(source: str | os.PathLike | bytes) -> str:
+    return "the checkpoint" if isinstance(source, bytes) else os.fspath(source)
+
+
+def table(found: Any, part: str = "", shown: str = "the checkpoint") -> dict[str, np.ndarray]:
+    """
+    Take the state dict out of what a file holds; parameters and errors are those of `read`.
+
+    Examples
+    --------
+    >>> table({"epoch": 3, "state_dict": {"bias": np.zeros(2, "float16")}})["bias"].dtype
+    dtype('float32')
+    """
+    if part:
+        if not isinstance(found, dict) or part not in found:
+            raise RequestError(f"{shown} has no part {part!r}; it is not the expected model")
+        found = found[part]
+    elif isinstance(found, dict) and not _is_table(found):
+        tables = [name for name in PARTS if name in found and _is_table(found[name])]
+        if len(tables) > 1:
+            raise RequestError(
+                f"{shown} holds several tables of weights ({', '.join(tables)}); name the one that is meant"
+            )
+        found = found[tables[0]] if tables else found
+    if not _is_table(found):
+        raise RequestError(f"{shown} is no table of weights; give a state dict")
+    return {name: _exact(array) for name, array in dict.items(found)}
+
+
+def _is_table(found: Any) -> bool:
+    values = list(dict.values(found)) if isinstance(found, dict) else []
+    return (
+        bool(values) and all(isinstance(name, str) for name in found) and all(isinstance(v, np.ndarray) for v in values)
+    )
+
+
+def _exact(array: np.ndarray) -> np.ndarray:
+    return array if array.dtype.kind in "biu" else array.astype("float32")
+
+
+def content(source: str | os.PathLike | bytes) -> Any:
+    """
+    Read all that ``torch.save`` wrote: the tables of weights and what stands beside them, as numbers and names.
+
+    Raises
+    ------
+    RequestError
+        As `read`.
+    """
+    shown = _shown(source)
     if not isinstance(source, bytes):
         refuse_bomb(source)
     try:
@@ -59,17 +121,13 @@ def read(source: str | os.PathLike | bytes, part: str = "") -> dict[str, np.ndar
             size = file.seek(0, os.SEEK_END)
             if size > LARGEST:
                 raise _Refused(f"more than {LARGEST:,} bytes")
-            state = _read_zip(file, size) if zipfile.is_zipfile(file) else _read_stream(file, size)
-        state = state[part] if part else state
+            return _read_zip(file, size) if zipfile.is_zipfile(file) else _read_stream(file, size)
     except _Refused as error:
         raise RequestError(f"{shown} asks for {error}, which no table of weights needs; do not trust it") from None
     except RequestError:
         raise
     except Exception as error:  # a damaged pickle ends in any kind of error
         raise RequestError(f"{shown} is no checkpoint of weights ({type(error).__name__}: {error})") from None
-    if not isinstance(state, dict) or not all(isinstance(array, np.ndarray) for array in dict.values(state)):
-        raise RequestError(f"{shown} is no table of weights; give a state dict")
-    return state
 
 
 class _Refused(Exception):
@@ -96,7 +154,7 @@ class _Reader(pickle._Unpickler):
     the objects that it has made.
     """
 
-    def __init__(self, file: BinaryIO, storage: Callable[[str, str, int], np.ndarray]):
+    def __init__(self, file: BinaryIO, storage: Callable[[np.dtype, str, int], np.ndarray]):
         super().__init__(file)
         self._storage, self.steps = storage, 0
 
@@ -113,7 +171,7 @@ class _Reader(pickle._Unpickler):
 
     def persistent_load(self, pid: tuple) -> np.ndarray:
         _, kind, key, _, count, *_ = pid
-        if kind not in STORAGES.values() or not isinstance(key, str) or type(count) is not int or count < 0:
+        if not isinstance(kind, np.dtype) or not isinstance(key, str) or type(count) is not int or count < 0:
             raise _Refused("a storage that is none")
         return self._storage(kind, key, count)
 
@@ -144,7 +202,7 @@ def _read_zip(file: BinaryIO, size: int) -> dict:
         folder = name.removesuffix("data.pkl") + "data/"
         storages: dict[str, bytes] = {}
 
-        def storage(kind: str, key: str, count: int) -> np.ndarray:
+        def storage(kind: np.dtype, key: str, count: int) -> np.ndarray:
             if key not in storages:
                 storages[key] = archive.read(f"{folder}{key}")
             return np.frombuffer(storages[key], kind, count)
@@ -160,10 +218,10 @@ def _read_stream(source: BinaryIO, size: int) -> dict:
     # As a map of memory it gives no more than it has, however much a pickle asks for at once.
     file: Any = source if isinstance(source, io.BytesIO) else mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
 
-    def storage(kind: str, key: str, count: int) -> np.ndarray:
+    def storage(kind: np.dtype, key: str, count: int) -> np.ndarray:
         nonlocal left
         if key not in storages:
-            left -= count * np.dtype(kind).itemsize
+            left -= count * kind.itemsize
             if left < 0:
                 raise _Refused(f"more than {size:,} bytes")
             storages[key] = np.zeros(count, kind)
