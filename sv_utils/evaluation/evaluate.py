@@ -5,15 +5,17 @@ Cohort, calibrations and thresholds come from training and dev speakers (`Scorer
 that are scored afterwards (`Scorer.score`). Everything here is numpy; who embeds the speech does not matter.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from sv_utils.base.errors import RequestError
 from sv_utils.evaluation import groups, judging, scoring, trials
 from sv_utils.evaluation.calibration import Calibration, fit_calibration, quality_features
-from sv_utils.evaluation.normalisation import Cohort
+from sv_utils.evaluation.normalisation import Cohort, Placed
+from sv_utils.evaluation.resampling import Resamples
 from sv_utils.evaluation.systems import AS_NORM, COSINE, QMF, SCORINGS, Scoring, System
 from sv_utils.evaluation.trials import Trials
 
@@ -138,6 +140,8 @@ class Scorer:
     calibrations : dict of Scoring to Calibration
     dev : tuple of two np.ndarray
         Cosines and labels of the trials between dev speakers, on which thresholds are chosen.
+    placed : mapping of Heard to Placed
+        What the cohort says of utterances, as long as they are kept: several lists name the same ones.
     """
 
     model: str
@@ -145,6 +149,7 @@ class Scorer:
     use_norms: bool
     calibrations: dict[Scoring, Calibration] = field(default_factory=dict)
     dev: tuple[np.ndarray, np.ndarray] = (np.empty(0), np.empty(0))
+    placed: MutableMapping[Heard, Placed] = field(default_factory=WeakKeyDictionary, repr=False)
 
     @classmethod
     def fit(
@@ -194,7 +199,9 @@ class Scorer:
         dict
             Scoring to values [shape=(n,) or (n, number of features)] and their names.
         """
-        as_norm, nearness = self.cohort.as_norm(heard.embeddings, *sides)
+        if heard not in self.placed:
+            self.placed[heard] = self.cohort.place(heard.embeddings)
+        as_norm, nearness = self.cohort.as_norm(self.placed[heard], *sides)
         qualities = {"cohort_mean": nearness} | ({"norm": heard.norms} if self.use_norms else {})
         return {
             COSINE: (scoring.cosine(heard.embeddings, *sides), ("cosine",)),
@@ -249,6 +256,7 @@ class Scorer:
             whose thresholds are chosen on the dev trials.
         """
         labels, options = scored.trials.known_labels, {"seed": seed, "replicates": replicates}
+        options["resamples"] = Resamples.draw(*scored.speakers, replicates, seed)
         rows = []
         for system, scores in scored.scores.items():
             head = {"profile": profile, "model": system.name, "loss": loss if system.trained else "none"}

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from sv_utils.evaluation import intervals, metrics
-from sv_utils.evaluation.intervals import rate_interval, speaker_bootstrap
+from sv_utils.evaluation import metrics
+from sv_utils.evaluation.intervals import rate_interval
 from sv_utils.evaluation.metrics import cllr, cllr_min, detection_costs, eer_of_roc, eer_threshold, roc, validate
+from sv_utils.evaluation.resampling import Resamples
 
 FALSE_ACCEPTS = (0.1, 0.05, 0.01, 0.001)  # wanted rates of different voices accepted
 
@@ -21,6 +22,7 @@ def judge(
     log_likelihood_ratios: np.ndarray | None,
     seed: int,
     replicates: int,
+    resamples: Resamples | None = None,
 ) -> dict:
     """
     Every figure of one system on one list, as ``metrics.json`` has them.
@@ -34,6 +36,8 @@ def judge(
         Calibrated scores, where there are such.
     seed, replicates : int
         Of `intervals.speaker_bootstrap`.
+    resamples : Resamples, optional
+        The same, drawn once for all systems of the list.
 
     Returns
     -------
@@ -43,7 +47,8 @@ def judge(
     """
     same, ratios = np.asarray(labels) == 1, log_likelihood_ratios
     enrol, test = speakers
-    figures = evaluate(scores, labels, enrol, test, log_likelihood_ratios=ratios, seed=seed, replicates=replicates)
+    options = {"seed": seed, "replicates": replicates, "resamples": resamples}
+    figures = evaluate(scores, labels, enrol, test, log_likelihood_ratios=ratios, **options)
     return figures | {
         "eer_definitions": metrics.eer_definitions(scores[same], scores[~same]),
         "calibration": None if ratios is None else calibration_figures(ratios[same], ratios[~same]),
@@ -88,6 +93,7 @@ def decision_points(
     origin: Mapping[str, str],
     seed: int = 0,
     replicates: int = 1000,
+    resamples: Resamples | None = None,
 ) -> list[dict]:
     """
     Thresholds to decide with, chosen on dev speakers, and the error rates measured there on an evaluation list.
@@ -104,6 +110,8 @@ def decision_points(
         ``threshold_from`` and ``list``, for the reader.
     seed, replicates : int
         Of `intervals.speaker_bootstrap`.
+    resamples : Resamples, optional
+        The same, drawn once for all systems of the list.
 
     Returns
     -------
@@ -119,14 +127,14 @@ def decision_points(
         threshold = metrics.threshold_at_p_fa(target, nontarget, rate)[0]
         if rate * len(nontarget) >= 10 and math.isfinite(threshold):
             chosen.append((f"false accepts {rate:.1%}", rate, threshold))
-    labels = np.asarray(labels)
-    voices = len(np.unique(np.concatenate([np.asarray(side) for side in speakers])))
-    counts = {"n_speakers": voices, "n_target": int(np.sum(labels == 1)), "n_nontarget": int(np.sum(labels == 0))}
-    points = []
-    for name, wanted, threshold in chosen:
-        rates = rates_with_intervals(scores >= threshold, labels, speakers, voices, seed, replicates)
-        points.append({"name": name, "wanted": wanted, "threshold": float(threshold), **origin, **counts, **rates})
-    return points
+    labels, resamples = np.asarray(labels), resamples or Resamples.draw(*speakers, replicates, seed)
+    counts = {"n_speakers": resamples.n_speakers, "n_target": int(np.sum(labels == 1))}
+    counts["n_nontarget"] = int(np.sum(labels == 0))
+    rates = _rates_at([threshold for *_, threshold in chosen], scores, labels, resamples)
+    return [
+        {"name": name, "wanted": wanted, "threshold": float(threshold), **origin, **counts, **found}
+        for (name, wanted, threshold), found in zip(chosen, rates, strict=True)
+    ]
 
 
 def rates_with_intervals(
@@ -153,16 +161,47 @@ def rates_with_intervals(
     dict
         ``false_accept`` and ``miss``, each [rate, low, high].
     """
-    found = {}
-    for name, kind, pick in (("false_accept", 0, lambda p_fa, _: p_fa[1]), ("miss", 1, lambda _, p_miss: p_miss[1])):
-        rate = float(np.mean(accepted[labels == kind] != kind))
-        if accepted.all() or not accepted.any():  # decisions that are all alike
-            found[name] = [rate, rate, rate]
-            continue
-        enrol, test = speakers
-        resampled = speaker_bootstrap(accepted.astype(float), labels, enrol, test, replicates, seed, pick)
-        found[name] = [rate, *intervals.rate_interval(rate, resampled, n_speakers, int(np.sum(labels == kind)))]
+    resamples = Resamples.draw(*speakers, replicates, seed)
+    return _rates_at([1.0], np.asarray(accepted, float), np.asarray(labels), resamples)[0]
+
+
+def _rates_at(
+    thresholds: Sequence[float], scores: np.ndarray, labels: np.ndarray, resamples: Resamples
+) -> list[dict[str, list[float]]]:
+    """`rates_with_intervals` of the decisions at each threshold; the trials are weighed once for all of them."""
+    resampled = _resampled_rates(thresholds, scores, labels, resamples)
+    found = []
+    for threshold, rates in zip(thresholds, resampled, strict=True):
+        accepted, row = scores >= threshold, {}
+        for (name, kind), values in zip((("false_accept", 0), ("miss", 1)), rates, strict=True):
+            rate = float(np.mean(accepted[labels == kind] != kind))
+            ends = (rate, rate)  # of decisions that are all alike
+            if accepted.any() and not accepted.all():
+                ends = rate_interval(rate, values, resamples.n_speakers, int(np.sum(labels == kind)))
+            row[name] = [rate, *ends]
+        found.append(row)
     return found
+
+
+def _resampled_rates(
+    thresholds: Sequence[float], scores: np.ndarray, labels: np.ndarray, resamples: Resamples
+) -> np.ndarray:
+    """P_fa and P_miss at each threshold [shape=(thresholds, 2, replicates)]; NaN where a kind of trial is missing."""
+    levels = np.asarray(thresholds, np.result_type(scores, 0.0))
+    passed = np.searchsorted(np.sort(levels), scores, side="right")  # so many thresholds accept a trial
+    order = np.argsort(passed, kind="stable")
+    rejected = []
+    for kind in (0, 1):
+        trials = order[labels[order] == kind]
+        starts = np.searchsorted(passed[trials], np.arange(len(levels) + 1))
+        rejected.append(np.cumsum(resamples.counts(trials, starts), axis=0))
+    n_nontarget, n_target = rejected[0][-1], rejected[1][-1]
+    known = (n_nontarget > 0) & (n_target > 0)
+    rates = np.full((len(levels), 2, len(known)), np.nan)
+    at = np.argsort(np.argsort(levels, kind="stable"))
+    rates[:, 0, known] = ((n_nontarget - rejected[0][at]) / np.maximum(n_nontarget, 1))[:, known]
+    rates[:, 1, known] = (rejected[1][at] / np.maximum(n_target, 1))[:, known]
+    return rates
 
 
 def calibration_figures(target: np.ndarray, nontarget: np.ndarray) -> dict[str, float]:
@@ -275,6 +314,7 @@ def evaluate(
     log_likelihood_ratios: np.ndarray | None = None,
     seed: int = 0,
     replicates: int = 1000,
+    resamples: Resamples | None = None,
 ) -> dict[str, float]:
     """
     Every figure of one system on one list, as ``results.csv`` has them.
@@ -290,7 +330,9 @@ def evaluate(
         Calibrated log-likelihood ratios of the same trials (the scores themselves, if they are that); without them
         Cllr has no meaning. Cllr_min needs the order of the scores only.
     seed, replicates : int
-        Of `speaker_bootstrap`.
+        Of `intervals.speaker_bootstrap`.
+    resamples : Resamples, optional
+        The same, drawn once for all systems of the list.
 
     Returns
     -------
@@ -309,8 +351,8 @@ def evaluate(
     p_fa, p_miss, thresholds = roc(target, nontarget)
     error_rate, low, high, n_speakers = eer_of_roc(p_fa, p_miss), math.nan, math.nan, math.nan
     if enrol_speakers is not None and test_speakers is not None:
-        n_speakers = len(set(np.asarray(enrol_speakers).tolist()) | set(np.asarray(test_speakers).tolist()))
-        resampled = speaker_bootstrap(scores, labels, enrol_speakers, test_speakers, replicates, seed)
+        resamples = resamples or Resamples.draw(enrol_speakers, test_speakers, replicates, seed)
+        n_speakers, resampled = resamples.n_speakers, resamples.eers(scores, labels)
         low, high = rate_interval(error_rate, resampled, n_speakers, min(len(target), len(nontarget)))
     ratios = None if log_likelihood_ratios is None else np.asarray(log_likelihood_ratios)
     return {

@@ -137,8 +137,9 @@ def eer_threshold(p_fa: np.ndarray, p_miss: np.ndarray, thresholds: np.ndarray) 
 def _hull(target: np.ndarray, nontarget: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of target and of non-target trials rejected at the corners of the ROC's convex hull, by Andrew's scan."""
     rejected_target, rejected_nontarget, _ = _rejected(target, nontarget)
+    points = _without_hollows(np.stack([rejected_nontarget, rejected_target]))
     corners: list[tuple[int, int]] = []
-    for y, x in zip(rejected_target.tolist(), rejected_nontarget.tolist()):
+    for x, y in points.T.tolist():
         while len(corners) > 1:
             (x0, y0), (x1, y1) = corners[-2:]
             if (x1 - x0) * (y - y0) > (y1 - y0) * (x - x0):
@@ -147,6 +148,22 @@ def _hull(target: np.ndarray, nontarget: np.ndarray) -> tuple[np.ndarray, np.nda
         corners.append((x, y))
     hull = np.array(corners)
     return hull[:, 1], hull[:, 0]
+
+
+def _without_hollows(points: np.ndarray) -> np.ndarray:
+    """
+    Leave out points that are on or above the line between their neighbours: no corner of the lower hull is among them.
+
+    All such at once, and again while that helps; the scan goes through what is left. Of 580,000 trials that saves a
+    second.
+    """
+    while points.shape[1] > 1000:
+        (x0, y0), (x1, y1), (x2, y2) = points[:, :-2], points[:, 1:-1], points[:, 2:]
+        corner = (x1 - x0) * (y2 - y0) > (y1 - y0) * (x2 - x0)
+        if 10 * corner.sum() > 9 * len(corner):
+            break
+        points = points[:, np.concatenate([[True], corner, [True]])]
+    return points
 
 
 def eer_rocch(target: np.ndarray, nontarget: np.ndarray) -> float:

@@ -105,11 +105,22 @@ class Cohort:
     def __len__(self) -> int:
         return len(self.speakers)
 
+    def place(self, embeddings: np.ndarray) -> "Placed":
+        """Take the mean from embeddings [shape=(m, d)], and ask the cohort about each: once for any number of lists."""
+        centred = subtract_mean(embeddings, self.mean)
+        return Placed(centred, *cohort_statistics(centred, self.speakers, self.top_k))
+
     def as_norm(
-        self, embeddings: np.ndarray, enrol_rows: np.ndarray, test_rows: np.ndarray
+        self, embeddings: "np.ndarray | Placed", enrol_rows: np.ndarray, test_rows: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """
         Score trials with AS-norm, after the mean is taken away.
+
+        Parameters
+        ----------
+        embeddings : np.ndarray [shape=(m, d)] or Placed
+            What `place` made of them where several lists are scored.
+        enrol_rows, test_rows : np.ndarray [shape=(n,)]
 
         Returns
         -------
@@ -118,7 +129,24 @@ class Cohort:
         cohort_mean : np.ndarray [shape=(m,)]
             Mean score of each embedding against its nearest of the cohort, a measure of quality.
         """
-        centred = subtract_mean(embeddings, self.mean)
-        mean, deviation = cohort_statistics(centred, self.speakers, self.top_k)
-        cosines = cosine(centred, enrol_rows, test_rows)
-        return score_norm(cosines, enrol_rows, test_rows, mean, deviation), mean
+        placed = embeddings if isinstance(embeddings, Placed) else self.place(embeddings)
+        cosines = cosine(placed.centred, enrol_rows, test_rows)
+        return score_norm(cosines, enrol_rows, test_rows, placed.mean, placed.deviation), placed.mean
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """
+    Embeddings seen from a cohort.
+
+    Attributes
+    ----------
+    centred : np.ndarray [shape=(m, d)]
+        Of unit length, the cohort's mean taken away.
+    mean, deviation : np.ndarray [shape=(m,)]
+        See `cohort_statistics`.
+    """
+
+    centred: np.ndarray
+    mean: np.ndarray
+    deviation: np.ndarray

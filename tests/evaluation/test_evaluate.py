@@ -100,6 +100,20 @@ def test_scores_and_ratios_of_a_list():
     assert found.plain == System("aam")
 
 
+def test_the_cohort_is_asked_once_for_all_lists_of_the_same_utterances(monkeypatch):
+    asked, place = [], Cohort.place
+    monkeypatch.setattr(Cohort, "place", lambda cohort, vectors: asked.append(len(vectors)) or place(cohort, vectors))
+    one, same = scorer(), heard()
+    found = [one.score(name, LISTED, same) for name in ("O", "E")]
+    assert asked == [4] and found[0].scores[System("aam", AS_NORM)].tolist() == found[1].scores[
+        System("aam", AS_NORM)
+    ].tolist()
+    other = one.score("O", LISTED, heard(VECTORS[::-1]))
+    assert asked == [4, 4] and (other.scores[System("aam")] != found[0].scores[System("aam")]).any()
+    del other
+    assert len(one.placed) == 1  # what nobody has any more is not kept
+
+
 def test_an_encoder_trained_elsewhere_has_no_untrained_row():
     assert list(scorer().score("mini", LISTED, heard()).scores) == [System("aam", way) for way in SCORINGS]
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from simulated_scores import design
 
-from sv_utils.evaluation import intervals, metrics
+from sv_utils.evaluation import intervals, metrics, resampling
 
 
 def test_speaker_bootstrap_weighs_trials_as_documented():
@@ -27,6 +27,27 @@ def test_speaker_bootstrap_weighs_trials_as_documented():
         expected = metrics.eer(target, nontarget)[0] if nontarget else math.nan
         assert value == pytest.approx(expected, abs=1e-12, nan_ok=True)
     assert np.isnan(replicates).any() and np.isfinite(replicates).any()
+
+
+@pytest.mark.parametrize("decimals", [9, 1, 0])  # from scores that all differ to groups longer than a bin
+def test_eers_of_all_draws_at_once_are_those_of_one_after_the_other(monkeypatch, decimals):
+    monkeypatch.setattr(resampling, "TRIALS_PER_BIN", 64)
+    monkeypatch.setattr(resampling, "TRIALS_PER_BLOCK", 10)
+    rng = np.random.default_rng(decimals)
+    enrol, test = rng.integers(12, size=(2, 900))
+    scores, labels = np.round(rng.normal(size=900) + (enrol == test), decimals).astype("float32"), enrol == test
+    together = intervals.speaker_bootstrap(scores, labels, enrol, test, 60, 1)
+    one_by_one = intervals.speaker_bootstrap(
+        scores, labels, enrol, test, 60, 1, lambda p_fa, p_miss: metrics.eer_of_roc(p_fa, p_miss)
+    )
+    assert together.tolist() == one_by_one.tolist()
+
+
+def test_a_weight_beyond_a_byte_is_no_smaller():
+    """One of two speakers drawn more often than 15 times would leave a byte when it meets itself."""
+    few = resampling.Resamples(np.array([0]), np.array([0]), np.full((2, 3), 20, np.min_scalar_type(400)))
+    assert few.counts(np.array([0, 0]), np.array([0, 2])).tolist() == [[800] * 3, [0] * 3]
+    assert resampling.Resamples.draw(["a"] * 3, ["b"] * 3, 5).copies.dtype == np.uint8
 
 
 def test_trial_bootstrap_keeps_the_number_of_each_kind():

@@ -241,3 +241,12 @@ def test_bad_scores_are_refused(bad):
     for target, nontarget, name in ((bad, [0.0], "target"), ([0.0], bad, "non-target")):
         with pytest.raises(RequestError, match=f"{name} "):
             metrics.eer(target, nontarget)
+
+
+def test_the_hull_of_many_trials_is_that_of_a_scan_through_all(monkeypatch):
+    target, nontarget = (np.round(scores, 2) for scores in gaussian(1000, 3000, 2.0))
+    for scores in ((target, nontarget), gaussian(2000, 2000, 1.0)):
+        quick = metrics.cllr_min(*scores), metrics.eer_rocch(*scores)
+        with monkeypatch.context() as patch:
+            patch.setattr(metrics, "_without_hollows", lambda points: points)
+            assert quick == (metrics.cllr_min(*scores), metrics.eer_rocch(*scores))
