@@ -34,6 +34,11 @@ def stage_dir(profile: str, stage: str) -> Path:
     return profile_dir(profile) / stage
 
 
+def embeddings_dir(profile: str, model: str) -> Path:
+    """Folder of a model's embeddings, which outlive the evaluation that made them: see `models.pieces`."""
+    return profile_dir(profile) / "embeddings" / model
+
+
 def corpus_dir(corpus: str) -> Path:
     """Folder of a corpus's archives and stores, which profiles share."""
     return outputs() / "corpora" / corpus

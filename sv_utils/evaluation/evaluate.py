@@ -94,7 +94,10 @@ class Scored:
         Rows of the utterances of the enrol and the test side.
     speakers : two np.ndarray of str [shape=(n,)]
     scores, ratios : dict of System to np.ndarray [shape=(n,)]
-        Scores, and log-likelihood ratios of the systems that are calibrated.
+        Scores, and log-likelihood ratios of the systems that are calibrated. Of the untrained encoder there are
+        scores of the `part` alone.
+    part : np.ndarray of int [shape=(k,)]
+        Places of the trials that the untrained encoder and altered speech are measured on; see `draw_parts`.
     """
 
     name: str
@@ -103,6 +106,11 @@ class Scored:
     speakers: Sides
     scores: dict[System, np.ndarray]
     ratios: dict[System, np.ndarray]
+    part: np.ndarray
+
+    def trials_of(self, system: System) -> np.ndarray | slice:
+        """Places of the trials that the scores of a system are of."""
+        return slice(None) if system.trained else self.part
 
     @property
     def plain(self) -> System:
@@ -111,8 +119,8 @@ class Scored:
 
     def by_kind(self, values: Mapping[System, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Part `scores` or `ratios` into target and non-target trials, under the names of the systems."""
-        same = self.trials.known_labels == 1
-        return {system.name: (array[same], array[~same]) for system, array in values.items()}
+        same = {system: self.trials.known_labels[self.trials_of(system)] == 1 for system in values}
+        return {system.name: (array[same[system]], array[~same[system]]) for system, array in values.items()}
 
     def columns(self) -> dict[str, np.ndarray]:
         """Columns of ``scores_<list>.csv``: ``label, enrol, test``, then scores and ratios of each way to score."""
@@ -209,7 +217,14 @@ class Scorer:
             QMF: quality_features(as_norm, *sides, heard.seconds, "as_norm", **qualities),
         }
 
-    def score(self, name: str, listed: Trials, heard: Heard, untrained: np.ndarray | None = None) -> Scored:
+    def score(
+        self,
+        name: str,
+        listed: Trials,
+        heard: Heard,
+        untrained: np.ndarray | None = None,
+        part: np.ndarray | None = None,
+    ) -> Scored:
         """
         Score a trial list.
 
@@ -221,8 +236,12 @@ class Scorer:
         heard : Heard
             The utterances that it names.
         untrained : np.ndarray [shape=(m, d)], optional
-            Embeddings of the same utterances by the encoder as it was before training.
+            Embeddings of the same utterances by the encoder as it was before training; those that the `part` names
+            count.
+        part : np.ndarray of int [shape=(k,)], optional
+            Places of the trials that it is measured on; by default all.
         """
+        part = np.arange(len(listed)) if part is None else part
         sides = trials.rows(listed, heard.ids)
         scores, ratios = {}, {}
         for way, (values, _) in self.features(heard, sides).items():
@@ -230,8 +249,8 @@ class Scorer:
             ratios[system] = self.calibrations[way](values)
             scores[system] = values if way.score_column else ratios[system]
         if untrained is not None:
-            scores[System(self.model, trained=False)] = scoring.cosine(untrained, *sides)
-        return Scored(name, listed, sides, (heard.speakers[sides[0]], heard.speakers[sides[1]]), scores, ratios)
+            scores[System(self.model, trained=False)] = scoring.cosine(untrained, *(side[part] for side in sides))
+        return Scored(name, listed, sides, (heard.speakers[sides[0]], heard.speakers[sides[1]]), scores, ratios, part)
 
     def judge(
         self, scored: Scored, profile: str, loss: str, made: Mapping, seed: int = 0, replicates: int = 1000
@@ -255,22 +274,26 @@ class Scorer:
             A row a system, with all figures of `judging.judge`; that of `Scored.plain` also has ``operating_points``,
             whose thresholds are chosen on the dev trials.
         """
-        labels, options = scored.trials.known_labels, {"seed": seed, "replicates": replicates}
-        options["resamples"] = Resamples.draw(*scored.speakers, replicates, seed)
-        rows = []
+        rows, drawn = [], Resamples.draw(*scored.speakers, replicates, seed)
         for system, scores in scored.scores.items():
+            places = scored.trials_of(system)
+            labels, speakers = scored.trials.known_labels[places], [side[places] for side in scored.speakers]
+            options = {"seed": seed, "replicates": replicates}
+            options["resamples"] = drawn if len(labels) == len(scored.trials) else None
             head = {"profile": profile, "model": system.name, "loss": loss if system.trained else "none"}
-            figures = judging.judge(scores, labels, scored.speakers, scored.ratios.get(system), **options)
+            figures = judging.judge(scores, labels, speakers, scored.ratios.get(system), **options)
             rows.append(head | {"list": scored.name, "system": system.record} | figures | dict(made))
             if system == scored.plain:
                 origin = {"threshold_from": "dev speakers", "list": scored.name}
-                points = judging.decision_points(self.dev, scores, labels, scored.speakers, origin, **options)
+                points = judging.decision_points(self.dev, scores, labels, speakers, origin, **options)
                 rows[-1]["operating_points"] = points
         return rows
 
-    def at_condition(self, scored: Scored, name: str, heard: Heard, whole: np.ndarray) -> dict:
+    def at_condition(
+        self, scored: Scored, name: str, heard: Heard, whole: np.ndarray, rows: np.ndarray | slice = slice(None)
+    ) -> dict:
         """
-        Judge the list again with changed utterances, at the threshold of the unchanged dev trials.
+        Judge the part of the list again with changed utterances, at the threshold of the unchanged dev trials.
 
         Parameters
         ----------
@@ -281,17 +304,25 @@ class Scorer:
             The utterances of the list, changed, in the same order.
         whole : np.ndarray of int [shape=(m,)]
             Their lengths before [samples].
+        rows : np.ndarray of int [shape=(k,)], optional
+            The utterances that were changed; by default all.
 
         Returns
         -------
         dict
-            ``cut`` (the name), ``mean_seconds`` heard, ``shortened`` (share of the utterances that are shorter than
-            before), ``eer, p_fa, p_miss`` at a log-likelihood ratio of 0.
+            ``cut`` (the name), ``n_trials``, ``mean_seconds`` heard, ``shortened`` (share of the utterances that are
+            shorter than before), ``eer, p_fa, p_miss`` at a log-likelihood ratio of 0.
         """
-        ratios = self.calibrations[COSINE](scoring.cosine(heard.embeddings, *scored.sides))
-        mean_seconds = heard.samples.mean() / SAMPLE_RATE
-        had = {"cut": name, "mean_seconds": float(mean_seconds), "shortened": float(np.mean(heard.samples < whole))}
-        return had | judging.at_threshold(ratios, scored.trials.known_labels)
+        sides = [side[scored.part] for side in scored.sides]
+        ratios = self.calibrations[COSINE](scoring.cosine(heard.embeddings, *sides))
+        samples, shortened = heard.samples[rows], heard.samples[rows] < whole[rows]
+        had = {
+            "cut": name,
+            "n_trials": len(scored.part),
+            "mean_seconds": float(samples.mean() / SAMPLE_RATE),
+            "shortened": float(shortened.mean()),
+        }
+        return had | judging.at_threshold(ratios, scored.trials.known_labels[scored.part])
 
 
 def mixed_trials(ids: Sequence[str] | np.ndarray, count: int, seed: int) -> tuple[np.ndarray, Sides]:
@@ -315,6 +346,49 @@ def mixed_trials(ids: Sequence[str] | np.ndarray, count: int, seed: int) -> tupl
     drawn, version = trials.make(ids, count // 2, count // 2, seed), np.random.default_rng(seed)
     enrol, test = (side + len(ids) * version.integers(2, size=len(side)) for side in trials.rows(drawn, ids))
     return drawn.known_labels, (enrol, test)
+
+
+def draw_parts(
+    lists: Mapping[str, Trials], heard: Heard, utterances: int, seed: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """
+    Draw the part of each list that is measured where each measurement embeds anew: untrained, cut, over a telephone.
+
+    Speakers are drawn in one random order for all lists, so that the parts of lists which share speakers share
+    utterances. A list's part is all its trials between the first speakers who bring at most so many utterances: all of
+    a list that names no more.
+
+    Parameters
+    ----------
+    lists : mapping of str to Trials
+    heard : Heard
+        The utterances that they name.
+    utterances : int
+        Wanted of a list, at most; more where its first speakers have trials of one kind only.
+    seed : int
+
+    Returns
+    -------
+    places : dict of str to np.ndarray of int
+        Of the trials of each list.
+    rows : np.ndarray of int
+        Utterances that these name, sorted; all there are where every list is measured in full.
+    """
+    names, speaker = np.unique(heard.speakers, return_inverse=True)
+    rank = np.random.default_rng(seed).permutation(len(names))[speaker]
+    places, used = {}, []
+    for name, listed in lists.items():
+        sides = trials.rows(listed, heard.ids)
+        named = np.unique(np.concatenate(sides))
+        last = np.maximum(*(rank[side] for side in sides))
+        allowed = len(names)
+        if len(named) > utterances:
+            allowed = int(np.searchsorted(np.cumsum(np.bincount(rank[named])), utterances, side="right"))
+            allowed = max(allowed, *(last[listed.known_labels == kind].min(initial=len(names)) + 1 for kind in (0, 1)))
+        places[name] = np.flatnonzero(last < allowed)
+        used.append(np.unique(np.concatenate([side[places[name]] for side in sides])))
+    whole = all(len(places[name]) == len(listed) for name, listed in lists.items())
+    return places, np.arange(len(heard)) if whole else np.unique(np.concatenate(used))
 
 
 def by_known(scored: Scored, known: Mapping[str, np.ndarray]) -> list[dict]:

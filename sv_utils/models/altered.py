@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sv_utils.models.embedding import embed
+from sv_utils.models.pieces import Pieces
 from sv_utils.speech.reader import SAMPLE_RATE, Speech
 
 Change = Callable[[np.ndarray], np.ndarray]
@@ -63,7 +64,12 @@ def conditions(cuts: Sequence[float], telephone: Change | None = None) -> list[C
 
 
 def embed_altered(
-    model: Any, speech: Speech, condition: Condition, whole: np.ndarray, batch_size: int = 32
+    model: Any,
+    speech: Speech,
+    condition: Condition,
+    whole: np.ndarray,
+    pieces: Pieces | None = None,
+    rows: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """
     Embed utterances under a condition, one at a time in memory; what the condition leaves alone is not embedded again.
@@ -76,7 +82,10 @@ def embed_altered(
     condition : Condition
     whole : np.ndarray [shape=(m, d)]
         Embeddings of the unaltered utterances.
-    batch_size : int
+    pieces : Pieces, optional
+        Where the embeddings are kept; by default nowhere.
+    rows : np.ndarray of int [shape=(k,)], optional
+        Utterances that are asked for; the others stay as they were. By default all.
 
     Returns
     -------
@@ -84,12 +93,17 @@ def embed_altered(
         How much of each is heard.
     embeddings : np.ndarray [shape=(m, d)]
     """
-    samples = np.minimum(speech.samples, condition.seconds * SAMPLE_RATE).astype(int)
-    altered = np.flatnonzero((samples < speech.samples) | (condition.change is not None))
+    samples, asked = speech.samples.astype(int), np.arange(len(speech)) if rows is None else np.asarray(rows)
+    samples[asked] = np.minimum(samples[asked], condition.seconds * SAMPLE_RATE).astype(int)
+    altered = asked[(samples[asked] < speech.samples[asked]) | (condition.change is not None)]
 
     def read(place: int) -> np.ndarray:
         return condition.apply(speech.waveform(altered[place]))
 
     embeddings = whole.copy()
-    embeddings[altered] = embed(model, samples[altered], read, batch_size=batch_size)
+    if pieces is None:
+        embeddings[altered] = embed(model, samples[altered], read)
+    elif len(altered):
+        name = f"test, {condition.name}"
+        embeddings[altered], _ = pieces.embed(name, model, speech, samples[altered], altered, condition.apply)
     return samples, embeddings

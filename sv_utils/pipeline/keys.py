@@ -98,6 +98,27 @@ def content_key(cells: list[str], parameters: dict, modules: dict[str, str], ups
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def code_key(*places: str) -> str:
+    """
+    Hash what folders or modules of the package mean, with all that they import.
+
+    Parameters
+    ----------
+    *places : str
+        From the package's folder on: ``models`` (with what lies in folders below it), ``training/augment``.
+
+    Returns
+    -------
+    str
+        sha256 [hex].
+    """
+    package = paths.REPO / "sv_utils"
+    files = {file for place in places for file in [*(package / place).rglob("*.py"), package / f"{place}.py"]}
+    names = [".".join(file.relative_to(paths.REPO).with_suffix("").parts) for file in files if file.is_file()]
+    lines = [f"import {name.removesuffix('.__init__')}" for name in sorted(names)]
+    return content_key([], {}, used_modules(lines, left_out=MACHINERY), [])
+
+
 def code_cells(notebook: Path) -> list[str]:
     """Read the sources of the code cells of a notebook, without that of its parameters, which are resolved."""
     cells = json.loads(notebook.read_text("utf-8"))["cells"]

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sv_utils.evaluation import judging, metrics
+from sv_utils.evaluation.evaluate import Scored
 from sv_utils.evaluation.systems import COSINE
 
 Pair = tuple[np.ndarray, np.ndarray]  # target and non-target scores
@@ -72,6 +73,20 @@ def reliability(systems: Mapping[str, Pair]) -> str:
         f"Farthest from the diagonal lies {name}: where it announces {announced:.0f} %, {observed:.0f} % are target "
         f"trials; the calibration of {best} loses least (Cllr {losses[best]:.3f} above its minimum)."
     )
+
+
+def parts(scored: Mapping[str, Scored]) -> str:
+    """Which lists the untrained encoder and altered speech are measured on in part, and how large the part is."""
+    said = []
+    for name, found in scored.items():
+        if len(found.part) < len(found.trials):
+            places = (found.part, slice(None))
+            drawn, there = (len(set(np.concatenate([side[p] for side in found.speakers]).tolist())) for p in places)
+            said.append(
+                f"{len(found.part):,} of the {len(found.trials):,} trials of {name} (those between "
+                f"{drawn:,} of its {there:,} speakers, drawn at random)"
+            )
+    return f"The untrained encoder and altered speech are measured on {'; '.join(said)}." if said else ""
 
 
 def durations(by_duration: list[dict]) -> str:

@@ -105,13 +105,63 @@ def test_the_cohort_is_asked_once_for_all_lists_of_the_same_utterances(monkeypat
     monkeypatch.setattr(Cohort, "place", lambda cohort, vectors: asked.append(len(vectors)) or place(cohort, vectors))
     one, same = scorer(), heard()
     found = [one.score(name, LISTED, same) for name in ("O", "E")]
-    assert asked == [4] and found[0].scores[System("aam", AS_NORM)].tolist() == found[1].scores[
-        System("aam", AS_NORM)
-    ].tolist()
+    assert (
+        asked == [4]
+        and found[0].scores[System("aam", AS_NORM)].tolist() == found[1].scores[System("aam", AS_NORM)].tolist()
+    )
     other = one.score("O", LISTED, heard(VECTORS[::-1]))
     assert asked == [4, 4] and (other.scores[System("aam")] != found[0].scores[System("aam")]).any()
     del other
     assert len(one.placed) == 1  # what nobody has any more is not kept
+
+
+MANY = [f"{name}/{k}" for name in "abcdef" for k in range(4)]
+CROSSED = trials.make(MANY, 30, 60, seed=2)
+
+
+def crowd():
+    vectors = np.random.default_rng(3).normal(size=(24, 2))
+    return Heard.of(MANY, [name[0] for name in MANY], np.arange(24) + 16_000, vectors)
+
+
+def test_the_part_of_a_large_list_is_all_its_trials_between_some_speakers():
+    small = trials.Trials(CROSSED.labels[:8], CROSSED.enrol[:8], CROSSED.test[:8])
+    places, rows = evaluate.draw_parts({"large": CROSSED, "small": small}, crowd(), 14, seed=1)
+    assert places["small"].tolist() == list(range(8))
+    sides = np.stack([[name[0] for name in side] for side in (CROSSED.enrol, CROSSED.test)])
+    drawn = set(sides[:, places["large"]].ravel().tolist())
+    assert len(drawn) == 3  # a fourth speaker's utterances would be 16
+    assert places["large"].tolist() == [k for k in range(90) if set(sides[:, k].tolist()) <= drawn]
+    used = [*CROSSED.enrol[places["large"]], *CROSSED.test[places["large"]], *small.enrol, *small.test]
+    assert [MANY[row] for row in rows] == sorted(set(used))
+    other = evaluate.draw_parts({"large": CROSSED}, crowd(), 14, seed=2)[0]["large"]
+    assert other.tolist() != places["large"].tolist()
+
+
+def test_a_small_list_is_measured_in_full_on_all_there_is():
+    places, rows = evaluate.draw_parts({"O": CROSSED}, crowd(), 24, seed=1)
+    assert places["O"].tolist() == list(range(90)) and rows.tolist() == list(range(24))
+
+
+def test_a_part_has_trials_of_both_kinds_however_small_it_is_wished():
+    places, _ = evaluate.draw_parts({"O": CROSSED}, crowd(), 1, seed=1)
+    assert set(CROSSED.labels[places["O"]].tolist()) == {0, 1} and len(places["O"]) < 90
+
+
+def test_the_untrained_encoder_and_altered_speech_are_judged_on_the_part():
+    one, whole = scorer(), crowd()
+    part, rows = evaluate.draw_parts({"O": CROSSED}, whole, 14, seed=1)
+    other = np.random.default_rng(4).normal(size=(24, 2))
+    found = one.score("O", CROSSED, whole, other, part["O"])
+    plain, *_, untrained = one.judge(found, "p", "aam", {}, replicates=20)
+    picked = trials.Trials(CROSSED.labels[part["O"]], CROSSED.enrol[part["O"]], CROSSED.test[part["O"]])
+    alone = one.judge(one.score("O", picked, whole, other), "p", "aam", {}, replicates=20)[-1]
+    assert untrained == alone and untrained["n_speakers"] == 3 and plain["n_speakers"] == 6
+    assert len(found.by_kind(found.scores)["aam (untrained)"][0]) == untrained["n_target"] < plain["n_target"]
+    changed = Heard.of(MANY, whole.speakers, np.minimum(whole.samples, 16_010), other)
+    row = one.at_condition(found, "1 s", changed, whole.samples, rows)
+    assert row["n_trials"] == len(part["O"]) and row["shortened"] == np.mean(rows > 10)
+    assert row["eer"] == one.at_condition(one.score("O", picked, whole), "1 s", changed, whole.samples)["eer"]
 
 
 def test_an_encoder_trained_elsewhere_has_no_untrained_row():
