@@ -278,14 +278,17 @@ class Scorer:
         for system, scores in scored.scores.items():
             places = scored.trials_of(system)
             labels, speakers = scored.trials.known_labels[places], [side[places] for side in scored.speakers]
-            options = {"seed": seed, "replicates": replicates}
-            options["resamples"] = drawn if len(labels) == len(scored.trials) else None
+            whole = len(labels) == len(scored.trials)
+            resamples = drawn if whole else Resamples.draw(speakers[0], speakers[1], replicates, seed)
             head = {"profile": profile, "model": system.name, "loss": loss if system.trained else "none"}
-            figures = judging.judge(scores, labels, speakers, scored.ratios.get(system), **options)
+            ratios = scored.ratios.get(system)
+            figures = judging.judge(scores, labels, speakers, ratios, seed, replicates, resamples)
             rows.append(head | {"list": scored.name, "system": system.record} | figures | dict(made))
             if system == scored.plain:
                 origin = {"threshold_from": "dev speakers", "list": scored.name}
-                points = judging.decision_points(self.dev, scores, labels, speakers, origin, **options)
+                points = judging.decision_points(
+                    self.dev, scores, labels, speakers, origin, seed, replicates, resamples
+                )
                 rows[-1]["operating_points"] = points
         return rows
 

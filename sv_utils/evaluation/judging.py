@@ -47,8 +47,8 @@ def judge(
     """
     same, ratios = np.asarray(labels) == 1, log_likelihood_ratios
     enrol, test = speakers
-    options = {"seed": seed, "replicates": replicates, "resamples": resamples}
-    figures = evaluate(scores, labels, enrol, test, log_likelihood_ratios=ratios, **options)
+    resamples = resamples or Resamples.draw(enrol, test, replicates, seed)
+    figures = evaluate(scores, labels, enrol, test, log_likelihood_ratios=ratios, resamples=resamples)
     return figures | {
         "eer_definitions": metrics.eer_definitions(scores[same], scores[~same]),
         "calibration": None if ratios is None else calibration_figures(ratios[same], ratios[~same]),
@@ -127,7 +127,7 @@ def decision_points(
         threshold = metrics.threshold_at_p_fa(target, nontarget, rate)[0]
         if rate * len(nontarget) >= 10 and math.isfinite(threshold):
             chosen.append((f"false accepts {rate:.1%}", rate, threshold))
-    labels, resamples = np.asarray(labels), resamples or Resamples.draw(*speakers, replicates, seed)
+    labels, resamples = np.asarray(labels), resamples or Resamples.draw(speakers[0], speakers[1], replicates, seed)
     counts = {"n_speakers": resamples.n_speakers, "n_target": int(np.sum(labels == 1))}
     counts["n_nontarget"] = int(np.sum(labels == 0))
     rates = _rates_at([threshold for *_, threshold in chosen], scores, labels, resamples)
@@ -161,7 +161,7 @@ def rates_with_intervals(
     dict
         ``false_accept`` and ``miss``, each [rate, low, high].
     """
-    resamples = Resamples.draw(*speakers, replicates, seed)
+    resamples = Resamples.draw(speakers[0], speakers[1], replicates, seed)
     return _rates_at([1.0], np.asarray(accepted, float), np.asarray(labels), resamples)[0]
 
 
