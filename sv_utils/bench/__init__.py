@@ -23,6 +23,7 @@ BENCHMARKS = {  # name to the module of its function
     "step": "training",
     "loading": "training",
     "campplus": "encoders",
+    "lengths": "encoders",
 }
 
 

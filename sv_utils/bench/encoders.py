@@ -1,4 +1,4 @@
-"""CAM++ in Keras beside the published PyTorch code and beside its exports: utterances of 4 s, embedded on the CPU."""
+"""CAM++ in Keras beside the published PyTorch code and its exports; utterances of many lengths beside one by one."""
 
 import contextlib
 import importlib.util
@@ -13,7 +13,7 @@ import numpy as np
 
 from sv_utils.base.errors import WorkError
 from sv_utils.bench.timing import in_turn, row
-from sv_utils.models import embedding, pretrained, runtimes
+from sv_utils.models import embedding, encoders, pretrained, runtimes
 
 BATCH, SECONDS = 8, 4
 
@@ -59,3 +59,20 @@ def campplus() -> list[dict]:
     what = f"CAM++ as {{}}, front end included, {BATCH} utterances of {SECONDS} s"
     others = seconds[len(files) :]
     return [row(what.format(file.suffix), taken, other, *others) for file, taken in zip(files, seconds)]
+
+
+def lengths() -> list[dict]:
+    """
+    Embed utterances of other lengths: those of equally many hops share a batch, beside one by one.
+
+    Sixteen to a number of hops; an hour of VoxCeleb1, sorted by length as an evaluation goes through it, has as many.
+    """
+    rng, model = np.random.default_rng(0), encoders.build(backbone="resnet18")
+    samples = 160 * np.repeat(rng.integers(400, 800, 4), 16) + rng.integers(160, size=64)
+    sound = rng.normal(0, 3000, samples.max()).astype(np.int16)
+    ours, theirs = in_turn(
+        [lambda size=size: embedding.embed(model, samples, lambda _: sound, size) for size in (32, 1)], repeats=2
+    )
+    heard = samples.sum() / 16_000
+    what = f"embed {len(samples)} utterances of 4 to 8 s by ResNet-18: {heard / ours:.0f} s of speech a second"
+    return [row(what, ours, f"one by one: {heard / theirs:.0f} s of speech a second", theirs)]

@@ -32,8 +32,9 @@ def embed(
     """
     Embed utterances, each exactly once and in full.
 
-    Only utterances of which the front end hears equally many samples share a batch, so nothing is padded and an
-    embedding does not depend on its neighbours. An utterance under 0.5 s is repeated to 0.5 s. One over 60 s is cut
+    Only utterances of which the front end hears equally many samples share a batch: it hears whole hops of 10 ms, so
+    that lengths which differ within a hop are one. Nothing is padded, and an embedding does not depend on its
+    neighbours. An utterance under 0.5 s is repeated to 0.5 s. One over 60 s is cut
     into equal parts of at most 60 s: its embedding has the direction of the mean of the parts' unit vectors, and their
     mean length.
 

@@ -6,6 +6,7 @@ them), so that `sv score` takes it, and in ``key`` what it was made from. Until 
 what is done.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -122,7 +123,8 @@ class Pieces:
     ) -> tuple[np.ndarray, float]:
         embeddings, seconds = np.empty((len(rows), model.output_shape[1]), np.float32), 0.0
         folder = self._folder_of(name, key)
-        with Progress(f"{name}: embedding", "s of speech", round(lengths.sum() / SAMPLE_RATE)) as progress:
+        told = Progress(f"{name}: embedding", "s of speech", round(lengths.sum() / SAMPLE_RATE))
+        with _untuned(), told as progress:
             for number, places in enumerate(_parts(lengths)):
 
                 def read(place: int, places: np.ndarray = places) -> np.ndarray:
@@ -150,6 +152,22 @@ class Pieces:
         with replace_on_success(folder / "key") as temporary:
             temporary.write_text(key, "utf-8")
         return folder
+
+
+@contextlib.contextmanager
+def _untuned() -> Iterator[None]:
+    """
+    Let TensorFlow take cuDNN's own choice of an algorithm instead of timing all of them for each new shape.
+
+    Speech has thousands of lengths, of which each would be tuned for; a convolution asks when it is built.
+    """
+    before = os.environ.get("TF_CUDNN_USE_AUTOTUNE")
+    os.environ.setdefault("TF_CUDNN_USE_AUTOTUNE", "0")
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("TF_CUDNN_USE_AUTOTUNE", None)
 
 
 def _parts(lengths: np.ndarray) -> Iterator[np.ndarray]:

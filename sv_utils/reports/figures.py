@@ -1,5 +1,6 @@
 """Figures of the notebooks and the report: one style, colour-blind safe, axes with units."""
 
+import base64
 import contextlib
 import io
 import itertools
@@ -12,17 +13,16 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from IPython import get_ipython
+from IPython.core.pylabtools import retina_figure
 from IPython.display import Audio
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, StrMethodFormatter
 from matplotlib_inline.backend_inline import set_matplotlib_formats
+from PIL import Image
 
 from sv_utils.evaluation import judging, metrics
 from sv_utils.evaluation.systems import SCORINGS
-
-if get_ipython():
-    set_matplotlib_formats("retina")  # twice the dots: sharp on today's screens, the same size on the page
 
 TARGET, NONTARGET = sns.color_palette("colorblind")[0], sns.color_palette("colorblind")[1]
 _DET_RANGE = (0.0008, 0.95)  # rates at the ends of the axes
@@ -38,6 +38,34 @@ _STYLE: Any = {
     "legend.frameon": False,
     "axes.prop_cycle": plt.cycler(color=sns.color_palette("colorblind")),
 }
+
+
+def png(figure: Figure) -> tuple[str, dict]:
+    """
+    Draw a figure with twice the dots, sharp on today's screens, for the same size on the page.
+
+    Lines and areas need few colours: with 128 of them a page of six lists has a third of the bytes. A figure that holds
+    a picture (a spectrogram) keeps all.
+
+    Returns
+    -------
+    drawn : str
+        PNG, in base64 as notebooks hold it.
+    size : dict
+        ``width`` and ``height`` on the page.
+    """
+    drawn, size = retina_figure(figure)
+    if not any(axis.images for axis in figure.axes):
+        buffer = io.BytesIO()
+        image = Image.open(io.BytesIO(drawn)).convert("RGB")
+        image.quantize(128, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
+        drawn = buffer.getvalue()
+    return base64.b64encode(drawn).decode("ascii"), size
+
+
+if shell := get_ipython():
+    set_matplotlib_formats("retina")
+    shell.display_formatter.formatters["image/png"].for_type(Figure, png)
 
 
 @contextlib.contextmanager

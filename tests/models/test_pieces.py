@@ -1,5 +1,7 @@
 """Embeddings that are kept: what is written once is not computed again, and what changed is."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -50,6 +52,16 @@ def test_embeddings_are_those_of_the_order_given_and_can_be_scored(kept, speech)
     assert seconds > 0 and [file.name for file in kept.folder.iterdir()] == ["test.npz"]
     paths, embeddings = score_files.read_embeddings(str(kept.folder / "test.npz"))
     assert paths.tolist() == [f"a/{k}" for k in range(5)] and embeddings.tolist() == vectors.tolist()
+
+
+def test_no_shape_is_tuned_for_while_it_embeds_and_all_are_as_before_afterwards(kept, speech, monkeypatch):
+    monkeypatch.delenv("TF_CUDNN_USE_AUTOTUNE", raising=False)
+    model, seen = Counting(), []
+    monkeypatch.setattr(
+        speech, "waveform", lambda row: seen.append(os.environ["TF_CUDNN_USE_AUTOTUNE"]) or np.ones(16_000, "i2")
+    )
+    kept.embed("test", model, speech, np.full(5, 16_000))
+    assert seen == ["0"] * 5 and "TF_CUDNN_USE_AUTOTUNE" not in os.environ
 
 
 def test_what_is_there_is_used_again_and_tells_the_seconds_of_then(kept, speech):

@@ -1,10 +1,14 @@
 """The report from hand-made evaluations: every figure and every word of its tables written out."""
 
+import base64
+import io
 import json
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from sv_utils import report
 from sv_utils.base import paths
@@ -364,6 +368,17 @@ def test_reliability_curve_is_in_percent_with_its_cost_beside_it():
     curve = figure.axes[0].lines[1]
     assert curve.get_xdata() == pytest.approx([25, 75]) and curve.get_ydata() == pytest.approx([25, 75])
     assert curve.get_label() == "even, Cllr 0.811 (calibration loss 0.000)"
+
+
+def test_a_figure_of_many_trials_is_small_and_looks_as_drawn():
+    rng = np.random.default_rng(0)
+    figure = figures.eer_curve(rng.normal(3, 1, 20_000), rng.normal(0, 1, 20_000))
+    drawn, size = figures.png(figure)
+    small, whole = base64.b64decode(drawn), figures.retina_figure(figure)[0]
+    assert len(small) < len(whole) / 2 and size["width"] > 500
+    pictures = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), int) for data in (small, whole)]
+    assert pictures[0].shape == pictures[1].shape and pictures[0].max() == 255
+    assert np.abs(pictures[0] - pictures[1]).mean() < 1
 
 
 def test_player_holds_the_sound_itself():
