@@ -191,3 +191,19 @@ def test_code_that_is_no_python_is_refused(house):
     (house / "sv_utils/training/batches.py").write_text("SIZE = (")
     with pytest.raises(RequestError, match=r"sv_utils\.training\.batches is not Python"):
         keys.stage_keys(Profile.read("mini"))
+
+
+def test_the_code_of_a_folder_counts_by_its_meaning_with_all_that_it_imports(house):
+    package = house / "sv_utils"
+    (package / "losses/deeper").mkdir()
+    (package / "losses/deeper/__init__.py").write_text("ONE = 1\n")
+    (package / "one.py").write_text("from sv_utils import two\n")
+    (package / "two.py").write_text("TWO = 2\n")
+    before = keys.code_key("losses", "one")
+    (package / "two.py").write_text("TWO = 2  # of them\n")
+    (package / "unused.py").write_text("THREE = 3\n")
+    assert keys.code_key("losses", "one") == before != keys.code_key("losses")
+    (package / "two.py").write_text("TWO = 3\n")
+    changed = keys.code_key("losses", "one")
+    (package / "losses/deeper/__init__.py").write_text("ONE = 2\n")
+    assert len({before, changed, keys.code_key("losses", "one")}) == 3
