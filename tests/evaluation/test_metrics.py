@@ -244,7 +244,7 @@ def test_bad_scores_are_refused(bad):
 
 
 def test_the_hull_of_many_trials_is_that_of_a_scan_through_all(monkeypatch):
-    target, nontarget = (np.round(scores, 2) for scores in gaussian(1000, 3000, 2.0))
+    target, nontarget = (np.round(scores, 3) for scores in gaussian(10_000, 30_000, 2.0))  # groups of equal scores
     for scores in ((target, nontarget), gaussian(2000, 2000, 1.0)):
         quick = metrics.cllr_min(*scores), metrics.eer_rocch(*scores)
         with monkeypatch.context() as patch:
