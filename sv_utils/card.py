@@ -2,8 +2,9 @@
 What is known of an encoder: data, licence, error rates with lists and intervals, limits.
 
 ``python -m sv_utils.card outputs/<profile>/<training>/model.keras`` writes ``CARD.md`` beside an evaluated model.
-``python -m sv_utils.card campplus`` (maintenance) measures a published encoder on the embedded corpus and writes
-``campplus.json`` and ``campplus_scores.json`` of `sv_utils.pretrained`. Calibration and thresholds come from the dev
+``python -m sv_utils.card campplus`` shows that of a published encoder, with what `sv_utils.calibrate` has measured
+of it under conditions. Of one without such figures, as ``ge2e``, it measures (maintenance) on the embedded corpus what
+``ge2e.json`` and ``ge2e_scores.json`` of `sv_utils.models.pretrained` hold: calibration and thresholds from the dev
 voices; the test list is opened once, to measure them.
 """
 
@@ -17,12 +18,12 @@ import numpy as np
 import pandas as pd
 
 from sv_utils import corpora
-from sv_utils.base.errors import command
+from sv_utils.base.errors import WorkError, command
 from sv_utils.base.paths import replace_on_success
 from sv_utils.evaluation import calibration, judging, scoring, trials
 from sv_utils.models import pretrained
 from sv_utils.models.embedding import embed
-from sv_utils.reports.card import of_model
+from sv_utils.reports.card import of_model, of_published
 from sv_utils.speech import acquisition, limits, preparation
 from sv_utils.speech.reader import Speech
 
@@ -52,20 +53,25 @@ def measure(model: Any, corpus: str = "mini") -> dict:
     dev, test = (listed[(listed["error"] == "") & (listed["subset"] == subset)] for subset in ("dev", "test"))
     dev_trials, test_trials = trials.make(dev["id"], *DEV_TRIALS, SEED), trials.read(voices.list_path(corpus))
     dev, test = (_scores(model, *pair) for pair in ((dev, dev_trials), (test, test_trials)))
-    fitted = calibration.fit_calibration(dev, dev_trials.labels)
-    speakers = trials.speakers(test_trials)
-    figures = judging.evaluate(test, test_trials.labels, *speakers, log_likelihood_ratios=fitted(test), seed=SEED)
+    (dev_labels, _), (labels, speakers) = _known(dev_trials), _known(test_trials)
+    fitted = calibration.fit_calibration(dev, dev_labels)
+    figures = judging.evaluate(test, labels, *speakers, log_likelihood_ratios=fitted(test), seed=SEED)
     origin = {"threshold_from": f"dev voices of {corpus}", "list": corpus}
-    dev = dev, dev_trials.labels
-    points = judging.decision_points(dev, test, test_trials.labels, speakers, origin, SEED, REPLICATES)
+    points = judging.decision_points((dev, dev_labels), test, labels, speakers, origin, SEED, REPLICATES)
     return {
         "calibration": asdict(fitted) | {"features": ["cosine"]},
         "operating_points": points,
         "measured": {"list": corpus, **figures, "note": voices.session_note},
-        "scores": {
-            kind: np.sort(test[test_trials.labels == label]) for kind, label in (("target", 1), ("nontarget", 0))
-        },
+        "scores": {kind: np.sort(test[labels == label]) for kind, label in (("target", 1), ("nontarget", 0))},
     }
+
+
+def _known(pairs: trials.Trials) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Labels and speakers of both sides of a corpus's own trials, which have them."""
+    speakers = trials.speakers(pairs)
+    if pairs.labels is None or speakers is None:
+        raise WorkError("the trials of the corpus tell no speakers; restore its lists (git checkout)")
+    return pairs.labels, speakers
 
 
 def _scores(model: Any, table: pd.DataFrame, pairs: trials.Trials) -> np.ndarray:
@@ -76,21 +82,24 @@ def _scores(model: Any, table: pd.DataFrame, pairs: trials.Trials) -> np.ndarray
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    """Write the card of an evaluated model; or measure a published encoder and write the figures into its card."""
+    """Write the card of an evaluated model, or show that of a published encoder, which is measured where it was not."""
     parser = argparse.ArgumentParser(prog="python -m sv_utils.card", description=main.__doc__)
     parser.add_argument("model", help=f"model.keras of a training stage, or {', '.join(sorted(pretrained.PUBLISHED))}")
     name = parser.parse_args(argv).model
     if name not in pretrained.PUBLISHED:
-        card = Path(name).with_name("CARD.md")
+        file = Path(name).with_name("CARD.md")
         text = of_model(name)
-        with replace_on_success(card) as temporary:
+        with replace_on_success(file) as temporary:
             temporary.write_text(text, "utf-8")
-        print(card)
+        print(file)
+        return
+    if known := of_published(name):
+        print(known, end="")
         return
     card = pretrained.card(name) | measure(pretrained.load(name))
     scores = {kind: np.float64(cosines).round(3).tolist() for kind, cosines in card.pop("scores").items()}
-    for file, text in ((f"{name}.json", json.dumps(card, indent=1)), (f"{name}_scores.json", json.dumps(scores))):
-        with replace_on_success(Path(pretrained.__file__).with_name(file)) as temporary:
+    for place, text in ((f"{name}.json", json.dumps(card, indent=1)), (f"{name}_scores.json", json.dumps(scores))):
+        with replace_on_success(Path(pretrained.__file__).with_name(place)) as temporary:
             temporary.write_text(text + "\n", "utf-8")
     print(json.dumps(card["measured"], indent=1))
 

@@ -1,4 +1,4 @@
-"""The card of a model of one's own: data, licence, error rates with lists and intervals, limits."""
+"""The card of a model, one's own or a published one: data, licence, error rates with lists and intervals, limits."""
 
 import json
 import os
@@ -8,9 +8,9 @@ import pandas as pd
 
 from sv_utils import corpora
 from sv_utils.base.errors import RequestError
-from sv_utils.models import runtimes
+from sv_utils.models import pretrained, runtimes
 from sv_utils.reports import tables
-from sv_utils.voices import measured
+from sv_utils.voices import measured, ratios
 
 LIMITS_TEXT = """\
 - Voices are biometric data: compare them with the consent of those who speak. The model holds no recording.
@@ -61,6 +61,29 @@ def of_model(model: str | os.PathLike) -> str:
     sections |= {"Limits": [LIMITS_TEXT], "How it was made": made}
     text = (f"## {title}\n\n" + "\n".join(lines) + "\n" for title, lines in sections.items())
     return "\n".join(text).removeprefix("#")
+
+
+def of_published(name: str) -> str | None:
+    """
+    Write the card of a published encoder.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    str or None
+        Markdown: what it is, its licence and limits, and what its scores mean under conditions (`of_conditions`). None
+        where `sv_utils.calibrate` has not measured them.
+    """
+    content = ratios.read(name)
+    if content is None:
+        return None
+    about = pretrained.card(name)
+    fields = ("paper", "weights", "licence", "trained_on", "limits")
+    lines = [f"- {field.replace('_', ' ').capitalize()}: {about[field]}" for field in fields]
+    return f"# {about['title']}\n\n" + "\n".join(lines) + "\n\n#" + of_conditions(content).replace("\n## ", "\n### ")
 
 
 def of_conditions(content: dict) -> str:

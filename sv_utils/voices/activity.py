@@ -9,6 +9,7 @@ package is installed or run. Only what `joined` gives is embedded: an encoder ca
 import functools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -139,7 +140,7 @@ def stretches(probability: np.ndarray) -> list[tuple[int, int]]:
     """
     found, total = [], 0
     for start, end in _bridged(_runs(probability)):
-        sure = np.count_nonzero(probability[start:end] >= SURE)
+        sure = int(np.count_nonzero(probability[start:end] >= SURE))
         if sure >= SURE_HOPS and (end - start) * HOP >= SHORTEST_SPEECH * RATE:
             found.append((start * HOP, end * HOP))
             total += sure
@@ -256,7 +257,7 @@ def _tensors(file: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
     """Numbers and values of the fields of a message of protocol buffers: whole numbers and pieces of bytes."""
     place = 0
     while place < len(message):
@@ -264,8 +265,9 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         value, place = _whole(message, place)
         if tag & 7 == 2:  # a piece of as many bytes; otherwise the number itself
             place += value
-            value = message[place - value : place]
-        yield tag >> 3, value
+            yield tag >> 3, message[place - value : place]
+        else:
+            yield tag >> 3, value
 
 
 def _whole(message: memoryview, place: int) -> tuple[int, int]:

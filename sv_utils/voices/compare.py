@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from sv_utils.base.errors import RequestError
 from sv_utils.voices import encoder, measured, recordings, turns
@@ -64,12 +65,17 @@ def compare(
     names = "the first array", "the second array"
     heard = [recordings.hear(*side) for side in zip((first, second), names, segments)]
     judge = measured.judge(model, false_accept)
-    answer = {"decision": "cannot tell", "cosine": None, "log_likelihood_ratio": None, "probability": None}
+    answer: dict[str, Any] = {
+        "decision": "cannot tell",
+        "cosine": None,
+        "log_likelihood_ratio": None,
+        "probability": None,
+    }
     point, said = judge.point([recording.conditions for recording in heard]), []
     if all(recording.enough for recording in heard):
         embeddings = encoder.embeddings(model, [recording.speech for recording in heard])
-        sides = [Side(*side) for side in zip(embeddings, [recording.conditions for recording in heard])]
-        found = judge(*sides)
+        one, other = (Side(embedding, recording.conditions) for embedding, recording in zip(embeddings, heard))
+        found = judge(one, other)
         said = [*found.warnings, *(text for recording in heard for text in turns.warned(recording, model))]
         ratio = min(max(found.ratio, -UNSURE), UNSURE) if said else found.ratio
         point, logit = found.point, ratio + math.log(prior / (1 - prior))

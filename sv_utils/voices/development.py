@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -86,7 +87,8 @@ def waveforms(corpus: str) -> dict[str, np.ndarray]:
     entry = corpora.get(corpus)
     listed = limits.view(entry, preparation.prepare(entry, acquisition.fetch(entry), workers=2))
     listed = listed[(listed["error"] == "") & (listed["subset"] == "dev")].sort_values("id").reset_index(drop=True)
-    speech, taken, found = Speech(listed), collections.Counter(), {}
+    speech, found = Speech(listed), {}
+    taken: collections.Counter[str] = collections.Counter()
     for row, name in enumerate(listed["id"]):
         speaker = name.split("/")[0]
         taken[speaker] += 1
@@ -131,7 +133,7 @@ def through(corpus: str, channel: str, sounds: Mapping[str, np.ndarray], embed: 
     file = folder / f"{corpus}_{channel}.npz"
     if not file.exists():
         rows = [_utterance(name, channel, samples, embed) for name, samples in sounds.items()]
-        columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+        columns: dict[str, Any] = {name: np.array([row[name] for row in rows]) for name in rows[0]}
         with paths.replace_on_success(file) as temporary:
             np.savez(temporary, **columns)
     with np.load(file) as content:

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ def embeddings(model: str, waveforms: list[np.ndarray]) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=1)
-def _network(file: Path):
+def _network(file: Path) -> Any:
     """The encoder of a file, kept for the next answer of this process."""
     network = pretrained.load(file)
     network.run_eagerly = True  # of Keras: to compile the graph takes longer than to run it twice

@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -191,7 +192,7 @@ def _changed(store: Path) -> Iterator[Voices]:
         voices = read(store)
         yield voices
         names = list(voices.sums)
-        content = {"version": VERSION, "model": voices.model, "fingerprint": voices.fingerprint}
+        content: dict[str, Any] = {"version": VERSION, "model": voices.model, "fingerprint": voices.fingerprint}
         content |= {"names": np.array(names, str), "counts": np.array([voices.counts[name] for name in names], int)}
         content["sums"] = np.array([voices.sums[name] for name in names], np.float32)
         content["conditions"] = np.array([astuple(voices.conditions[name]) for name in names], float)
@@ -265,7 +266,8 @@ def heard(
         By file, or file and segment; a recording that was there before under another name is left out.
     warnings : list of str
     """
-    found, warnings = [], []
+    found: list[recordings.Recording] = []
+    warnings: list[str] = []
     for file, segment in itertools.zip_longest(files, segments):
         recording = recordings.hear(file, segment=segment)
         if not recording.enough:

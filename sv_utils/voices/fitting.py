@@ -74,7 +74,7 @@ class Pairs:
         return len(self.cosines)
 
 
-def utterance_pairs(corpus: str, ids: Sequence[str]) -> dict[str, np.ndarray]:
+def utterance_pairs(corpus: str, ids: Sequence[str] | np.ndarray) -> dict[str, np.ndarray]:
     """
     Choose which utterances of a corpus are compared.
 
@@ -88,11 +88,19 @@ def utterance_pairs(corpus: str, ids: Sequence[str]) -> dict[str, np.ndarray]:
     -------
     dict of str to np.ndarray of int [shape=(n, 2)]
         By kind (`Pairs`): rows of either side.
+
+    Raises
+    ------
+    RequestError
+        If the corpus does not tell its speakers' gender.
     """
     if corpus == PHONE:
         return _phone_pairs(ids)
     speakers, rng = np.array([name.split("/")[0] for name in ids]), np.random.default_rng(3)
-    with open(corpora.get(corpus).data / f"{corpus}_meta.csv", encoding="utf-8") as rows:
+    entry = corpora.get(corpus)
+    if entry.data is None:
+        raise RequestError(f"{corpus} has no table of its speakers' gender; calibrate with another corpus")
+    with open(entry.data / f"{corpus}_meta.csv", encoding="utf-8") as rows:
         gender = {row["id"]: row["gender"] for row in csv.DictReader(rows)}
     genders = np.array([gender[speaker] for speaker in speakers])
     first, second = np.triu_indices(len(ids), 1)
@@ -101,11 +109,11 @@ def utterance_pairs(corpus: str, ids: Sequence[str]) -> dict[str, np.ndarray]:
     same = speakers[first] == speakers[second]
     alike = rng.permutation(np.flatnonzero(~same & (genders[first] == genders[second])))[: NONTARGET * 2 // 3]
     unlike = rng.permutation(np.flatnonzero(~same & (genders[first] != genders[second])))[: NONTARGET // 3]
-    rows = {"one session": np.flatnonzero(same), "strangers": np.concatenate([alike, unlike])}
-    return {kind: np.column_stack([first[row], second[row]]) for kind, row in rows.items()}
+    chosen = {"one session": np.flatnonzero(same), "strangers": np.concatenate([alike, unlike])}
+    return {kind: np.column_stack([first[row], second[row]]) for kind, row in chosen.items()}
 
 
-def _phone_pairs(ids: Sequence[str]) -> dict[str, np.ndarray]:
+def _phone_pairs(ids: Sequence[str] | np.ndarray) -> dict[str, np.ndarray]:
     row = {name: number for number, name in enumerate(ids)}
     found: dict[str, list] = {"one call": [], "another call": [], "strangers": []}
     for name, kind in (("phone_same.txt", "one call"), ("phone_cross.txt", "another call")):
@@ -262,7 +270,7 @@ def thresholds(trials: Sequence[Pairs], found: Sequence[np.ndarray]) -> dict[str
     names = np.concatenate([ratios.names_of(one.first, one.second) for one in trials])
     target = np.concatenate([np.full(len(one), one.target) for one in trials])
     corpus = np.concatenate([np.full(len(one), one.corpus) for one in trials])
-    chosen = {}
+    chosen: dict[str, dict[float | None, float]] = {}
     for condition in all_conditions():
         inside, _ = _enough(names, target, condition)
         chosen[condition] = {None: metrics.eer(values[inside & target], values[inside & ~target])[1]}
@@ -354,9 +362,9 @@ def table(trials: Sequence[Pairs], found: Sequence[np.ndarray], limits: Sequence
         if one.target and (one.corpus, one.cell) in strangers:
             other = strangers[one.corpus, one.cell]
             whole = one.whole, trials[other].whole
-            before = _figures(*(slope * side + offset for side in whole))
+            before: dict[str, Any] = _figures(*(slope * side + offset for side in whole))
             before |= _errors(whole, [[old[wanted]] * 2 for wanted in (None, 0.05, 0.01)])
-            now = _figures(found[place], found[other])
+            now: dict[str, Any] = _figures(found[place], found[other])
             cuts = [[limits[place][wanted], limits[other][wanted]] for wanted in (None, 0.05, 0.01)]
             now |= _errors((found[place], found[other]), cuts)
             counts = {"target": len(one), "nontarget": len(trials[other])}

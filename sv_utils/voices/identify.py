@@ -1,6 +1,7 @@
 """Which of the enrolled voices speaks?"""
 
 from pathlib import Path
+from typing import Any
 
 from sv_utils.base.errors import RequestError
 from sv_utils.models import pretrained
@@ -66,7 +67,7 @@ def among(
     """Find whose of some voices, at least one, is heard in a recording; otherwise as `identify`."""
     recording = recordings.hear(file, segment=segment)
     judge = measured.judge(voices.model, false_accept)
-    answer = {"decision": "cannot tell", "name": None, "candidates": []}
+    answer: dict[str, Any] = {"decision": "cannot tell", "name": None, "candidates": []}
     point, warnings = judge.point([recording.conditions, *voices.conditions.values()][:2]), []
     if recording.enough:
         (embedding,) = encoder.embeddings(voices.model, [recording.speech])

@@ -216,7 +216,8 @@ class Ratios:
         conditions = first.conditions, second.conditions
         one, other = without(np.stack([first.embedding, second.embedding]), self.directions)
         cosine = float(np.clip(one @ other, -1, 1))
-        ratio = float(self.ratios(np.array([cosine]), *([list(side.as_dict().values())] for side in conditions))[0])
+        sides = [np.array([list(side.as_dict().values())]) for side in conditions]
+        ratio = float(self.ratios(np.array([cosine]), *sides)[0])
         point = self.point(conditions, voices)
         known = self.conditions[point["condition"]]
         warnings = self._outside(conditions, cosine, known)

@@ -106,8 +106,8 @@ def parted(embeddings: np.ndarray) -> tuple[np.ndarray, float]:
     for _ in range(10):
         if group.all() or not group.any():
             return group, 1.0
-        means = [embeddings[group == side].mean(axis=0) for side in (False, True)]
-        means = np.array([mean / max(np.linalg.norm(mean), 1e-12) for mean in means])
+        means = np.array([embeddings[group == side].mean(axis=0) for side in (False, True)])
+        means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
         nearer = embeddings @ means[1] > embeddings @ means[0]
         if np.array_equal(nearer, group):
             break

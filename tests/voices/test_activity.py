@@ -1,5 +1,6 @@
 """Speech is found and everything else is not: the detector's numbers, and what silence around speech changes."""
 
+import itertools
 import zipfile
 
 import numpy as np
@@ -139,7 +140,7 @@ def test_silence_around_speech_only_moves_it(speech, seconds):
 def test_what_is_put_into_a_pause_is_cut_out_again(speech, level):
     for samples in speech:
         pieces = activity.segments(samples)
-        gaps = [second[0] - first[1] for first, second in zip(pieces, pieces[1:])]
+        gaps = [second[0] - first[1] for first, second in itertools.pairwise(pieces)]
         if not gaps:
             continue
         longest = int(np.argmax(gaps))

@@ -390,6 +390,14 @@ def test_an_own_model_has_a_card_with_data_lists_and_limits(tmp_path, capsys):
     assert "synthetic speech are not detected" in text
 
 
+def test_the_card_of_a_published_encoder_is_shown_and_nothing_is_fitted(monkeypatch, capsys):
+    monkeypatch.setattr(card, "measure", lambda model: pytest.fail("fitted a second calibration"))
+    assert card.main(["campplus"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("# CAM++") and "- Licence: Apache-2.0" in said
+    assert "### Error rates by condition" in said and "| narrow band, noisy " in said
+
+
 def test_without_weights_the_mend_is_named_and_the_code_is_not_an_answer(monkeypatch, loud, sound, capsys):
     def fail(name):
         raise WorkError("the package cannot be fetched")
