@@ -15,7 +15,7 @@ from typing import Any
 from sv_utils.base import paths
 from sv_utils.base.errors import command
 from sv_utils.models import pretrained
-from sv_utils.reports.card import of_conditions
+from sv_utils.reports.card import in_short, of_conditions
 from sv_utils.voices import activity, development, encoder, fitting
 from sv_utils.voices.development import Heard
 
@@ -60,6 +60,7 @@ def main(argv: list[str] | None = None) -> None:
         with paths.replace_on_success(name) as temporary:
             temporary.write_text(text, "utf-8")
     print(f"{file} and its card {file.with_suffix('.md').name}: {content['chosen']}")
+    print(f"The README of voices shows of it:\n{in_short(content)}", end="")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from sv_utils.base.errors import RequestError, command
 from sv_utils.base.paths import replace_on_success
 from sv_utils.base.terminal import printable
 from sv_utils.models import embedding, pretrained
+from sv_utils.voices import activity
 
 
 def _target(out: str) -> Path:
@@ -43,11 +44,13 @@ def main(argv: list[str] | None = None) -> None:
         help="leave out files that are missing or cannot be decoded, and list them with their reasons beside the "
         "embeddings, in <out>_skipped.csv",
     )
+    parser.add_argument("--speech", action="store_true", help="embed only the speech of a file, as verify does")
     arguments = parser.parse_args(argv)
     names, out = lists.read_names(arguments.list), _target(arguments.out)
     embedding.refuse_missing(arguments.root, names, arguments.skip_bad)  # before a model takes seconds to load
     model = pretrained.load(arguments.model)
-    embeddings, bad = embedding.embed_files(model, arguments.root, names, arguments.skip_bad)
+    cut = activity.speech if arguments.speech else None
+    embeddings, bad = embedding.embed_files(model, arguments.root, names, arguments.skip_bad, cut)
     good = [name for name in names if name not in bad]
     with replace_on_success(out) as temporary:
         np.savez(temporary, paths=np.array(good), embeddings=embeddings)

@@ -96,7 +96,11 @@ def embed(
 
 
 def embed_files(
-    model: Any, root: str | os.PathLike, names: Sequence[str], skip_bad: bool = False
+    model: Any,
+    root: str | os.PathLike,
+    names: Sequence[str],
+    skip_bad: bool = False,
+    cut: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> tuple[np.ndarray, dict[str, str]]:
     """
     Embed audio files of any format.
@@ -113,6 +117,8 @@ def embed_files(
     names : sequence of str
     skip_bad : bool
         Leave out bad files instead of refusing all.
+    cut : callable, optional
+        Gives what is embedded of a waveform [dtype=int16]; less than 0.5 s of it makes a file a bad one.
 
     Returns
     -------
@@ -129,7 +135,7 @@ def embed_files(
     """
     bad = refuse_missing(root, names, skip_bad)
     blocks = [names[i : i + BLOCK] for i in range(0, len(names), BLOCK)]
-    vectors = [_embed_block(model, Path(root), block, bad, skip_bad) for block in blocks]
+    vectors = [_embed_block(model, Path(root), block, bad, skip_bad, cut) for block in blocks]
     _refuse_bad(bad, root, names, skip_bad)
     embeddings = np.concatenate(vectors)
     lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -168,13 +174,23 @@ def _refuse_bad(bad: dict[str, str], root: str | os.PathLike, names: Sequence[st
         )
 
 
-def _embed_block(model: Any, root: Path, names: Sequence[str], bad: dict[str, str], skip_bad: bool) -> np.ndarray:
+def _embed_block(
+    model: Any,
+    root: Path,
+    names: Sequence[str],
+    bad: dict[str, str],
+    skip_bad: bool,
+    cut: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:
     """Vectors of the good files of a block; the bad ones are added to those that are known."""
     good, waveforms = [], []
     for name in names:
         if name not in bad:
             try:
-                waveforms.append(audio.decode(_path(root, name)).samples)
+                samples = audio.decode(_path(root, name)).samples
+                if cut and len(samples := cut(samples)) < SHORTEST:
+                    raise audio.AudioError(f"{len(samples) / 16_000:.2f} s of it are speech, too few to embed")
+                waveforms.append(samples)
                 good.append(name)
             except (OSError, audio.AudioError) as error:
                 bad[name] = getattr(error, "strerror", None) or str(error)

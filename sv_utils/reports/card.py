@@ -22,6 +22,18 @@ Every rate is of dev speakers whose corpus the fit had not seen. Numbers that in
 calls of the WUW corpus II (github.com/wake-up-word/wuw-corpus-ii, CC BY-SA 4.0); other telephones, codecs and noise are
 simulated. Ratios and thresholds that are shipped are fitted on all corpora named here."""
 
+IN_SHORT = {
+    "real telephone calls, one call (phone)": ("phone", "clean x clean", "one call"),
+    "the same, another call (phone)": ("phone", "clean x clean", "another call"),
+    "as recorded (ocean)": ("ocean", "clean x clean", "one session"),
+    "telephone x telephone (ocean)": ("ocean", "telephone x telephone", "one session"),
+    "as recorded x telephone (ocean)": ("ocean", "clean x telephone", "one session"),
+    "MP3 of 24 kbit/s x the same (ocean)": ("ocean", "mp3 x mp3", "one session"),
+    "Opus of 12 kbit/s x the same (ocean)": ("ocean", "opus x opus", "one session"),
+    "noise at 0 dB x the same (ocean)": ("ocean", "noise_0 x noise_0", "one session"),
+    "2 s x 2 s (ocean)": ("ocean", "clean x clean, 2 s x 2 s", "one session"),
+}
+
 
 def of_model(model: str | os.PathLike) -> str:
     """
@@ -115,6 +127,33 @@ def of_conditions(content: dict) -> str:
         "Strangers accepted / own missed [%] at the thresholds that claim equal error, 5 % and 1 %; Cllr (its least)."
     )
     return "\n\n".join([*parts, tables.markdown(pd.DataFrame(map(_both_ways, content["table"])))]) + "\n"
+
+
+def in_short(content: dict) -> str:
+    """
+    Write the table of `sv_utils.voices`' README: the pairs of channels that tell most, before and now.
+
+    Parameters
+    ----------
+    content : dict
+        Of ``<model>_conditions.json``.
+
+    Returns
+    -------
+    str
+        Markdown, indented by two blanks as within a list.
+    """
+    found = {(row["corpus"], row["cell"], row["kind"]): row for row in content["table"]}
+    lines = [
+        "| first x second, held-out corpus | strangers accepted where 1 % is claimed, before | now | own missed, now "
+        "| Cllr before | now |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, key in IN_SHORT.items():
+        before, now = found[key]["before"], found[key]["now"]
+        rates = (f"{100 * rate:.1f} %" for rate in (before["accepted"][2], now["accepted"][2], now["missed"][2]))
+        lines.append("| " + " | ".join([name, *rates, f"{before['cllr']:.2f}", f"{now['cllr']:.2f}"]) + " |")
+    return "\n".join(f"  {line}" for line in lines) + "\n"
 
 
 def _both_ways(row: dict) -> dict:

@@ -226,6 +226,11 @@ def joined(samples: np.ndarray, found: list[tuple[int, int]]) -> np.ndarray:
     return np.concatenate([samples[start:end] for start, end in found]) if found else samples[:0]
 
 
+def speech(samples: np.ndarray) -> np.ndarray:
+    """Give the speech of a recording alone: its `segments`, `joined`; parameters and errors are those of `segments`."""
+    return joined(samples, segments(samples))
+
+
 def weights() -> dict[str, np.ndarray]:
     """
     Give the detector's weights by name, fetched if they are not there.

@@ -143,7 +143,7 @@ def through(corpus: str, channel: str, sounds: Mapping[str, np.ndarray], embed: 
 def _utterance(name: str, channel: str, samples: np.ndarray, embed: Embed) -> dict:
     rng = np.random.default_rng(zlib.crc32(f"{name} {channel}".encode()))  # each recording has its own apparatus
     sent = channels.CHANNELS[channel](samples, rng)
-    speech = activity.joined(sent, activity.segments(sent))
+    speech = activity.speech(sent)
     (whole,) = embed([sent])
     nothing = np.full_like(whole, np.nan)
     measured = [list(conditions.measure(piece).as_dict().values()) for piece in (speech, speech[:CUT])]

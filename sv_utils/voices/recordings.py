@@ -95,8 +95,8 @@ class Recording:
             said.append(f"{speech:.2f} s of speech are too short for a reliable answer, give {SHORT:g} s or more")
         if self.conditions.narrow:
             said.append(
-                f"nothing of the voice is heard above {self.conditions.bandwidth / 1000:.1f} kHz, as on a telephone, "
-                "where strangers sound more alike; the rates are those of such recordings"
+                f"nothing of the voice is heard above {self.conditions.bandwidth / 1000:.1f} kHz, as on a telephone: "
+                "part of what tells voices apart is missing; the rates are those of such recordings"
             )
         if self.conditions.clipped > CLIPPED:
             said.append(f"{self.conditions.clipped:.1%} of the samples are clipped, record it less loud")

@@ -7,6 +7,7 @@ import pytest
 
 from sv_utils import embed
 from sv_utils.models import encoders
+from sv_utils.voices import activity
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +29,9 @@ def root(tmp_path):
     return tmp_path
 
 
-def run(model, root, names, out="e.npz"):
+def run(model, root, names, out="e.npz", more=()):
     (root / "files.txt").write_text("\n".join(names) + "\n")
-    arguments = ["--model", model, "--root", root, "--list", root / "files.txt", "--out", root / out]
+    arguments = ["--model", model, "--root", root, "--list", root / "files.txt", "--out", root / out, *more]
     return embed.main([str(argument) for argument in arguments])
 
 
@@ -43,6 +44,17 @@ def test_embeddings_are_unit_vectors_in_the_order_of_the_list(model, root):
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-6)
     np.testing.assert_allclose(embeddings[0], embeddings[3], atol=1e-5)
     assert np.abs(embeddings[0] - embeddings[1]).max() > 1e-3
+
+
+def test_with_speech_only_the_speech_of_a_file_is_embedded(model, root, monkeypatch, capsys):
+    monkeypatch.setattr(activity, "segments", lambda samples: [(0, 9000)] if len(samples) < 20_000 else [(0, 4000)])
+    assert run(model, root, ["a.wav"]) == 0 and run(model, root, ["a.wav"], "s.npz", ["--speech"]) == 0
+    whole, speech = (np.load(root / name)["embeddings"] for name in ("e.npz", "s.npz"))
+    assert np.abs(whole - speech).max() > 1e-3
+    assert run(model, root, ["a.wav", "c.wav"], "none.npz", ["--speech"]) == 2
+    assert "c.wav: 0.25 s of it are speech, too few to embed" in capsys.readouterr().err
+    assert run(model, root, ["a.wav", "c.wav"], "some.npz", ["--speech", "--skip-bad"]) == 0
+    assert np.load(root / "some.npz")["paths"].tolist() == ["a.wav"]
 
 
 @pytest.mark.parametrize(
