@@ -21,6 +21,7 @@ from sv_utils import corpora
 from sv_utils.base import locks, paths
 from sv_utils.base.errors import RequestError, WorkError, command
 from sv_utils.base.paths import replace_on_success
+from sv_utils.base.secret import scrubbed
 from sv_utils.pipeline import keys, records
 from sv_utils.pipeline.profile import Profile
 from sv_utils.pipeline.stages import FIRST, LAST
@@ -161,7 +162,19 @@ def _execute(parameters: dict) -> None:
         raise kind(f"{stage}: {said} (the notebook as far as it came: {partial})") from None
     except DeadKernelError:
         raise WorkError(f"{stage}: its process was killed, perhaps for want of memory (see {partial})") from None
+    finally:
+        for file in (partial, folder / "kernel.log"):
+            _scrub(file)
     os.replace(partial, folder / f"{stage}.ipynb")
+
+
+def _scrub(file: Path) -> None:
+    """Take a personal key out of what a notebook or its process left, whatever printed it."""
+    if file.exists():
+        text = file.read_text("utf-8", errors="surrogateescape")
+        if (clean := scrubbed(text)) != text:
+            with replace_on_success(file) as temporary:
+                temporary.write_text(clean, "utf-8", errors="surrogateescape")
 
 
 @contextlib.contextmanager

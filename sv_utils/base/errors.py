@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from sv_utils.base.secret import scrubbed
 from sv_utils.base.terminal import printable, without_notices
 
 
@@ -115,13 +116,15 @@ def _unforeseen(error: Exception) -> str:
     """Write the traceback into a log, and say in one sentence what happened and where the log is."""
     log = Path(tempfile.gettempdir()) / f"sv_utils-{os.getpid()}.log"
     with contextlib.suppress(OSError):
-        log.write_text(traceback.format_exc(), "utf-8")
-        log.chmod(0o600)
+        log.unlink(missing_ok=True)
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)  # no link of someone else's is followed
+        with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(scrubbed(traceback.format_exc()))
     said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return f"an unforeseen error, please report it with {log} ({said})"
 
 
 def _say(name: str, sentence: object, code: int) -> int:
     with contextlib.suppress(OSError):
-        print(f"{name}: {printable(' '.join(str(sentence).split()))}", file=sys.stderr)
+        print(f"{name}: {printable(scrubbed(' '.join(str(sentence).split())))}", file=sys.stderr)
     return _unheard(code) if isinstance(sentence, OSError) else code

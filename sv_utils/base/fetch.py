@@ -1,4 +1,9 @@
-"""Files from the network: in parts, resumed where a connection broke, tried again, checked against a checksum."""
+"""
+Files from the network: in parts, resumed where a connection broke, tried again, checked against a checksum.
+
+A server may send a request on to another address: from https to https alone, and to hosts that are known to hold what
+is asked for. ``SV_TRUSTED_HOSTS`` (names, with commas between) adds others.
+"""
 
 import errno
 import hashlib
@@ -9,11 +14,15 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import requests
+import urllib3
 
 from sv_utils.base.errors import RequestError, WorkError
 from sv_utils.base.progress import Progress
+from sv_utils.base.secret import scrubbed
 
 CHUNK = 1 << 20  # bytes read from disk at a time
 NETWORK_CHUNK = 1 << 16  # bytes written at a time: what a broken connection may cost
@@ -21,6 +30,22 @@ ATTEMPTS = 6  # in a row without a single new byte
 PAUSE = 1.0  # [s] before the second attempt; doubles from attempt to attempt
 TIMEOUT = (10, 60)  # [s] to connect, and to wait for the next bytes
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REDIRECTS = 10  # one after the other
+KNOWN = (  # hosts, with all below them, that the publishers of our corpora and models send to
+    "openslr.org",
+    "openslr.elda.org",
+    "openslr.trmal.net",
+    "mmai.io",
+    "mm.kaist.ac.kr",
+    "robots.ox.ac.uk",
+    "huggingface.co",
+    "hf.co",
+    "drive.google.com",
+    "drive.usercontent.google.com",
+    "github.com",
+    "githubusercontent.com",
+    "zenodo.org",
+)
 
 
 def blocks(path: Path) -> Iterator[bytes]:
@@ -97,7 +122,7 @@ def download(url: str, target: Path, md5: str | None = None, report: Report | No
                 raise WorkError(
                     f"no space left for {part.path} ({shutil.disk_usage(part.path.parent).free:,} bytes free): free "
                     f"some and run again, what has arrived stays."
-                ) from error
+                ) from None
             raise
         digest = part.md5.hexdigest()
         if md5 is None or digest == md5:
@@ -145,13 +170,15 @@ def _complete(url: str, part: _Part) -> None:
                 raise WorkError(
                     f"{_shown(url)} cannot be reached or breaks off ({type(error).__name__}, {ATTEMPTS} attempts in a "
                     f"row): look at the network and run again, the download resumes."
-                ) from error
+                ) from None  # whose text may hold the address, and with it a key
             time.sleep(min(pause, 60))
+        except requests.RequestException as error:
+            raise RequestError(f"{_shown(url)} is no address to fetch from ({type(error).__name__}).") from None
 
 
 def _one_connection(url: str, part: _Part) -> None:
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={part.size}-"} if part.size else {})}
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+    with ask(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         total = _total(answer)
         if answer.status_code == 416:  # nothing beyond what is here: complete, unless the file at the server shrank
             if total != part.size:
@@ -162,9 +189,64 @@ def _one_connection(url: str, part: _Part) -> None:
         offered = answer.headers.get("Content-Range", "").startswith(f"bytes {part.size}-")
         if not (answer.status_code == 206 and offered):
             part.start_over()
-        part.append(answer.iter_content(NETWORK_CHUNK), total)
+        part.append(_as_sent(answer), total)
         if total is not None and part.size < total:
             raise requests.ConnectionError(f"{part.size} of {total} bytes")
+
+
+def ask(url: str, method: str = "GET", **options: Any) -> requests.Response:
+    """
+    Ask a server, and follow it to another address as far as that can be trusted.
+
+    Parameters
+    ----------
+    url : str
+    method : str
+        ``"GET"`` or ``"HEAD"``.
+    **options
+        Of `requests.request`.
+
+    Raises
+    ------
+    RequestError
+        It sends to a host that is not known, or from https to http, or on and on.
+    requests.RequestException
+        As `requests.request`.
+    """
+    first = url
+    for _ in range(REDIRECTS):
+        answer = requests.request(method, url, allow_redirects=False, **options)
+        if not answer.is_redirect:
+            return answer
+        answer.close()
+        onward = urljoin(url, answer.headers["Location"])
+        _refuse_stranger(first, url, onward)
+        url = onward
+    raise RequestError(f"{_shown(first)} sends from one address to the next; take another source.")
+
+
+def _refuse_stranger(first: str, url: str, onward: str) -> None:
+    """Refuse to be sent on to a host that nobody has named, or out of an encrypted connection."""
+    before, after = urlsplit(url), urlsplit(onward)
+    host = after.hostname or ""
+    same = host == before.hostname and after.scheme == before.scheme
+    named = (*KNOWN, *os.environ.get("SV_TRUSTED_HOSTS", "").lower().replace(",", " ").split())
+    known = any(host == name or host.endswith(f".{name}") for name in named)
+    if same or (after.scheme == "https" and (known or host == before.hostname)):
+        return
+    where = f"{after.scheme}://{host}"
+    raise RequestError(
+        f"{_shown(first)} sends to {_shown(where)}, which is not known to hold it; if you trust that host and it has "
+        f"https, set SV_TRUSTED_HOSTS={_shown(host)} and run again."
+    )
+
+
+def _as_sent(answer: requests.Response) -> Iterator[bytes]:
+    """The bytes as they come, never inflated: the file itself was asked for, and packed zeros could fill a disk."""
+    try:
+        yield from answer.raw.stream(NETWORK_CHUNK, decode_content=False)
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.ConnectionError(type(error).__name__) from None
 
 
 def _total(answer: requests.Response) -> int | None:
@@ -195,5 +277,5 @@ def _refuse(url: str, answer: requests.Response) -> None:
 
 
 def _shown(url: str) -> str:
-    """An address fit for messages and logs: without its personal key."""
-    return re.sub(r"(key=)[^&]+", r"\1...", url)
+    """An address fit for messages and logs: without its personal key, wherever it stands, and without a password."""
+    return re.sub(r"//[^/@]*@", "//...@", re.sub(r"(key=)[^&]+", r"\1...", scrubbed(url)))

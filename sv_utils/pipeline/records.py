@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError
 from sv_utils.base.paths import replace_on_success
+from sv_utils.base.secret import scrubbed
 from sv_utils.pipeline import machine
 
 # What of a record a difference of digits can come from, and the packages that compute.
@@ -85,7 +86,7 @@ def write_run(key: str, parameters: dict, start: datetime, made_by: dict) -> Non
     record |= {"seed": parameters.get("seed"), "data": data, "result": (data or {}).get("result")}
     record["engine"] = engine
     with replace_on_success(folder / "run.json") as temporary:
-        temporary.write_text(json.dumps(record | made_by, indent=1) + "\n", "utf-8")
+        temporary.write_text(scrubbed(json.dumps(record | made_by, indent=1)) + "\n", "utf-8")
 
 
 def hand_on(folder: Path, digests: dict[str, str]) -> None:

@@ -13,11 +13,12 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from sv_utils.base import paths
+from sv_utils import corpora
+from sv_utils.base import paths, secret
 from sv_utils.base.errors import RequestError
 from sv_utils.base.fetch import Report, Stopped, blocks, download
 from sv_utils.base.progress import Progress
@@ -62,6 +63,7 @@ def fetch(
     >>> fetch(corpora.get("mini"))[0].name  # doctest: +SKIP
     'mini_dev_aac.zip'
     """
+    secret.keep(key)
     place = _Place(corpus, source, key or os.environ.get("SV_VOXCELEB_KEY"))
     if not place.folder and not corpus.remotes:
         raise RequestError(f"corpus {corpus.name} needs a source: {corpus.manual}.")
@@ -139,6 +141,32 @@ def result_digest(corpus: Corpus, found: Sequence[VerifiedArchive]) -> str:
         path = corpus.text_path(text)
         parts.append(f"{text.file} {hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ''}")
     return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def proof(verified: Mapping[str, Sequence[VerifiedArchive]]) -> str:
+    """
+    Say of how many archives the checksum was compared with a published one.
+
+    Parameters
+    ----------
+    verified : dict
+        Name of a corpus to what `fetch` gave for it.
+
+    Returns
+    -------
+    str
+        A sentence; "every checksum is right" only where each archive has a published one.
+    """
+    without = []
+    for name, found in verified.items():
+        corpus = corpora.get(name)
+        known = {archive.name for archive in (*corpus.remotes, *corpus.public) if archive.md5 or archive.parts[0][1]}
+        without += [f"{name}/{one.name}" for one in found if one.name not in known or (one.is_tree and not one.removed)]
+    if not without:
+        return "every checksum is right"
+    total = sum(map(len, verified.values()))
+    right = f"{total - len(without)} of {total} archives have a published checksum, which is right; "
+    return f"{right}none is published for {', '.join(without)}"
 
 
 def recorded(corpus: Corpus) -> list[VerifiedArchive]:
@@ -353,5 +381,5 @@ class _Place:
                 self.digests[target] = download(url, target, md5, report)
                 return
             except RequestError as error:
-                refusal = error
+                refusal = str(error)
         raise RequestError(f"{refusal} Otherwise: {self.corpus.manual}.")

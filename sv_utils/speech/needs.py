@@ -12,7 +12,7 @@ from pathlib import Path
 
 import requests
 
-from sv_utils.base import paths
+from sv_utils.base import fetch, paths
 from sv_utils.base.errors import RequestError
 from sv_utils.corpora import Archive, Corpus
 from sv_utils.speech import acquisition, archives
@@ -115,8 +115,8 @@ def _asked(corpus: Corpus, archive: Archive) -> int | None:
     for route in corpus.routes:
         urls = [url for file, _ in archive.parts if (url := _url(corpus, route, file))]
         if len(urls) == len(archive.parts):
-            with contextlib.suppress(requests.RequestException, KeyError):
-                heads = [requests.head(url, allow_redirects=True, timeout=5) for url in urls]
+            with contextlib.suppress(requests.RequestException, RequestError, KeyError):
+                heads = [fetch.ask(url, "HEAD", timeout=5) for url in urls]
                 if all(head.ok and "text/html" not in head.headers.get("Content-Type", "") for head in heads):
                     return sum(int(head.headers["Content-Length"]) for head in heads)
     return None
@@ -126,8 +126,8 @@ def rate(corpus: Corpus, route: str) -> float:
     """Bytes a second of a short download, 0 where the server does not answer."""
     url = _url(corpus, route, (corpus.public or corpus.remotes)[0].parts[0][0])
     started, count = time.perf_counter(), 0
-    with contextlib.suppress(requests.RequestException):
-        answer = requests.get(url or "", headers={"Range": f"bytes=0-{FETCHED - 1}"}, stream=True, timeout=5)
+    with contextlib.suppress(requests.RequestException, RequestError):
+        answer = fetch.ask(url or "", headers={"Range": f"bytes=0-{FETCHED - 1}"}, stream=True, timeout=5)
         if answer.ok and not answer.headers.get("Content-Type", "").startswith("text/html"):
             for block in answer.iter_content(1 << 16):
                 count += len(block)

@@ -14,7 +14,8 @@ def serve(folder: Path):
     Serve a folder on a free port of this machine.
 
     Yields a server with ``url``, ``requests`` (name and range of each) and ``faults``, a list whose next entry befalls
-    the next request: a status code, 'drop' (breaks off halfway), 'slow', 'wrong bytes', 'no ranges', 'page' or None.
+    the next request: a status code, 'drop' (breaks off halfway), 'slow', 'wrong bytes', 'no ranges', 'page', 'packed',
+    ('to', address) or None.
     An address that carries a key (``?key=...``) is answered 401 unless the key is 'secret'.
     """
 
@@ -26,6 +27,11 @@ def serve(folder: Path):
             path = folder / name
             if key is not None and key != "secret":
                 self.send_error(401)
+            elif isinstance(fault, tuple):
+                self.send_response(302)
+                self.send_header("Location", fault[1])
+                self.send_header("Content-Length", "0")
+                self.end_headers()
             elif isinstance(fault, int):
                 self.send_error(fault)
             elif not path.exists():
@@ -54,6 +60,8 @@ def serve(folder: Path):
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
             self.send_header("Content-Type", "text/html" if fault == "page" else "application/octet-stream")
+            if fault == "packed":
+                self.send_header("Content-Encoding", "gzip")
             self.send_header("Content-Length", str(len(data) - start))
             self.end_headers()
             stop = (start + len(data)) // 2 if fault == "drop" else len(data)

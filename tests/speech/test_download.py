@@ -1,5 +1,6 @@
 import dataclasses
 import errno
+import gzip
 import io
 import json
 import shutil
@@ -302,3 +303,64 @@ def test_zip_in_parts_is_readable(tmp_path):
     with fetch(corpus)[0].open() as parts, zipfile.ZipFile(parts) as archive:
         assert archive.testzip() is None
         assert len(archive.namelist()) == 12
+
+
+def redirect(server, *places):
+    server.faults = [("to", place) for place in places]
+
+
+def test_a_server_may_send_on_to_itself_and_to_nobody_else(server, tmp_path, file_at_server, monkeypatch):
+    redirect(server, f"{server.url}/file", "/file")
+    network.download(f"{server.url}/there", tmp_path / "got", md5(file_at_server))
+    assert [name for name, _ in server.requests] == ["there", "file", "file"]
+    for place in ("https://evil.example/file", "http://evil.example/file", "https://openslr.org.evil.example/file"):
+        redirect(server, place)
+        with pytest.raises(RequestError, match=r"/file sends to https?://\S*evil\.example, which is not known"):
+            network.download(f"{server.url}/file", tmp_path / "other")
+    asked = []
+    monkeypatch.setattr(network.requests, "request", lambda method, url, **_: asked.append(url) or Sent("http://a/x"))
+    for first, trusted in [("https://a/x", ""), ("https://evil.example/x", "a.org, a")]:
+        monkeypatch.setenv("SV_TRUSTED_HOSTS", trusted)
+        with pytest.raises(RequestError, match="sends to http://a, which"):  # out of https, whoever is trusted
+            network.download(first, tmp_path / "other")
+    assert asked == ["https://a/x", "https://evil.example/x"]
+
+
+class Sent:
+    is_redirect = True
+
+    def __init__(self, place):
+        self.headers = {"Location": place}
+
+    def close(self):
+        pass
+
+
+def test_a_circle_of_addresses_ends(monkeypatch, tmp_path):
+    monkeypatch.setattr(network.requests, "request", lambda *_, **__: Sent("https://a.openslr.org/x"))
+    with pytest.raises(RequestError, match="sends from one address to the next"):
+        network.download("https://www.openslr.org/x", tmp_path / "got")
+    monkeypatch.setattr(network.requests, "request", lambda *_, **__: Sent("https://cdn.mine.example/x"))
+    monkeypatch.setenv("SV_TRUSTED_HOSTS", "other.example, mine.example")
+    with pytest.raises(RequestError, match="sends from one address to the next"):
+        network.download("https://www.openslr.org/x", tmp_path / "got")
+
+
+def test_what_a_server_packs_is_not_inflated(server, tmp_path):
+    packed = gzip.compress(bytes(50_000_000))
+    (tmp_path / "published").mkdir(exist_ok=True)
+    (tmp_path / "published" / "file").write_bytes(packed)
+    server.faults = ["packed"]
+    network.download(f"{server.url}/file", tmp_path / "got", md5(packed))
+    assert (tmp_path / "got").read_bytes() == packed
+
+
+def test_only_what_has_a_published_checksum_is_called_right(tmp_path, monkeypatch, release):
+    corpus = dataclasses.replace(release, name="tiny")
+    monkeypatch.setattr(acquisition.corpora, "get", lambda _: corpus)
+    found = fetch(corpus, source=str(tmp_path / "published"))
+    assert acquisition.proof({"tiny": found}) == "every checksum is right"
+    tree = dataclasses.replace(found[1], name="own")
+    assert acquisition.proof({"tiny": [found[0], tree]}) == (
+        "1 of 2 archives have a published checksum, which is right; none is published for tiny/own"
+    )
