@@ -54,6 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     good = [name for name in names if name not in bad]
     with replace_on_success(out) as temporary:
         np.savez(temporary, paths=np.array(good), embeddings=embeddings)
+        temporary.chmod(0o600)  # they tell a voice again
     print(f"{printable(str(out))}: {len(good)} embeddings of {embeddings.shape[1]} dimensions")
     if arguments.skip_bad:
         skipped = out.with_name(f"{out.stem}_skipped.csv")

@@ -63,6 +63,9 @@ def run_stage(stage: str, profile: str) -> bool:
             return False
         key = keys.stage_keys(asked, _sources(asked))[stage]
         folder = paths.stage_dir(profile, stage)
+        if _sources(asked):  # speech of the user's own: names, embeddings and reports are for their owner alone
+            paths.profile_dir(profile).mkdir(parents=True, exist_ok=True)
+            paths.profile_dir(profile).chmod(0o700)
         _make_room(folder, key)
         start, made_by = datetime.now(UTC), records.facts()
         print(f"{stage}: starts ({profile})", flush=True)
@@ -121,7 +124,8 @@ def _make_room(folder: Path, key: str) -> None:
         if (folder / "run.json").exists():
             previous = paths.outputs() / ".previous" / folder.relative_to(paths.outputs())
             shutil.rmtree(previous, ignore_errors=True)
-            previous.parent.mkdir(parents=True, exist_ok=True)
+            (paths.outputs() / ".previous").mkdir(mode=0o700, exist_ok=True)
+            previous.parent.mkdir(exist_ok=True)
             os.replace(folder, previous)
         else:
             shutil.rmtree(folder)

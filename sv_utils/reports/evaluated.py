@@ -8,6 +8,7 @@ import pandas as pd
 from sv_utils.evaluation.calibration import Calibration
 from sv_utils.evaluation.systems import Scoring
 from sv_utils.reports import figures
+from sv_utils.reports.tables import Markup
 
 _COSTS = {"cllr": "Cllr", "cllr_min": "Cllr_min", "calibration_loss": "calibration loss"}
 _COSTS |= {"act_dcf_001": "actDCF(0.01)", "min_dcf_001": "minDCF(0.01)"}
@@ -138,5 +139,8 @@ def with_players(trials: pd.DataFrame, count: int, waveform: Callable[[str], np.
     """
     first = trials[trials["list"] == trials["list"].iloc[0]].groupby("trial", sort=False).head(count)
     return first.assign(
-        **{side: [figures.player(waveform(name)[:64_000]) for name in first[side]] for side in ("enrol", "test")}
+        **{
+            side: [Markup(figures.player(waveform(name)[:64_000])) for name in first[side]]
+            for side in ("enrol", "test")
+        }
     )

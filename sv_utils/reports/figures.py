@@ -141,7 +141,8 @@ def voices(waveforms: list[np.ndarray], names: list[str], spectrograms: list[np.
             starts = np.arange(0, len(waveform), -(-len(waveform) // 1500))  # no figure shows more columns
             ends = [extreme.reduceat(waveform, starts) for extreme in (np.minimum, np.maximum)]
             top.fill_between(starts / 16_000, *ends, linewidth=0.4)
-            top.set(title=name, ylim=(-1, 1), xlim=(0, seconds))
+            top.set_title(name, parse_math=False)  # a name may hold dollars
+            top.set(ylim=(-1, 1), xlim=(0, seconds))
             extent = (0, 0.01 * len(spectrogram), 0, 8)
             bottom.imshow(spectrogram.T, origin="lower", aspect="auto", extent=extent, cmap="magma")
             bottom.set(xlabel="time [s]")

@@ -3,12 +3,17 @@ Pages for a browser: an executed notebook as a report, and the index of a profil
 
 A page holds everything it shows. It needs no network, no script and no other file; it is light or dark as the reader's
 system is, and on a narrow screen what is wide (a table, the picture of the pipeline) scrolls within its own box.
+
+Names of files and speakers come from others. Of what a notebook put out only the `TAGS` become part of the page,
+anything else is shown as text; and a policy in the page's head forbids scripts and every address. No page tells where
+the files of this machine lie, and one that carries voices says so.
 """
 
 import html
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +50,7 @@ th { font-weight: 600; color: var(--dim) }
 /* a table of many columns rather breaks its names than stand beyond the page */
 tr:has(> :nth-child(10)) > :is(th, td) { padding-right: 0.5rem; white-space: normal }
 .whole { white-space: nowrap }
+.carries { border-left: 4px solid var(--late); padding-left: 0.8rem }
 caption { text-align: left; color: var(--dim) }
 td audio { height: 2.2rem; width: 13rem; max-width: none }
 audio { max-width: 100%; vertical-align: middle }
@@ -76,6 +82,15 @@ TEMPLATE = """
 {%- elif 'parameters' in cell.metadata.tags %}the parameters' defaults{% else %}code{% endif -%}
 </summary>{{ super() }}</details>{% endblock %}
 """
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:; base-uri 'none'; form-action 'none'"
+)
+TAGS = {"a", "audio", "b", "blockquote", "br", "code", "del", "div", "em", "hr", "i", "img", "p", "pre", "source"}
+TAGS |= {"h1", "h2", "h3", "h4", "h5", "h6", "li", "ol", "span", "strong", "sub", "sup", "ul", "wbr"}
+TAGS |= {"caption", "table", "tbody", "td", "tfoot", "th", "thead", "tr"}
+ATTRIBUTES = {"alt", "class", "colspan", "controls", "rowspan", "scope", "title", "type"}
+SOUNDS_AND_IMAGES = ("data:audio/", "data:image/png", "data:image/jpeg")
+SHOWN = ("text/html", "text/markdown", "text/plain", "image/png", "image/jpeg")  # of what a cell put out
 SUMMARY = {"done": "up to date", "outdated": "out of date", "open": "not run yet"}
 
 
@@ -100,8 +115,11 @@ def report(notebook: Path, home: str) -> str:
 
     content = nbformat.read(notebook, as_version=4)
     _name_figures(content)
+    _keep_harmless(content)
     body, _ = _exporter().from_notebook_node(content)
-    body = _boxed(body)
+    body = _carried(body) + _boxed(body)
+    given = content.metadata.get("papermill", {}).get("parameters", {})
+    body = _without_places(body, given.values())
     title = re.search(r"(?m)^# (.+)$", content.cells[0].source)
     style = HtmlFormatter(style="default").get_style_defs(".highlight")
     return _page(title[1] if title else notebook.stem, body, f'<a href="{home}">All reports of this run</a>', style)
@@ -154,6 +172,62 @@ def _markdown(source: str) -> str:
     return markdown_mistune.MarkdownWithMath(Renderer(escape=False)).render(source)
 
 
+def _keep_harmless(content: Any) -> None:
+    """Leave of what the cells put out only what a page may show; Markdown becomes HTML on the way."""
+    for output in (output for cell in content.cells for output in cell.get("outputs", []) if "data" in output):
+        for kind in set(output.data) - set(SHOWN):
+            del output.data[kind]
+        if "text/markdown" in output.data:
+            output.data.setdefault("text/html", _markdown(output.data.pop("text/markdown")))
+        if "text/html" in output.data:
+            output.data["text/html"] = harmless(output.data["text/html"])
+    for cell in (cell for cell in content.cells if "outputs" in cell):
+        cell.outputs = [output for output in cell.outputs if output.get("data", True)]
+
+
+def harmless(content: str) -> str:
+    """
+    Let only `TAGS` stand in a piece of HTML, closed as they should be; of all others the text is shown.
+
+    Examples
+    --------
+    >>> harmless("<b onclick='c()'>a<script>b")
+    '<b>a&lt;script&gt;b</b>'
+    """
+    import bleach  # takes a moment to load, which a stage that is up to date need not wait for
+
+    content = re.sub(r"<style( type=\"text/css\"| scoped)>[^<]*</style>", "", content)  # which pandas writes
+    return bleach.clean(content, TAGS, _may_stay, {"http", "https", "mailto", "data"})
+
+
+def _may_stay(tag: str, name: str, value: str) -> bool:
+    if name == "src":
+        return value.startswith(SOUNDS_AND_IMAGES)
+    return not value.strip().lower().startswith("data:") if name == "href" else name in ATTRIBUTES
+
+
+def _carried(body: str) -> str:
+    """Say of a page that it carries voices; nothing where it does not."""
+    count = body.count("<audio")
+    if not count:
+        return ""
+    holds = f"holds {count} recordings" if count > 1 else "holds a recording"
+    return f'<p class="carries">This page {holds} of voices: whoever gets the page can hear them.</p>'
+
+
+def _without_places(page: str, given: Iterable[Any] = ()) -> str:
+    """Tell of files by their names, and not where they lie on this machine; `given` are parameters of a run."""
+    roots = {str(paths.outputs()): "outputs", str(paths.REPO): ".", str(paths.params_dir().parent): "."}
+    roots |= {os.environ.get("SV_MIRROR", ""): "$SV_MIRROR", str(Path.home()): "~"}
+    roots |= {one: Path(one).name for one in given if isinstance(one, str)}
+    for place in sorted(filter(os.path.isabs, roots), key=len, reverse=True):
+        if len(place) > 1:  # a root of / says nothing
+            for form in {place, html.escape(place), html.escape(json.dumps(place)[1:-1])}:
+                told = html.escape(roots[place]).replace("\\", "")
+                page = re.sub(rf"(?<![\w+/.]){re.escape(form)}(?![\w-])", told, page)
+    return page
+
+
 def _name_figures(content: Any) -> None:
     """Give each figure the heading above it as the text for those who cannot see it."""
     heading = "figure"
@@ -202,7 +276,8 @@ def index(profile: Profile, sources: Mapping[str, str] | None = None) -> str:
         _folded(f"{name}, complete", json.dumps(run["parameters"], indent=1)) for name, run in runs.items() if run
     ]
     parts += _made_by([run for run in runs.values() if run])
-    return _page(f"{profile.name}: reports", "\n".join(parts), "Speaker verification")
+    given = [value for run in runs.values() if run for value in run["parameters"].values()]
+    return _page(f"{profile.name}: reports", _without_places("\n".join(parts), given), "Speaker verification")
 
 
 def _results(profile: str, states: dict[str, str]) -> list[str]:
@@ -339,7 +414,9 @@ def _folded(title: str, text: str) -> str:
 
 
 def _page(title: str, body: str, navigation: str, style: str = "") -> str:
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    head = f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+    head += '<meta name="referrer" content="no-referrer">'
+    head += '<meta name="viewport" content="width=device-width, initial-scale=1">'
     head += f'<link rel="icon" href="data:,"><title>{html.escape(title)}</title><style>{STYLE}{style}</style>'
     body = f"<body><nav>{navigation}</nav><main>{body}</main></body>"
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>{body}</html>\n'

@@ -1,9 +1,10 @@
 """The tables and findings of a report, from what the evaluations left."""
 
+import html
 import itertools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -478,12 +479,48 @@ def beside_published(results: pd.DataFrame, parameters: dict[str, int]) -> pd.Da
     return pd.concat([pd.DataFrame(rows, columns=others.columns), others], ignore_index=True) if rows else others
 
 
+class Markup(str):
+    """HTML of our own, such as a player: the only thing in a table that is not escaped."""
+
+
+def escaped(text: object) -> str:
+    """
+    Write a name that others gave so that it is text in Markdown and HTML alike; `Markup` stays as it is.
+
+    Examples
+    --------
+    >>> escaped("<b>|$x$"), escaped("mv041/carlo/00013.wav")
+    ('&#60;b&#62;&#124;&#36;x&#36;', 'mv041/carlo/00013.wav')
+    """
+    if isinstance(text, Markup):
+        return text
+    text = "".join(f"&#{ord(sign)};" if sign in "&<>|$\\" else sign for sign in " ".join(str(text).splitlines()))
+    return text.replace("](", "]&#40;")
+
+
 def markdown(table: pd.DataFrame) -> str:
-    """Table of texts as Markdown, its columns aligned so that it also reads well at a terminal."""
-    cells = [list(table.columns), *table.astype(str).to_numpy().tolist()]
+    """Table as Markdown, its columns aligned so that it also reads well at a terminal; cells are text, but `Markup`."""
+    cells = [list(table.columns), *([escaped(cell) for cell in row] for row in table.to_numpy(object).tolist())]
     widths = [max(len(row[i]) for row in cells) for i in range(len(table.columns))]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in cells]
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+
+
+def styled(table: pd.DataFrame, formats: Mapping[str, str] | None = None, index: bool = False) -> Any:
+    """
+    Show a table in a notebook, every text escaped (pandas' styles leave that to whoever calls them).
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+    formats : dict
+        Column to the form of its numbers.
+    index : bool
+        Whether the rows' names are shown too.
+    """
+    table = table.rename(index=lambda name: html.escape(str(name))) if index else table
+    shown = table.style.format(dict(formats or {}), na_rep="", escape="html")
+    return shown if index else shown.hide(axis="index")
 
 
 def session_note(profile: str) -> str:

@@ -71,6 +71,7 @@ def fetch(
     if place.folder and not corpus.remotes:
         done = own_folder.fetch(corpus, place.folder)
         _record(corpus, done)
+        paths.corpus_dir(corpus.name).chmod(0o700)  # where its voices will be stored
         return done
     known, done = recorded(corpus), []
     if not place.folder and known and all(archive.removed for archive in known):

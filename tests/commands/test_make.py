@@ -100,6 +100,7 @@ def test_make_notices_recordings_that_changed_without_a_checksum(house):
     assert started(make(house, "reproduce").stdout) == []
     tree.with_name("mini.py.tree").write_text("2")
     assert started(make(house, "reproduce").stdout) == ["01_download"]
+    assert (house / "outputs/mini").stat().st_mode & 0o777 == 0o700  # speech of the user's own
 
 
 def test_a_redrawn_figure_re_runs_the_report_also_after_a_kill(house):

@@ -109,6 +109,8 @@ def test_embed_writes_where_it_is_told(root, capsys):
     (root / "folder").mkdir()
     assert run(root, "c.wav\n", out="folder") == 2
     assert "folder is a folder; name a file in it" in capsys.readouterr().err
+    assert run(root, "c.wav\n", out="own.npz") == 0
+    assert (root / "own.npz").stat().st_mode & 0o777 == 0o600  # a voice is told again by what it holds
 
 
 def test_embeddings_of_others_become_unit_vectors(root):

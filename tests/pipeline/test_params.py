@@ -446,3 +446,10 @@ def test_what_is_said_for_trainings_reaches_no_other_stage(house):
         "08_evaluate@contrastive": 5,
         "09_report": 5,
     }
+
+
+def test_pages_of_ones_own_speech_carry_no_voices_unless_asked_to():
+    for name in ("folder", "folder_finetune"):
+        parameters = Profile.read(name).parameters
+        assert {one["players"] for stage, one in parameters.items() if stage.startswith("08_")} == {0}
+    assert params.declared_parameters("10_verify")["players"] is False

@@ -5,6 +5,7 @@ import re
 from datetime import UTC, datetime
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 from browser import DESK, PHONE, chromium, complaints, needs_chromium, sideways
@@ -13,7 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from sv_utils.base import paths
 from sv_utils.pipeline import keys, records
 from sv_utils.pipeline.profile import Profile
-from sv_utils.reports import pages, tables
+from sv_utils.reports import figures, pages, tables
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
@@ -76,6 +77,119 @@ def test_a_report_fits_a_phone_and_a_desk(notebook):
             box = page.locator(".scroll").nth(1)
             assert box.evaluate("box => box.scrollWidth > box.clientWidth")
             assert not page.get_by_text("plot()").is_visible()
+
+
+NAMES = [
+    "<img src=x onerror=alert(1)>",
+    "<script>alert(1)</script>",
+    "<!-- ",
+    "<textarea>",
+    "a|b $\\frac$ c",
+    "<svg><style>",
+]
+NAMES += ["[x](javascript:alert(1))", "</td></table><iframe srcdoc=y>", "<a href=data:text/html,z>", "x' onclick='y"]
+
+
+class Elements(html.parser.HTMLParser):
+    """Names of elements and attributes, and the text, of what stands in <main>."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.attributes, self.text = set(), set(), ""
+        self.feed(page[page.index("<main>") :])
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.attributes |= {
+            name if name not in ("href", "src") else f"{name}={value[:11]}" for name, value in attributes
+        }
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def page_of(tmp_path, *outputs, **metadata):
+    cell = new_code_cell("show()", outputs=[new_output("display_data", output) for output in outputs])
+    notebook = new_notebook(cells=[new_markdown_cell("# Names"), cell], metadata=metadata)
+    nbformat.write(notebook, tmp_path / "08_evaluate.ipynb")
+    return pages.report(tmp_path / "08_evaluate.ipynb", "index.html")
+
+
+def hostile(tmp_path):
+    """A page on which names that others gave stand in every kind of table, beside a player of ours."""
+    table = pd.DataFrame({"id": NAMES, "seconds": 1.0}, index=NAMES)
+    with_player = table.assign(
+        enrol=pd.Series([tables.Markup(figures.player(np.arange(9).astype(np.int16)))] * 10, NAMES, object)
+    )
+    styled = (tables.styled(table, {"seconds": "{:.1f}"}, index=shown)._repr_html_() for shown in (True, False))
+    raw = ({"text/html": name} for name in NAMES)  # what forgot to escape, in a notebook of somebody's own
+    kinds = [{"text/html": one} for one in (*styled, table._repr_html_())] + [
+        {"text/markdown": tables.markdown(with_player)}
+    ]
+    return page_of(tmp_path, *kinds, *raw, {"application/javascript": "alert(1)", "image/svg+xml": "<svg onload=x>"})
+
+
+def test_names_that_others_gave_are_text_wherever_they_stand(tmp_path):
+    found = Elements(hostile(tmp_path))
+    assert not found.tags & {"script", "iframe", "textarea", "style", "svg", "object", "form", "input"}
+    assert not {
+        name for name in found.attributes if name.startswith("on") or "javascript" in name or "text/html" in name
+    }
+    assert "src=x" not in found.attributes and "src=data:audio/" in found.attributes
+    assert found.text.count("<script>alert(1)</script>") == 7  # in cells 4, as an index 2, raw 1
+    assert all(found.text.count(name.strip()) >= 4 for name in NAMES), NAMES
+    assert "This page holds 10 recordings of voices" in found.text and "alert(1)" in found.text
+
+
+def test_a_page_forbids_scripts_and_addresses(notebook, profile):
+    for page in (pages.report(notebook, "../index.html"), pages.index(Profile.read("mine"))):
+        head = page[: page.index("<title>")]
+        policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', head)[1]
+        assert policy.startswith("default-src 'none';") and "script" not in policy and "http" not in policy
+
+
+@needs_chromium
+def test_no_browser_runs_what_names_say_and_players_play(tmp_path):
+    file = tmp_path / "page.html"
+    file.write_text(hostile(tmp_path), "utf-8")
+    with chromium() as browser:
+        page = browser.new_page()
+        found = complaints(page, file.as_uri())
+        page.on("dialog", lambda dialog: found.append(dialog.message))
+        page.goto(file.as_uri())
+        page.wait_for_function("document.querySelector('audio').readyState >= 1")
+        assert (found, page.evaluate("[...document.querySelectorAll('main *')].every(e => !e.onclick)")) == ([], True)
+        page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=alert(1)>')")
+        page.wait_for_timeout(200)
+        assert any("inline event handler violates" in text for text in found) and "1" not in found
+
+
+def test_no_notebook_shows_a_style_of_pandas_that_escapes_nothing():
+    for path in paths.NOTEBOOKS.glob("*.ipynb"):
+        assert not re.search(r"\.style\b|\bHTML\(", path.read_text("utf-8")), path.name
+
+
+def test_a_page_tells_names_and_no_places(tmp_path, monkeypatch):
+    monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / "made here"))
+    monkeypatch.setenv("SV_MIRROR", "/mirror of/mine")
+    monkeypatch.setenv("HOME", "/somewhere/anna")
+    said = [
+        f"{tmp_path}/made here/mini/a.csv",
+        "/mirror of/mine/folder/b.wav",
+        "/somewhere/anna/c.wav",
+        "/far away/d.wav",
+    ]
+    said += [
+        str(paths.REPO / "params/mini.yaml"),
+        "https://host/somewhere/anna/x",
+        "/far away/d.wavelet",
+        "U/far away/d.wav",
+    ]
+    given = {"parameters": {"rec1": "/far away/d.wav", "rec2": "e.wav", "seed": 1}}
+    page = page_of(tmp_path, {"text/plain": "\n".join(said)}, papermill=given)
+    shown = re.search(r"outputs/mini/a[^<]*", page)[0].strip().splitlines()
+    assert shown[:4] == ["outputs/mini/a.csv", "$SV_MIRROR/folder/b.wav", "~/c.wav", "d.wav"]
+    assert shown[4:] == ["./params/mini.yaml", *said[5:]]
 
 
 class Links(html.parser.HTMLParser):
