@@ -4,6 +4,9 @@ PROFILE ?= mini
 PYTHON  ?= python3
 VENV    ?= .venv
 PY      ?= $(VENV)/bin/python
+override PROFILE := $(value PROFILE)
+override SV_OUTPUTS := $(value SV_OUTPUTS)
+override MODULE := $(value MODULE)
 OUTPUTS := $(or $(SV_OUTPUTS),outputs)
 RESULTS := $(OUTPUTS)/$(PROFILE)
 
@@ -19,6 +22,11 @@ endif
 ifneq ($(words $(OUTPUTS)),1)
 $(error SV_OUTPUTS may not hold spaces for make: $(OUTPUTS))
 endif
+
+# These names reach make's rules and the shell: none holds a sign that either would act upon.
+SIGNS := $$ " ' ` \ ; & | < > ( ) * ? [ ] { } ! \# % :
+refuse = $(foreach sign,$(SIGNS),$(if $(findstring $(sign),$($(1))),$(error $(1) may not hold a $(sign) for make)))
+$(foreach name,SV_OUTPUTS PROFILE MODULE,$(call refuse,$(name)))
 
 # A received recording may be called $(shell ...): names are handed on as they are, and never expanded.
 override REC1 := $(value REC1)

@@ -2,11 +2,13 @@
 A page to try with one's own voice: ``python -m sv_utils.demo`` (or ``make demo``).
 
 It listens on this machine alone unless ``--host`` (or ``GRADIO_SERVER_NAME``, as on a Hugging Face Space) says
-otherwise, and needs no network. Recordings lie in a temporary folder while their visitor is there; embeddings only in
-memory.
+otherwise, and needs no network. Recordings lie in a temporary folder for ten minutes at most; embeddings only in
+memory. A gate stands before the page (`base.gate`): it answers to its own names, to no other page, and only what it
+needs.
 """
 
 import argparse
+import asyncio
 import contextlib
 import functools
 import html
@@ -15,15 +17,15 @@ import math
 import os
 import signal
 import sys
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sv_utils import corpora
-from sv_utils.base import paths, terminal
+from sv_utils.base import gate, paths, terminal
 from sv_utils.base.errors import RequestError, WorkError, command
 from sv_utils.models import pretrained
 from sv_utils.pipeline.profile import Profile
@@ -34,11 +36,21 @@ from sv_utils.voices import enrolment, identify, measured, recordings
 from sv_utils.voices.enrolment import Voices
 
 LONGEST = 300  # of a recording [s]
-LARGEST = "60mb"  # of a file
+LARGEST = 60 * 2**20  # of a file [bytes]
 DRAWN = 20  # of a recording in the figures [s]
 MOST = 30  # voices that a visitor can enrol
 WAITING = 40  # visitors in the queue; one is served at a time, with all cores
 KEPT = 600  # a recording that nobody removed is removed after [s]
+SWEPT = 30  # between two looks at what is to be removed [s]
+NEEDED = (  # of all that Gradio would answer: the page itself, its looks, uploads, questions and their answers
+    r"/|/(config|theme\.css|favicon\.ico|manifest\.json|robots\.txt|(assets|static|svelte)/[\w./-]*)"
+    r"|/gradio_api/(startup-events|upload|upload_progress|queue/(join|data)|heartbeat/\w+|info|file={folder}/.*)/?"
+)
+POLICY = (
+    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; form-action 'self'; "
+    "frame-ancestors 'self' https://huggingface.co"
+)
 EXAMPLES = {
     "One voice, twice": ("wav/mv041/carlo/00013.wav", "wav/mv041/carlo/00014.wav"),
     "Two voices": ("wav/mv041/carlo/00013.wav", "wav/mv058/tuxpaint-nl/00014.wav"),
@@ -326,17 +338,13 @@ def last_results() -> str:
     return "".join([*parts, "</div>"])
 
 
-@contextlib.contextmanager
-def example_files() -> Iterator[dict[str, str]]:
-    """The examples' recordings, out of the embedded corpus: name to a file that is there for the block."""
+def example_files(folder: Path) -> dict[str, str]:
+    """Write the examples' recordings, out of the embedded corpus, into a folder: name to file."""
     corpus = corpora.get("mini")
     parts = [corpus.bundled / file for file, _ in corpus.remotes[1].parts]
     names = {name for pair in EXAMPLES.values() for name in pair} | set(PEOPLE.values())
-    with (
-        tempfile.TemporaryDirectory(prefix="sv_utils") as folder,
-        zipfile.ZipFile(archives.open_parts(parts)) as archive,
-    ):
-        yield {name: archive.extract(name, folder) for name in sorted(names)}
+    with zipfile.ZipFile(archives.open_parts(parts)) as archive:
+        return {name: archive.extract(name, folder) for name in sorted(names)}
 
 
 def build(files: dict[str, str], model: str = "campplus") -> Any:
@@ -357,7 +365,7 @@ def build(files: dict[str, str], model: str = "campplus") -> Any:
     """
     import gradio
 
-    with gradio.Blocks(title="Same voice?", analytics_enabled=False, delete_cache=(30, KEPT)) as page:
+    with gradio.Blocks(title="Same voice?", analytics_enabled=False, delete_cache=(SWEPT, KEPT)) as page:
         gradio.HTML(WELCOME)
         with gradio.Tab("Two voices"):
             _two_recordings(files, model)
@@ -428,8 +436,28 @@ def _ours() -> dict:
     return {"api_visibility": "private", "concurrency_id": "encoder", "show_progress": "minimal"}
 
 
-def launch(page: Any, host: str | None = None, port: int | None = None) -> str:
-    """Serve the page of `build` in the background, and give its address."""
+def launch(
+    page: Any, folder: Path, host: str | None = None, port: int | None = None, names: Collection[str] = ()
+) -> str:
+    """
+    Serve the page of `build` in the background.
+
+    Parameters
+    ----------
+    page : gradio.Blocks
+    folder : Path
+        Where what is uploaded lies, of this page alone: it is swept.
+    host : str, optional
+        Address to listen on.
+    port : int, optional
+    names : collection of str
+        Other names that the page may be called by.
+
+    Returns
+    -------
+    str
+        Its address.
+    """
     import gradio
 
     font = ["system-ui", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]  # of the visitor's machine
@@ -443,6 +471,18 @@ def launch(page: Any, host: str | None = None, port: int | None = None) -> str:
         "show_error": True,
     }
     options |= {"theme": gradio.themes.Default(**look), "prevent_thread_lock": True}
+    options |= {"enable_monitoring": False, "run_history": False, "share": False, "mcp_server": False, "pwa": False}
+
+    @contextlib.asynccontextmanager
+    async def gated(app: Any) -> AsyncIterator[None]:
+        """Before the first request: the gate stands before everything, also before what Gradio itself answers."""
+        known = [*names, host] if host else names
+        app.middleware_stack = gate.Gate(app.middleware_stack, folder, known, NEEDED, LARGEST, POLICY)
+        sweeper = asyncio.create_task(gate.keep_small(folder, KEPT, SWEPT))
+        yield
+        sweeper.cancel()
+
+    options["app_kwargs"] = {"lifespan": gated}
     _, address, _ = page.launch(server_name=host, server_port=port, **options)
     return address
 
@@ -471,20 +511,31 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--host", help="address to listen on (default: 127.0.0.1, this machine alone)")
     parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
+    parser.add_argument(
+        "--trust",
+        action="append",
+        metavar="NAME",
+        help="a name that the page may be called by, again "
+        "for each; needed behind a name of one's own (default: $SPACE_HOST)",
+    )
     arguments = parser.parse_args(argv)
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     if importlib.util.find_spec("gradio") is None:
         raise RequestError(
             "the page needs gradio; install it with: make setup, or pip install 'sv_utils[demo]'"
         ) from None
-    with tempfile.TemporaryDirectory(prefix="sv_utils") as folder, example_files() as files:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # what is uploaded goes when the page does
+    names = arguments.trust or os.environ.get("SPACE_HOST", "").replace(",", " ").split()
+    with gate.private_folder("sv_utils_page") as home:
+        folder, files = home / "uploads", example_files(home / "examples")
+        folder.mkdir()
+        os.environ["GRADIO_TEMP_DIR"] = str(folder)  # what is uploaded goes when the page does
         with terminal.without_notices():  # the first visitor need not wait for the encoder, nor a wrong model be served
             comparison.compare(*[files[name] for name in EXAMPLES["Two voices"]], arguments.model)
             drawn_voices([np.zeros(16_000, np.float32)], [""])
         _listen_to_this_machine_alone()
         page = build(files, arguments.model)
-        print(f"The page is at {launch(page, arguments.host, arguments.port)} (Ctrl-C stops it)", flush=True)
+        address = launch(page, folder, arguments.host, arguments.port, names)
+        print(f"The page is at {address} (Ctrl-C stops it)", flush=True)
         page.block_thread()
 
 

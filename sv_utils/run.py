@@ -242,7 +242,7 @@ def _rules(profile: Profile) -> str:
     for stage in profile.stages:
         upstream = " ".join(f"$(RESULTS)/{name}/run.json" for name in stage.upstream)
         lines.append(f"$(RESULTS)/{stage.name}/run.json: $(RESULTS)/.keys/{stage.name}.key | {upstream}".rstrip(" |"))
-        lines.append(f"\t@$(PY) -m sv_utils.run {stage.name} --profile {profile.name}")
+        lines.append(f"\t@$(PY) -m sv_utils.run '{stage.name}' --profile '{profile.name}'")
     targets = " ".join(f"$(RESULTS)/{stage.name}/run.json" for stage in profile.stages)
     return "\n".join([f"stages: {targets}", "\t@:", *lines, ""])
 

@@ -1,5 +1,6 @@
 """Encoders in other formats than Keras's, run by ONNX Runtime or LiteRT: neither Keras nor TensorFlow is imported."""
 
+import functools
 import hashlib
 import importlib.util
 import json
@@ -113,7 +114,13 @@ def _reason(error: Exception) -> str:
 
 
 def sha256(file: str | os.PathLike) -> str:
-    """Checksum of a file [hex]."""
+    """Checksum of a file [hex]; in one process a file is read again only when its size or time has changed."""
+    about = os.stat(file)
+    return _sha256(os.fspath(file), about.st_size, about.st_mtime_ns, about.st_ino)
+
+
+@functools.lru_cache(maxsize=64)
+def _sha256(file: str, *_: int) -> str:
     with open(file, "rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 

@@ -1,12 +1,16 @@
 """The page for visitors, driven in a real browser; every request of these tests stays on this machine."""
 
+import hashlib
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 
 import numpy as np
@@ -33,34 +37,39 @@ POINT = {
 
 
 @pytest.fixture(scope="module")
-def files():
+def files(tmp_path_factory):
     """The examples' recordings; without the encoder's weights there is nothing to try."""
     try:
         pretrained.published("campplus")
     except WorkError as error:
         pytest.skip(f"no weights: {error}")
-    with demo.example_files() as found:
-        yield found
+    return demo.example_files(tmp_path_factory.mktemp("examples"))
 
 
 @pytest.fixture(scope="module")
-def address(files, tmp_path_factory):
+def uploads(tmp_path_factory):
+    """Where what visitors send lies."""
+    return tmp_path_factory.mktemp("uploads")
+
+
+@pytest.fixture(scope="module")
+def address(files, uploads):
     """Of the page, served in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
-        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
+        patch.setenv("GRADIO_TEMP_DIR", str(uploads))
         page = demo.build(files)
-        yield demo.launch(page)
+        yield demo.launch(page, uploads)
         page.close()
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser(tmp_path_factory):
     """Chromium whose microphone hears the second recording of Carlo, over and over."""
-    with demo.example_files() as found:
-        fake = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-        with chromium(*fake, f"--use-file-for-fake-audio-capture={found[CARLO[1]]}") as opened:
-            yield opened
+    found = demo.example_files(tmp_path_factory.mktemp("microphone"))
+    fake = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    with chromium(*fake, f"--use-file-for-fake-audio-capture={found[CARLO[1]]}") as opened:
+        yield opened
 
 
 def bad_files(folder):
@@ -71,9 +80,12 @@ def bad_files(folder):
     return {name: str(folder / f"{name}.wav") for name in ("text", "long", "silence")}
 
 
-def open_page(browser, address, size):
-    page = browser.new_page(viewport=size)
+def open_page(browser, address, size, visitor=""):
+    """A page that shows; `visitor` is the address of one who comes through a proxy of this machine."""
+    page = browser.new_page(viewport=size, extra_http_headers={"X-Forwarded-For": visitor} if visitor else {})
     found = strangers(page, address)
+    page.on("response", lambda answer: answer.status in (400, 403, 404) and found.append(answer.url))
+    page.on("console", lambda message: "Content Security" in message.text and found.append(message.text))
     page.goto(address)
     page.get_by_role("button", name="Compare").wait_for()
     return page, found
@@ -157,7 +169,7 @@ def test_what_cannot_be_used_is_told_in_a_sentence(browser, address, tmp_path):
 
 
 def visit_at_once(browser, address, visitors):
-    pages = [open_page(browser, address, PHONE)[0] for _ in range(visitors)]
+    pages = [open_page(browser, address, PHONE, f"192.0.2.{number}")[0] for number in range(visitors)]
     for number, page in enumerate(pages):
         page.get_by_role("button", name=("Try: one voice, twice", "Try: two voices")[number % 2]).click()
     for number, page in enumerate(pages):
@@ -180,7 +192,7 @@ def test_a_file_that_is_too_large_is_refused(browser, address, tmp_path):
 
 
 @needs_chromium
-def test_a_visitor_who_finds_the_queue_full_is_told(browser, files, monkeypatch):
+def test_a_visitor_who_finds_the_queue_full_is_told(browser, files, monkeypatch, tmp_path):
     served, go = threading.Event(), threading.Event()
 
     def slowly(*_):
@@ -190,8 +202,9 @@ def test_a_visitor_who_finds_the_queue_full_is_told(browser, files, monkeypatch)
 
     monkeypatch.setattr(compare, "compare", slowly)
     monkeypatch.setattr(demo, "WAITING", 1)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     served_page = demo.build(files)
-    place = demo.launch(served_page)
+    place = demo.launch(served_page, tmp_path)
     try:
         pages = [open_page(browser, place, DESK)[0] for _ in range(3)]
         for number, page in enumerate(pages):
@@ -218,7 +231,7 @@ def test_a_recording_is_removed(browser, files, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     monkeypatch.setattr(demo, "KEPT", 5)
     page = demo.build(files)
-    visitor, _ = open_page(browser, demo.launch(page), DESK)
+    visitor, _ = open_page(browser, demo.launch(page, tmp_path), DESK)
     choose(visitor, 0, files[TUX])
     visitor.get_by_label("Clear").wait_for()
     uploaded = [path for path in tmp_path.rglob("*.wav") if path.is_file()]
@@ -288,19 +301,75 @@ sys.exit(demo.main([]))
 """
 
 
-@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP])
-def test_the_page_is_served_past_proxies_and_leaves_nothing_when_it_is_ended(tmp_path, ending):
+def leave(address, visitor):
+    """Begin an upload and go away: what a visitor does whose connection breaks."""
+    host, port = re.search(r"//([^:/]+):(\d+)", address).groups()
+    head = f"POST /gradio_api/upload HTTP/1.1\r\nHost: {host}:{port}\r\nX-Forwarded-For: {visitor}\r\n"
+    head += "Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 90000\r\n\r\n"
+    head += '--b\r\nContent-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\n'
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(head.encode() + bytes(5000))
+
+
+def status(address, **headers):
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        return opener.open(urllib.request.Request(address, headers=headers), timeout=60).status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_the_page_is_served_past_proxies_and_leaves_nothing_however_it_is_ended(tmp_path):
+    """Also after it was killed, once the next one has started."""
     nowhere = {
         "http_proxy": "http://127.0.0.1:9",
         "HTTPS_PROXY": "http://127.0.0.1:9",
         "all_proxy": "socks5://127.0.0.1:9",
     }
     environment = os.environ | nowhere | {"TMPDIR": str(tmp_path), "GRADIO_ANALYTICS_ENABLED": "False"}
-    served = subprocess.Popen([sys.executable, "-c", SERVES], env=environment, stdout=subprocess.PIPE, text=True)
-    address = served.stdout.readline().split()[4]
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    assert opener.open(address, timeout=60).status == 200
-    assert list(tmp_path.iterdir())
-    served.send_signal(ending)
-    served.communicate(timeout=120)
+    left = []
+    for ending in (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP):
+        served = subprocess.Popen([sys.executable, "-c", SERVES], env=environment, stdout=subprocess.PIPE, text=True)
+        address = served.stdout.readline().split()[4]
+        assert not any(path.exists() for path in left)
+        (uploads,) = tmp_path.glob("sv_utils_page-*/uploads")
+        assert status(address) == 200 and uploads.parent.stat().st_mode & 0o777 == 0o700
+        if ending == signal.SIGTERM:
+            assert status(address, Host="evil.example") == 400
+            assert status(address, Origin="http://evil.example") == 403
+            assert status(address + "monitoring/summary") == status(address + "gradio_api/deep_link") == 404
+            for number in range(200):
+                leave(address, f"192.0.2.{number}")
+            end = time.monotonic() + 60
+            while list(uploads.iterdir()):
+                assert time.monotonic() < end, "what was aborted stays"
+                time.sleep(0.1)
+        (uploads / "voice.wav").touch()
+        served.send_signal(ending)
+        served.communicate(timeout=120)
+        left = [path for path in tmp_path.iterdir() if path.name.startswith("sv_utils")]
+        assert len(left) == (ending == signal.SIGKILL)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_visitors_see_nothing_of_each_other(files, uploads, address):
+    """One uploads; the other asks for it in every way that Gradio knows, and for what it may have heard."""
+    body = b'--b\r\nContent-Disposition: form-data; name="files"; filename="mine.wav"\r\n\r\nvoice\r\n--b--\r\n'
+    request = urllib.request.Request(
+        f"{address}gradio_api/upload", body, {"Content-Type": "multipart/form-data; boundary=b"}
+    )
+    (mine,) = json.load(urllib.request.urlopen(request, timeout=60))
+    assert mine.startswith(str(uploads)) and re.fullmatch("[0-9a-f]{64}", mine.split("/")[-2])
+    assert mine.split("/")[-2] != hashlib.sha256(b"voice").hexdigest()  # nobody can guess where it lies
+    for path in (f"file={uploads}", f"file={uploads}/", "queue/status", "info", "api_info", "app_id", "runs", "user"):
+        if status(f"{address}gradio_api/{path}") == 200:
+            said = urllib.request.urlopen(f"{address}gradio_api/{path}", timeout=60).read()
+            assert b"mine.wav" not in said, path
+    for path in (
+        "monitoring",
+        "monitoring/summary",
+        "gradio_api/deep_link",
+        "gradio_api/run/compare",
+        "gradio_api/queue/status",
+    ):
+        assert status(address + path) == 404

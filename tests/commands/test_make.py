@@ -28,6 +28,14 @@ def house(first, tmp_path):
     return shutil.copytree(first[0], tmp_path / "repository")
 
 
+@pytest.fixture(scope="module")
+def house_untouched(tmp_path_factory):
+    """Nothing but the real Makefile."""
+    folder = tmp_path_factory.mktemp("makefile")
+    shutil.copyfile(REAL / "Makefile", folder / "Makefile")
+    return folder
+
+
 def records(house: Path) -> dict[str, dict]:
     return {path.parent.name: json.loads(path.read_text()) for path in house.glob("outputs/mini/*/run.json")}
 
@@ -187,6 +195,16 @@ def test_verify_passes_names_on_as_they_are(house):
     done = make(house, "verify", f"REC1={names[0]}", f"REC2={names[1]}", "MODEL=my $(shell touch made) model.keras")
     assert done.stdout == f"{[*names, '--model', 'my $(shell touch made) model.keras']}\n"
     assert not list(house.glob("made*"))
+
+
+@pytest.mark.parametrize("name", ["SV_OUTPUTS", "PROFILE", "MODULE"])
+@pytest.mark.parametrize("value", ["$(shell\ttouch made)", "`touch`", "a;touch", "a'b", "a%", "a:b", "#a"])
+def test_names_that_make_or_the_shell_would_act_upon_are_refused(house_untouched, name, value):
+    for words, more in [([f"{name}={value}"], {}), ([], {name: value})]:
+        line = ["make", f"PY={sys.executable}", *words, "help"]
+        done = subprocess.run(line, cwd=house_untouched, env=environment() | more, capture_output=True, text=True)
+        assert done.returncode == 2 and re.search(rf"{name} may not hold (a \S|spaces) for make", done.stderr)
+    assert not list(house_untouched.glob("made*"))
 
 
 def test_setup_installs_the_lock_once(house):

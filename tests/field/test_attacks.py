@@ -17,10 +17,12 @@ import time
 import zipfile
 from pathlib import Path
 
+import bombs
 import numpy as np
 import pytest
-from release import archive_of
+from release import archive_of, voice, wav
 
+from sv_utils import embed, enrol, identify, score, verify
 from sv_utils.base.errors import RequestError
 from sv_utils.evaluation import score_files
 from sv_utils.models import pretrained
@@ -290,3 +292,32 @@ def test_a_pipe_as_an_argument_is_refused_and_does_not_hang(tmp_path, name):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "a pipe or a device" in done.stderr
+
+
+COMMANDS = {
+    "verify, a recording": (verify, ["bomb.m4a", "good.wav"]),
+    "verify, its model": (verify, ["good.wav", "good.wav", "--model", "bomb.keras"]),
+    "enrol, a recording": (enrol, ["anna", "bomb.m4a", "--store", "voices.npz"]),
+    "identify, its store": (identify, ["good.wav", "--store", "bomb.npz"]),
+    "score, its embeddings": (score, ["bomb.npz", "trials.txt"]),
+    "embed, its model": (embed, ["--model", "bomb.onnx", "--root", ".", "--list", "list.txt", "--out", "e.npz"]),
+    "embed, its list": (embed, ["--model", "bomb.onnx", "--root", ".", "--list", "sparse.txt", "--out", "e.npz"]),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_refuses_an_attack_by_exit_code_2_in_one_sentence(tmp_path, monkeypatch, frugal, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    Path("bomb.m4a").write_bytes(bombs.mp4(85_000_000, padding=1_500_000))
+    Path("good.wav").write_bytes(wav(voice("id1", 1)))
+    Path("list.txt").write_text("good.wav\n")
+    Path("trials.txt").write_text("1 a b\n0 a c\n")
+    for file in ("bomb.keras", "bomb.npz"):
+        Path(file).write_bytes(overlapping(400, 10_000_000))
+    sparse(tmp_path / "bomb.onnx", 30 << 30)
+    sparse(tmp_path / "sparse.txt", 30 << 30)
+    command, arguments = COMMANDS[name]
+    assert command.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "unforeseen" not in said and "Traceback" not in said
+    assert not list(tmp_path.glob("e.npz")) + list(tmp_path.glob("voices.npz"))

@@ -3,13 +3,12 @@
 import io
 import os
 import sys
-import tempfile
 
 from browser import chromium
 from PIL import Image
 
 from sv_utils import demo
-from sv_utils.base import paths
+from sv_utils.base import gate, paths
 
 FOLDER = paths.NOTEBOOKS / "pictures"
 SIZE = {"width": 1080, "height": 760}
@@ -28,17 +27,13 @@ def take(page, name: str, height: int) -> None:
 
 def main(profile: str) -> None:
     """Take the index of a profile, and the page for visitors after an example."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        demo.example_files() as files,
-        chromium() as browser,
-    ):
-        os.environ["GRADIO_TEMP_DIR"] = folder
+    with gate.private_folder("sv_utils_page") as home, chromium() as browser:
+        os.environ["GRADIO_TEMP_DIR"] = str(home)
         view = browser.new_page(viewport=SIZE, color_scheme="light")
         view.goto((paths.profile_dir(profile) / "index.html").as_uri())
         take(view, "index", 760)
-        site = demo.build(files)
-        view.goto(demo.launch(site))
+        site = demo.build(demo.example_files(home / "examples"))
+        view.goto(demo.launch(site, home))
         view.get_by_role("button", name="Try: two voices").click()
         view.locator("#answer h2").wait_for(timeout=120_000)
         view.locator("#answer summary").wait_for()

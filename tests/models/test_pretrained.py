@@ -304,9 +304,37 @@ def test_an_address_is_loaded_by_its_checksum_once(server, monkeypatch, tmp_path
         assert pretrained.locate(name, digest_there).name == f"{digest_there[:16]}.onnx"
     server.files = {}
     assert pretrained.load(f"{server.url}/own", sha256=digest).output_shape == (None, 8)  # from what is here
+    kept = pretrained.locate(f"{server.url}/own", digest)
+    kept.write_bytes(kept.read_bytes()[:-1])
+    with pytest.raises(RequestError, match="is not what was fetched: it is damaged; remove it"):
+        pretrained.load(f"{server.url}/own", sha256=digest)
     server.server_close()
     with pytest.raises(WorkError, match="cannot be reached"):
         pretrained.load(f"{server.url}/own", sha256="1" * 64)
+
+
+def test_what_was_made_here_is_loaded_as_it_was_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("SV_OUTPUTS", str(tmp_path))
+    monkeypatch.setattr(pretrained, "_weights", lambda _: b"")
+    monkeypatch.setattr(pretrained.importlib, "import_module", lambda _: Made)
+    monkeypatch.setattr("sv_utils.models.pretrained.torch_file.read", lambda *_: {})
+    file = pretrained.published("campplus")
+    assert pretrained.published("campplus") == file and file.read_bytes() == b"made"
+    file.write_bytes(b"maid")
+    with pytest.raises(RequestError, match="is not what it was when it was made: it is damaged; remove it"):
+        pretrained.locate("campplus")
+    file.unlink()
+    assert pretrained.published("campplus").read_bytes() == b"made"
+
+
+class Made:
+    """In the place of a published encoder's module and model."""
+
+    build = assign = staticmethod(lambda *_: Made)
+
+    @staticmethod
+    def save(file):
+        file.write_bytes(b"made")
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():

