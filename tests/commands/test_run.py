@@ -78,10 +78,12 @@ def test_a_person_at_a_terminal_sees_what_the_notebook_prints_and_a_batch_does_n
 
 
 @pytest.mark.parametrize(
-    ("fail", "code", "said"),
-    [("request", 2, "the cause"), ("bug", 1, "KeyError: 'the cause'")],
+    ("fail", "code", "said", "key"),
+    [("request", 2, "the cause", "another"), ("bug", 1, "KeyError: 'the ...'", "cause")],
 )
-def test_a_failing_notebook_is_told_in_one_sentence_and_leaves_no_target(house, fail, code, said):
+def test_a_failing_notebook_is_told_in_one_sentence_and_leaves_no_target(house, monkeypatch, fail, code, said, key):
+    """Nor a personal key, wherever the notebook or its error shows it."""
+    monkeypatch.setenv("SV_VOXCELEB_KEY", key)
     replace(house / "params/mini.yaml", "03_train_softmax: {}", f"03_train_softmax: {{fail: {fail}}}")
     folder(house).mkdir(parents=True)
     for name, text in {"key": "old", f"{STAGE}.ipynb": "old", "run.json": '{"key": "old"}'}.items():
@@ -91,7 +93,8 @@ def test_a_failing_notebook_is_told_in_one_sentence_and_leaves_no_target(house, 
     assert returned == code
     assert error == f"sv_utils.run: {STAGE}: {said} (the notebook as far as it came: {partial})\n"
     assert sorted(path.name for path in folder(house).iterdir()) == [partial.name, "checkpoint", "key"]
-    assert "the cause" in partial.read_text()
+    assert said.split(": ")[-1].strip("'") in partial.read_text()
+    assert key not in partial.read_text()
 
 
 def test_a_killed_stage_leaves_no_target_and_no_kernel_and_is_resumed(house):
