@@ -28,7 +28,7 @@ def scrubbed(text: str) -> str:
     for value in sorted({*_given, os.environ.get("SV_VOXCELEB_KEY", "")}, key=len, reverse=True):
         if len(value) >= SHORTEST:
             written = {value, quote(value), quote(value, safe=""), quote_plus(value)}
-            written |= {json.dumps(form, ensure_ascii=ascii_only)[1:-1] for form in written for ascii_only in (False, True)}
+            written |= {json.dumps(form, ensure_ascii=plain)[1:-1] for form in written for plain in (False, True)}
             for form in sorted(written, key=len, reverse=True):
                 text = text.replace(form, DOTS)
     return text

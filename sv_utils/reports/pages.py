@@ -119,7 +119,7 @@ def report(notebook: Path, home: str) -> str:
     body, _ = _exporter().from_notebook_node(content)
     body = _carried(body) + _boxed(body)
     given = content.metadata.get("papermill", {}).get("parameters", {})
-    body = _without_places(body, given.values())
+    body = without_places(body, given.values())
     title = re.search(r"(?m)^# (.+)$", content.cells[0].source)
     style = HtmlFormatter(style="default").get_style_defs(".highlight")
     return _page(title[1] if title else notebook.stem, body, f'<a href="{home}">All reports of this run</a>', style)
@@ -215,8 +215,17 @@ def _carried(body: str) -> str:
     return f'<p class="carries">This page {holds} of voices: whoever gets the page can hear them.</p>'
 
 
-def _without_places(page: str, given: Iterable[Any] = ()) -> str:
-    """Tell of files by their names, and not where they lie on this machine; `given` are parameters of a run."""
+def without_places(page: str, given: Iterable[Any] = ()) -> str:
+    """
+    Tell of files by their names, and not where they lie on this machine.
+
+    Parameters
+    ----------
+    page : str
+        HTML, or a record in JSON.
+    given : iterable
+        Parameters of a run; those that are paths are told by their last part.
+    """
     roots = {str(paths.outputs()): "outputs", str(paths.REPO): ".", str(paths.params_dir().parent): "."}
     roots |= {os.environ.get("SV_MIRROR", ""): "$SV_MIRROR", str(Path.home()): "~"}
     roots |= {one: Path(one).name for one in given if isinstance(one, str)}
@@ -277,7 +286,7 @@ def index(profile: Profile, sources: Mapping[str, str] | None = None) -> str:
     ]
     parts += _made_by([run for run in runs.values() if run])
     given = [value for run in runs.values() if run for value in run["parameters"].values()]
-    return _page(f"{profile.name}: reports", _without_places("\n".join(parts), given), "Speaker verification")
+    return _page(f"{profile.name}: reports", without_places("\n".join(parts), given), "Speaker verification")
 
 
 def _results(profile: str, states: dict[str, str]) -> list[str]:

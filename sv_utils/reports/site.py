@@ -6,6 +6,7 @@ the records; beside them the READMEs of the folders as pages.
 """
 
 import html
+import json
 import os
 import re
 import shutil
@@ -77,6 +78,8 @@ def _copy(profile: Profile, target: Path) -> dict[str, str]:
             if "partial" not in file.name:
                 (target / file.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, target / file.relative_to(source))
+                if file.name == "run.json":
+                    _tell_no_places(target / file.relative_to(source))
     cards = {}
     for model, stage in profile.models.items():
         file = source / stage / "model.keras"
@@ -86,6 +89,12 @@ def _copy(profile: Profile, target: Path) -> dict[str, str]:
             cards[model] = f"{profile.name}/{stage}/card.html"
     _lead_home(target / "index.html")
     return cards
+
+
+def _tell_no_places(record: Path) -> None:
+    """Take out of the copy of a record where files lie on this machine: a site is for others."""
+    text = record.read_text("utf-8")
+    record.write_text(pages.without_places(text, json.loads(text)["parameters"].values()), "utf-8")
 
 
 def _lead_home(index: Path) -> None:

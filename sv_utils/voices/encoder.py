@@ -2,12 +2,14 @@
 
 import contextlib
 import functools
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sv_utils.base.paths import replace_on_success
 from sv_utils.models import embedding, pretrained, runtimes
 
 
@@ -41,11 +43,34 @@ def _network(file: Path) -> Any:
 
 
 def prepare(model: str) -> None:
-    """Write a published encoder's LiteRT file beside it, where LiteRT is installed, for quick starts from now on."""
-    if model not in pretrained.PUBLISHED or not runtimes.can_be_fast() or runtimes.fast_form(pretrained.locate(model)):
+    """
+    Write a published encoder's LiteRT file beside it, where LiteRT is installed, for quick starts from now on.
+
+    An encoder that LiteRT cannot hold is tried once; then a note beside it says so.
+    """
+    if model not in pretrained.PUBLISHED or not runtimes.can_be_fast():
+        return
+    source = pretrained.locate(model)
+    if runtimes.fast_form(source) or _in_vain(source):
         return
     print("sv_utils.verify: making the next starts quick, this once: a minute or two ...", file=sys.stderr)
     from sv_utils.models import exports  # and with it TensorFlow
 
-    with contextlib.suppress(Exception):  # a convenience: the answer stands, and Keras gives the next
+    try:
         exports.export(model, "litert")
+    except Exception as error:  # a convenience: the answer stands, and Keras gives the next
+        said = {"sha256": runtimes.sha256(source), "failed": type(error).__name__}
+        with contextlib.suppress(OSError), replace_on_success(_note(source)) as temporary:
+            temporary.write_text(json.dumps(said), "utf-8")
+
+
+def _note(source: Path) -> Path:
+    return source.with_name(f"{source.stem}.not_litert.json")
+
+
+def _in_vain(source: Path) -> bool:
+    """Whether a LiteRT file of this state of an encoder could not be made."""
+    try:
+        return json.loads(_note(source).read_text("utf-8"))["sha256"] == runtimes.sha256(source)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

@@ -1,6 +1,7 @@
 """Reports and the index: formulas, figures and tables as any browser shows them, without a network."""
 
 import html.parser
+import json
 import re
 from datetime import UTC, datetime
 
@@ -14,7 +15,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from sv_utils.base import paths
 from sv_utils.pipeline import keys, records
 from sv_utils.pipeline.profile import Profile
-from sv_utils.reports import figures, pages, tables
+from sv_utils.reports import figures, pages, site, tables
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
@@ -190,6 +191,13 @@ def test_a_page_tells_names_and_no_places(tmp_path, monkeypatch):
     shown = re.search(r"outputs/mini/a[^<]*", page)[0].strip().splitlines()
     assert shown[:4] == ["outputs/mini/a.csv", "$SV_MIRROR/folder/b.wav", "~/c.wav", "d.wav"]
     assert shown[4:] == ["./params/mini.yaml", *said[5:]]
+
+
+def test_the_record_that_a_site_shows_tells_no_places(tmp_path):
+    record = tmp_path / "run.json"
+    record.write_text(json.dumps({"parameters": {"rec1": "/far away/d.wav", "seed": 1}, "data": "/far away/d.wav"}))
+    site._tell_no_places(record)
+    assert json.loads(record.read_text()) == {"parameters": {"rec1": "d.wav", "seed": 1}, "data": "d.wav"}
 
 
 class Links(html.parser.HTMLParser):
