@@ -99,7 +99,7 @@ class Gate:
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             raise Refused(403, "Another page may not ask this one.")
-        if method not in ("GET", "HEAD", "POST") or not self.open.fullmatch(path) or ".." in path:
+        if method not in ("GET", "HEAD", "POST") or not self.open.fullmatch(path) or "/../" in f"{path}/":
             raise Refused(404, "There is nothing here.")
 
     def _size(self, path: str, headers: dict[str, str]) -> int:

@@ -98,10 +98,12 @@ def test_what_the_page_does_not_need_is_closed(guarded, page, path):
 
 
 def test_files_are_given_out_of_the_folder_alone(guarded, page):
-    assert status(guarded, f"/file={page.folder}/a/b.wav") == 200
+    assert status(guarded, f"/file={page.folder}/a/b..c.wav") == 200
     for path in (
         "/etc/passwd",
         f"{page.folder}/../b.wav",
+        f"{page.folder}/..",
+        f"{page.folder}/%2e%2e/a",
         "http://evil.example/x",
         f"{page.folder}",
         f"{page.folder}x/a",
