@@ -10,8 +10,17 @@ from sv_utils.base.errors import RequestError, nearest
 from sv_utils.base.zips import refuse_bomb
 from sv_utils.models import backbones
 from sv_utils.models.backbones.pooling import AttentivePooling, AveragePooling, StatisticsPooling
-from sv_utils.models.features import Deltas, InstanceNormalization, LogMel, LogSpectrogram, SpecAugment
+from sv_utils.models.features import (
+    Deltas,
+    InstanceNormalization,
+    LinearSpectrogram,
+    LogMel,
+    LogSpectrogram,
+    SpecAugment,
+)
 
+SPECTROGRAMS = {"log": LogSpectrogram, "linear": LinearSpectrogram}
+NORMALIZED = {"none": (), "pooling": ("pooling",), "embedding": ("embedding",), "both": ("pooling", "embedding")}
 POOLINGS = {"average": AveragePooling, "statistics": StatisticsPooling, "attentive": AttentivePooling}
 
 
@@ -38,6 +47,7 @@ class UnitVectors(layers.Layer):
 
 def build(
     front_end: str = "mel",
+    spectrogram: str = "log",
     n_mels: int = 80,
     deltas: bool = False,
     masked_frames: int = 0,
@@ -45,10 +55,13 @@ def build(
     backbone: str = "resnet34",
     width: int = 32,
     stem: str = "thin",
+    preactivation: bool = False,
     squeeze_excitation: bool = False,
     simam: bool = False,
     pooling: str = "statistics",
     embedding_dim: int = 256,
+    embedding_activation: str = "linear",
+    batch_normalization: str = "own",
 ) -> keras.Model:
     """
     Build an encoder with fresh weights.
@@ -57,6 +70,8 @@ def build(
     ----------
     front_end : str
         ``"mel"``: log mel, mean over time subtracted; ``"spectrogram"``: 512 bins, mean and variance normalised.
+    spectrogram : str
+        ``"log"`` (of the power) or ``"linear"`` (magnitudes, as the VoxCeleb papers have it); mel is always log.
     n_mels : int
         Bands of the mel front end.
     deltas : bool
@@ -66,19 +81,25 @@ def build(
     backbone : str
         ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"mobilenetv2"``, ``"ecapa"``, or ``"redimnet2_b0"`` to
         ``"redimnet2_b2"``, which take a multiple of 8 bands (of 12 for b2; 72 as published).
-    width, stem, squeeze_excitation, simam
-        Of the ResNets, see `backbones.resnet.ResNet`; 64 and ``"imagenet"`` are the original system's. ECAPA-TDNN has
-        a width too, 512 or 1024.
+    width, stem, preactivation, squeeze_excitation, simam
+        Of the ResNets, see `backbones.resnet.ResNet`; 64, ``"imagenet"`` and true are the original system's. ECAPA-TDNN
+        has a width too, 512 or 1024.
     pooling : str
         ``"average"`` (over time and frequency), ``"statistics"`` or ``"attentive"`` (mean and deviation over time).
     embedding_dim : int
         Dimensions of the embedding.
+    embedding_activation : str
+        ``"linear"``, or ``"tanh"`` without a bias, the original system's.
+    batch_normalization : str
+        What is normalised over the batch behind the backbone: ``"pooling"``, ``"embedding"``, ``"both"``, ``"none"``,
+        or ``"own"``: what the backbone's authors normalise, and the embedding where they do not say.
 
     Returns
     -------
     keras.Model
         waveform [shape=(batch, samples)] float32 in [-1, 1) at 16 kHz → unit vectors [shape=(batch, embedding_dim)].
-        Any number of samples from 160 on. The layer before the last is named ``embedding_normalization``.
+        Any number of samples from 160 on. The embedding is the layer ``embedding``, and normalised over the batch
+        ``embedding_normalization``; the last one divides by the length.
 
     Raises
     ------
@@ -88,24 +109,38 @@ def build(
     architecture = dict(locals())
     for argument, value, known in (
         ("front_end", front_end, ("mel", "spectrogram")),
+        ("spectrogram", spectrogram, SPECTROGRAMS),
         ("stem", stem, ("imagenet", "thin")),
         ("pooling", pooling, POOLINGS),
+        ("embedding_activation", embedding_activation, ("linear", "tanh")),
+        ("batch_normalization", batch_normalization, ("own", *NORMALIZED)),
     ):
         if value not in known:
             raise RequestError(f"{argument}: there is no {value!r}{nearest(value, known)}")
     network = backbones.get(backbone)
     waveform = keras.Input((None,), dtype="float32", name="waveform")
     mel = front_end == "mel"
-    x = (LogMel(n_mels) if mel else LogSpectrogram())(waveform)
+    x = (LogMel(n_mels) if mel else SPECTROGRAMS[spectrogram]())(waveform)
     x = InstanceNormalization(variance=not mel)(x)
     if masked_frames or masked_bins:
         x = SpecAugment(masked_frames, masked_bins)(x)
     x = Deltas()(x) if deltas else layers.Reshape((-1, x.shape[-1], 1), dtype="float32")(x)
     x = network.add(x, architecture)
     x = POOLINGS[pooling]()(x)
-    x = layers.Dense(embedding_dim, dtype="float32", name="embedding")(x)
-    x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype="float32", name="embedding_normalization")(x)
+    own = getattr(network, "NORMALIZED", NORMALIZED["embedding"])
+    x = _embedding(x, embedding_dim, embedding_activation, NORMALIZED.get(batch_normalization, own))
     return keras.Model(waveform, UnitVectors(name="unit_vectors")(x), name="encoder")
+
+
+def _embedding(x: keras.KerasTensor, size: int, activation: str, normalized: tuple[str, ...]) -> keras.KerasTensor:
+    """The layers between pooling and unit length."""
+    options = {"momentum": 0.9, "epsilon": 1e-5, "dtype": "float32"}
+    if "pooling" in normalized:
+        x = layers.BatchNormalization(**options, name="pooling_normalization")(x)
+    x = layers.Dense(size, activation, activation == "linear", dtype="float32", name="embedding")(x)
+    if "embedding" in normalized:
+        x = layers.BatchNormalization(**options, name="embedding_normalization")(x)
+    return x
 
 
 def load(path: str | os.PathLike) -> keras.Model:

@@ -57,7 +57,7 @@ class _Spectrum(keras.layers.Layer):
 @keras.saving.register_keras_serializable(package="sv_utils")
 class LogSpectrogram(_Spectrum):
     """
-    Natural logarithm of the power spectrum in 512 bins of 15.6 Hz, the input of the VoxCeleb papers (3 s: 512 x 300).
+    Natural logarithm of the power spectrum in 512 bins of 15.6 Hz (3 s: 512 x 300).
 
     Bin 0 (the mean of a frame, which tells of the sound card and not of the voice) is left out, so that bin ``k`` is
     centred on 15.625 (k + 1) Hz.
@@ -73,10 +73,6 @@ class LogSpectrogram(_Spectrum):
     --------
     >>> tuple(LogSpectrogram()(np.zeros((1, 48000), "float32")).shape)
     (1, 300, 512)
-
-    References
-    ----------
-    Nagrani, Chung, Zisserman: VoxCeleb: a large-scale speaker identification dataset, arXiv 1706.08612, section 4.1.
     """
 
     fft_length = 1024
@@ -86,6 +82,29 @@ class LogSpectrogram(_Spectrum):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self._frames(input_shape), self.fft_length // 2)
+
+
+@keras.saving.register_keras_serializable(package="sv_utils")
+class LinearSpectrogram(LogSpectrogram):
+    """
+    Magnitudes in the bins of `LogSpectrogram`, the input of the VoxCeleb papers, in steps of int16.
+
+    (In those, what `InstanceNormalization` adds to the variance is less than the rounding of the recording.)
+
+    Parameters
+    ----------
+    pre_emphasis : float
+        Coefficient a of ``x[t] - a x[t - 1]``; 0 for none.
+
+    Call: waveform [shape=(batch, samples)] in [-1, 1) at 16 kHz → [shape=(batch, samples // 160, 512)].
+
+    References
+    ----------
+    Nagrani, Chung, Zisserman: VoxCeleb: a large-scale speaker identification dataset, arXiv 1706.08612, section 4.1.
+    """
+
+    def call(self, waveform: KerasTensor) -> KerasTensor:
+        return 32768 * ops.sqrt(self.power(waveform)[..., 1:])
 
 
 @keras.saving.register_keras_serializable(package="sv_utils")

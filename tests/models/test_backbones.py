@@ -9,11 +9,11 @@ from sv_utils.base.errors import RequestError
 from sv_utils.models import complexity, encoders
 from sv_utils.models.backbones import normalization, redimnet
 from sv_utils.models.backbones.ecapa import ecapa_tdnn
-from sv_utils.models.backbones.resnet import SimAM
+from sv_utils.models.backbones.resnet import ResNet, SimAM
 from sv_utils.models.features import SpecAugment
 
 ORIGINAL = {"front_end": "spectrogram", "deltas": True, "pooling": "average", "embedding_dim": 512}
-ORIGINAL |= {"width": 64, "stem": "imagenet"}
+ORIGINAL |= {"width": 64, "stem": "imagenet", "embedding_activation": "tanh", "spectrogram": "linear"}
 PUBLISHED = {  # settings, and millions of parameters and of multiplications for 2 s
     "ECAPA-TDNN 512": ({"backbone": "ecapa", "width": 512}, 6.19, 1040),  # of wespeaker
     "ECAPA-TDNN 1024": ({"backbone": "ecapa", "width": 1024}, 14.65, 2650),
@@ -39,6 +39,77 @@ def test_size_and_cost_are_those_published(name):
 @pytest.mark.parametrize(("backbone", "millions"), [("resnet18", 12), ("resnet34", 22), ("resnet50", 26)])
 def test_the_originals_encoders_are_about_as_large_as_it_says(backbone, millions):
     assert parameters(encoders.build(backbone=backbone, **ORIGINAL)) == pytest.approx(millions, rel=0.06)
+
+
+COLLECTION = {18: ((2, 2, 2, 2), 11_186_889), 34: ((3, 4, 6, 3), 21_302_473)}  # of classification_models 1.0.0
+
+
+@pytest.mark.parametrize("depth", COLLECTION)
+def test_preactivation_layer_by_layer_as_in_the_collection_that_the_original_took_it_from(depth):
+    """Shapes of all weights, in the order of the source; with equal weights both gave equal maps (once, by hand)."""
+    blocks, count = COLLECTION[depth]
+    expected, channels = [(3,)] * 3 + [(7, 7, 3, 64)] + [(64,)] * 4, 64  # the input's normalisation has no gamma
+    for stage, repeated in enumerate(blocks):
+        width = 64 * 2**stage
+        for block in range(repeated):
+            expected += [(channels,)] * 4 + [(3, 3, channels, width)] + [(width,)] * 4 + [(3, 3, width, width)]
+            expected += [(1, 1, channels, width)] if block == 0 else []  # the shortcut
+            channels = width
+    expected += [(512,)] * 4
+    maps = keras.Input((None, 128, 3))
+    model = keras.Model(maps, ResNet(depth, 64, "imagenet", preactivation=True)(maps))
+    assert [tuple(weight.shape) for layer in model.layers for weight in layer.weights] == expected
+    assert model.count_params() == sum(int(np.prod(shape)) for shape in expected) == count
+    assert isinstance(model.layers[1], keras.layers.BatchNormalization)
+    assert isinstance(model.layers[-1], keras.layers.ReLU)
+    normalizations = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert {(layer.momentum, layer.epsilon) for layer in normalizations} == {(0.99, 2e-5)}
+    assert model.compute_output_shape((1, 300, 128, 3)) == (1, 10, 4, 512)
+
+
+def test_preactivation_with_attention_and_bottlenecks():
+    maps = keras.Input((None, 16, 1))
+    model = keras.Model(maps, ResNet(50, 2, "thin", simam=True, squeeze_excitation=False, preactivation=True)(maps))
+    assert np.asarray(model(np.ones((1, 9, 16, 1), "float32"))).shape == (1, 2, 2, 64)
+    assert sum(isinstance(layer, SimAM) for layer in model.layers) == 16
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"backbone": "resnet18"}, ["embedding", "embedding_normalization"]),
+        ({"backbone": "resnet18", "batch_normalization": "none"}, ["embedding"]),
+        ({"backbone": "resnet18", "batch_normalization": "pooling"}, ["pooling_normalization", "embedding"]),
+        ({"backbone": "ecapa"}, ["pooling_normalization", "embedding", "embedding_normalization"]),
+        ({"backbone": "redimnet2_b0"}, ["pooling_normalization", "embedding"]),
+        ({"backbone": "redimnet2_b0", "batch_normalization": "embedding"}, ["embedding", "embedding_normalization"]),
+    ],
+)
+def test_what_is_normalised_over_the_batch_behind_the_backbone(settings, named):
+    """As the authors have it: ECAPA's figure 2 (speechbrain: `asp_bn`); ReDimNet2's `bn`, with `emb_bn` false."""
+    model = encoders.build(width=8, n_mels=24, embedding_dim=4, stem="imagenet", **settings)
+    assert [layer.name for layer in model.layers[-len(named) - 1 :]] == [*named, "unit_vectors"]
+    (layer,) = (layer for layer in model.layers if layer.name == "embedding")
+    assert (layer.use_bias, layer.activation.__name__) == (True, "linear")
+
+
+def test_the_originals_embedding_is_a_tanh_without_bias_before_the_normalisation():
+    model = encoders.build(backbone="resnet18", **ORIGINAL | {"width": 2, "embedding_dim": 4, "preactivation": True})
+    dense, normalization = model.layers[-3:-1]
+    assert (dense.use_bias, dense.activation.__name__, normalization.name) == (False, "tanh", "embedding_normalization")
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ({"spectrogram": "lin"}, r"spectrogram: there is no 'lin' \(did you mean 'linear'"),
+        ({"embedding_activation": "relu"}, "embedding_activation: there is no 'relu'"),
+        ({"batch_normalization": "all"}, "batch_normalization: there is no 'all'"),
+    ],
+)
+def test_names_of_variants_that_do_not_exist_are_refused(setting, sentence):
+    with pytest.raises(RequestError, match=sentence):
+        encoders.build(**setting)
 
 
 @pytest.mark.parametrize("backbone", ["ecapa", "redimnet2_b0"])

@@ -233,7 +233,7 @@ for name in ("aam", "adacos", "contrastive", "cosface", "prototypes", "softmax",
     importlib.import_module("sv_utils.losses." + name)
 folder = sys.argv[1]
 waveforms = np.load(folder + "/waveforms.npy")
-for name in ("mel", "spectrogram", "thin", "ecapa", "redimnet"):
+for name in ("mel", "spectrogram", "thin", "ecapa", "redimnet", "original"):
     np.save(f"{folder}/{name}.npy", np.asarray(encoders.load(f"{folder}/{name}.keras")(waveforms)))
 heads = keras.saving.load_model(folder + "/heads.keras", compile=False)
 outputs = heads(np.load(folder + "/vectors.npy"))
@@ -261,6 +261,9 @@ def test_saved_models_load_in_a_fresh_process(tmp_path, tiny):
         ),
         "ecapa": encoders.build(**{**TINY, "backbone": "ecapa", "width": 8}),
         "redimnet": encoders.build(**{**TINY, "backbone": "redimnet2_b0", "n_mels": 24}),
+        "original": encoders.build(
+            "spectrogram", "linear", preactivation=True, embedding_activation="tanh", pooling="average", **TINY
+        ),
     }
     for name, model in models.items():
         model.save(tmp_path / f"{name}.keras")

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sv_utils.models.features import Deltas, InstanceNormalization, LogMel, LogSpectrogram, mel_filters
+from sv_utils.models.features import (
+    POWER_FLOOR,
+    Deltas,
+    InstanceNormalization,
+    LinearSpectrogram,
+    LogMel,
+    LogSpectrogram,
+    mel_filters,
+)
 
 
 def noise(*shape):
@@ -107,3 +115,14 @@ def test_the_front_end_stays_in_float32_under_bfloat16():
     finally:
         keras.config.set_dtype_policy("float32")
     assert {layer.compute_dtype for layer in layers} == {"float32"}
+
+
+def test_linear_spectrogram_is_the_magnitude_in_steps_of_int16():
+    waveform = np.random.default_rng(0).uniform(-0.1, 0.1, (1, 1600)).astype("float32")
+    found = np.asarray(LinearSpectrogram()(waveform))
+    power = np.exp(np.asarray(LogSpectrogram()(waveform), "float64")) - POWER_FLOOR
+    np.testing.assert_allclose((found / 32768) ** 2, power, rtol=1e-4, atol=1e-11)
+    assert not np.asarray(InstanceNormalization()(LinearSpectrogram()(np.zeros((1, 1600), "float32")))).any()
+    quiet = np.rint(np.random.default_rng(1).normal(size=(1, 16_000))).astype("float32") / 32768  # of one step of int16
+    spread = np.asarray(InstanceNormalization()(LinearSpectrogram()(quiet))).std(axis=1)
+    np.testing.assert_allclose(spread, 1, atol=1e-3)

@@ -21,6 +21,7 @@ from sv_utils.models.pretrained import torch_file
 
 SETTINGS = [
     (features.LogSpectrogram, {"pre_emphasis": 0.5}),
+    (features.LinearSpectrogram, {"pre_emphasis": 0.5}),
     (features.LogMel, {"n_mels": 33, "pre_emphasis": 0.5}),
     (features.InstanceNormalization, {"variance": False}),
     (features.SpecAugment, {"frames": 3, "bins": 2, "seed": 5}),
@@ -30,7 +31,7 @@ SETTINGS = [
     (redimnet.SelfAttention, {"heads": 2}),
     (SoftmaxHead, {"n_speakers": 5, "scale": 3.0}),
     (CosFaceHead, {"n_speakers": 5, "scale": 7.0, "margin": 0.1}),
-    (AdaCosHead, {"n_speakers": 5, "dynamic": False}),
+    (AdaCosHead, {"n_speakers": 5, "dynamic": False, "margin": 0.1}),
     (ContrastiveHead, {"margin": 0.3}),
     (AamHead, {"n_speakers": 5, "scale": 7.0, "margin": 0.1, "centres": 2, "hard_margin": 0.06}),
     (SphereFace2Head, {"n_speakers": 5, "scale": 7.0, "margin": 0.1}),

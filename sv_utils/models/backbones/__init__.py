@@ -2,6 +2,7 @@
 The network between features and pooling, by name.
 
 A module of this folder with `NAMES` holds backbones; each name begins with the module's own (``resnet34``: `resnet`).
+Where it has `NORMALIZED`, that says what its authors normalise over the batch: ``pooling``, ``embedding``, or both.
 It is loaded when a name asks for it, so that a content key counts the one that is used, and no other.
 """
 

@@ -8,6 +8,7 @@ from keras import layers, ops
 SCALE = 8  # parts into which a block's channels are cut
 AGGREGATED = 1536  # channels that leave the network
 NAMES = ("ecapa",)
+NORMALIZED = ("pooling", "embedding")  # arXiv 2005.07143, figure 2: "ASP + BN", "FC + BN"
 
 
 def add(x: keras.KerasTensor, architecture: Mapping) -> keras.KerasTensor:

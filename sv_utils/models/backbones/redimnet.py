@@ -32,6 +32,7 @@ SIZES = {
 SPANS = (7, 19, 31, 59)  # frames that the convolutions of a time context see
 HEADS = 4
 NAMES = tuple(SIZES)
+NORMALIZED = ("pooling",)  # of the authors' recipes, whose `emb_bn` is false
 
 
 def add(x: keras.KerasTensor, architecture: Mapping) -> keras.KerasTensor:

@@ -11,11 +11,12 @@ from sv_utils.models.backbones.normalization import BatchNormalization
 # Blocks in each of the four stages, and whether they are bottlenecks (He et al. 2015, table 1).
 DEPTHS = {18: ((2, 2, 2, 2), False), 34: ((3, 4, 6, 3), False), 50: ((3, 4, 6, 3), True)}
 NAMES = tuple(f"resnet{depth}" for depth in DEPTHS)
+COLLECTION = {"momentum": 0.99, "epsilon": 2e-5}  # of batch normalisation in the collection classification_models
 
 
 def add(x: keras.KerasTensor, architecture: Mapping) -> keras.KerasTensor:
     """Add the backbone that ``architecture`` (arguments of `encoders.build`) names to a functional model."""
-    options = {name: architecture[name] for name in ("width", "stem", "squeeze_excitation", "simam")}
+    options = {name: architecture[name] for name in ("width", "stem", "preactivation", "squeeze_excitation", "simam")}
     return ResNet(int(architecture["backbone"].removeprefix("resnet")), **options)(x)
 
 
@@ -33,6 +34,9 @@ class ResNet:
     stem : str
         ``"imagenet"``: 7x7 convolution and maximum pooling, both with stride 2 (the original system's);
         ``"thin"``: 3x3 convolution with stride 1 (the field's ResNet-34 with width 32).
+    preactivation : bool
+        Normalise and rectify before each convolution and not after it, the input too, as the networks of the collection
+        classification_models do; 18 and 34 with width 64 and the stem ``"imagenet"`` are the original system's.
     squeeze_excitation : bool
         Weight the channels of each block by what they hold over the whole map.
     simam : bool
@@ -46,6 +50,7 @@ class ResNet:
     References
     ----------
     He, Zhang, Ren, Sun: Deep residual learning for image recognition, arXiv 1512.03385.
+    He, Zhang, Ren, Sun: Identity mappings in deep residual networks, arXiv 1603.05027, figure 1 (b).
     Hu, Shen, Sun: Squeeze-and-excitation networks, arXiv 1709.01507, equations 2 to 4.
     """
 
@@ -54,8 +59,11 @@ class ResNet:
     stem: str = "thin"
     squeeze_excitation: bool = False
     simam: bool = False
+    preactivation: bool = False
 
     def __call__(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        if self.preactivation:
+            return self._preactivated(x)
         x = convolution(x, self.width, 3) if self.stem == "thin" else convolution(x, self.width, 7, stride=2)
         x = layers.ReLU()(x)
         if self.stem == "imagenet":
@@ -77,24 +85,71 @@ class ResNet:
         else:
             out = layers.ReLU()(convolution(x, width, 3, stride))
             out = convolution(out, width, 3)
-        if self.squeeze_excitation:
-            out = squeeze_excitation(out)
-        if self.simam:
-            out = SimAM()(out)
+        out = self._attended(out)
         if stride != 1 or x.shape[-1] != width:
             x = convolution(x, width, 1, stride)
         return layers.ReLU()(layers.Add()([x, out]))
 
+    def _attended(self, out: keras.KerasTensor) -> keras.KerasTensor:
+        if self.squeeze_excitation:
+            out = squeeze_excitation(out)
+        return SimAM()(out) if self.simam else out
+
+    def _preactivated(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        x = layers.BatchNormalization(scale=False, **COLLECTION)(x)
+        x = _bare(x, self.width, 3) if self.stem == "thin" else _bare(x, self.width, 7, stride=2)
+        if self.stem == "imagenet":
+            x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(_activated(x)))
+        blocks, bottleneck = DEPTHS[self.depth]
+        for stage, count in enumerate(blocks):
+            for block in range(count):
+                stride = 2 if stage and not block else 1
+                x = self._preactivated_block(x, self.width * 2**stage, stride, bottleneck, first=not block)
+        return _activated(x)
+
+    def _preactivated_block(
+        self, x: keras.KerasTensor, width: int, stride: int, bottleneck: bool, first: bool
+    ) -> keras.KerasTensor:
+        """One residual block: shortcut + convolutions; the shortcut of a stage's first block is a convolution."""
+        out = _activated(x)
+        if first:
+            x = _bare(out, 4 * width if bottleneck else width, 1, stride)
+        if bottleneck:
+            out = _activated(_bare(out, width, 1))
+            out = _activated(_bare(out, width, 3, stride))
+            out = _bare(out, 4 * width, 1)
+        else:
+            out = _activated(_bare(out, width, 3, stride))
+            out = _bare(out, width, 3)
+        return layers.Add()([self._attended(out), x])
+
+
+def _activated(x: keras.KerasTensor) -> keras.KerasTensor:
+    """Batch normalisation and ReLU, as a network of preactivation has them before a convolution."""
+    return layers.ReLU()(BatchNormalization(**COLLECTION)(x))
+
+
+def _bare(x: keras.KerasTensor, channels: int, size: int, stride: int = 1) -> keras.KerasTensor:
+    """Convolution alone, without bias, padded by ``size // 2`` on all sides."""
+    x, stride, padding = _strided(x, size, stride)
+    return layers.Conv2D(channels, size, stride, padding, use_bias=False, kernel_initializer="he_uniform")(x)
+
+
+def _strided(x: keras.KerasTensor, size: int, stride: int) -> tuple[keras.KerasTensor, int, str]:
+    """What a convolution takes instead of x and a stride, and how it pads."""
+    if stride == 1:
+        return x, 1, "same"
+    if size == 1:
+        # The same as a convolution with stride, whose gradient overruns its memory in oneDNN (its issue 6035).
+        return layers.AveragePooling2D(1, stride)(x), 1, "same"
+    # "same" pads a stride of 2 on one side only; both sides alike is what the published networks do.
+    return layers.ZeroPadding2D(size // 2)(x), stride, "valid"
+
 
 def convolution(x: keras.KerasTensor, channels: int, size: int, stride: int = 1) -> keras.KerasTensor:
     """Convolution with batch normalisation instead of a bias, padded by ``size // 2`` on all sides."""
-    if stride > 1 and size == 1:
-        # The same as a convolution with stride, whose gradient overruns its memory in oneDNN (its issue 6035).
-        x, stride = layers.AveragePooling2D(1, stride)(x), 1
-    # "same" pads a stride of 2 on one side only; both sides alike is what the published networks do.
-    padded = layers.ZeroPadding2D(size // 2)(x) if stride > 1 else x
-    padding = "same" if stride == 1 else "valid"
-    x = layers.Conv2D(channels, size, stride, padding, use_bias=False, kernel_initializer="he_normal")(padded)
+    x, stride, padding = _strided(x, size, stride)
+    x = layers.Conv2D(channels, size, stride, padding, use_bias=False, kernel_initializer="he_normal")(x)
     return BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
 
 
