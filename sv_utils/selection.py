@@ -126,7 +126,10 @@ def train(name: str, recipe: str, fold: int) -> None:
     head = _head(max(batches.n_classes for batches in crops), chosen)
     phases = chosen["phases"]
     if not hasattr(head, "margin"):
-        phases = [{key: value for key, value in phase.items() if not key.startswith("margin")} for phase in phases]
+        phases = [
+            {key: value for key, value in phase.items() if not key.startswith(("margin", "hard_margin"))}
+            for phase in phases
+        ]
     accuracy, before = keras.metrics.sparse_categorical_accuracy, time.process_time()
     trained, _, _ = loop.Training(
         encoder, head, crops, data.validation, out, phases, accuracy, devices, chosen["engine"]

@@ -1,6 +1,5 @@
 """AAM softmax (ArcFace), the margin on the angle, with sub-centres and a margin against the nearest non-targets."""
 
-import math
 from typing import Any
 
 import keras
@@ -15,7 +14,7 @@ def aam_loss(
     cosines: keras.KerasTensor,
     scale: float,
     margin: float | keras.Variable,
-    hard_margin: float = 0.0,
+    hard_margin: float | keras.KerasTensor = 0.0,
     hardest: int = 5,
 ) -> keras.KerasTensor:
     """
@@ -33,8 +32,8 @@ def aam_loss(
         s
     margin : float or variable
         m [rad]
-    hard_margin : float
-        Margin of the nearest non-targets (inter-top-k) [rad]; 0 for none.
+    hard_margin : float or tensor [shape=()]
+        Margin of the nearest non-targets (inter-top-k) [rad]; 0.0 for none.
     hardest : int
         How many non-targets of a row are concerned.
 
@@ -54,10 +53,10 @@ def aam_loss(
     further = cosines * ops.cos(margin) - sines * ops.sin(margin)
     further = ops.where(cosines > -ops.cos(margin), further, cosines - margin * ops.sin(margin))
     others = cosines
-    if hard_margin:
+    if not (isinstance(hard_margin, float) and hard_margin == 0):
         non_targets = ops.where(target, -2.0, cosines)
         least = ops.top_k(non_targets, min(hardest, cosines.shape[-1] - 1))[0][:, -1:]
-        nearer = cosines * math.cos(hard_margin) + sines * math.sin(hard_margin)
+        nearer = cosines * ops.cos(hard_margin) + sines * ops.sin(hard_margin)
         others = ops.where(non_targets >= least, nearer, cosines)
     return softmax_loss(labels, scale * ops.where(target, further, others))
 
@@ -78,7 +77,7 @@ class AamHead(MarginHead):
     centres : int
         Directions a speaker; more than 1 gives wrongly labelled utterances a place of their own.
     hard_margin : float
-        See `aam_loss` [rad].
+        See `aam_loss` [rad]; ``head.hard_share`` is the share of it that is in force, which a schedule may assign.
 
     Call: unit vectors [shape=(batch, d)] → cosines [shape=(batch, n_speakers)].
 
@@ -98,6 +97,8 @@ class AamHead(MarginHead):
     ):
         super().__init__(n_speakers, scale, margin, **kwargs)
         self.centres, self.hard_margin = centres, hard_margin
+        if hard_margin:
+            self.hard_share = self.add_weight(shape=(), initializer="ones", trainable=False, name="hard_share")
 
     def directions(self) -> int:
         """Count the directions: so many sub-centres for each speaker."""
@@ -108,7 +109,8 @@ class AamHead(MarginHead):
 
     def loss(self, labels: keras.KerasTensor, outputs: keras.KerasTensor, training: bool = True) -> keras.KerasTensor:
         """Mean loss of a batch; `training` makes no difference here."""
-        return aam_loss(labels, outputs, self.scale, self.margin, self.hard_margin)
+        hard_margin = self.hard_margin * self.hard_share if self.hard_margin else 0.0
+        return aam_loss(labels, outputs, self.scale, self.margin, hard_margin)
 
     def get_config(self) -> dict:
         return {**super().get_config(), "centres": self.centres, "hard_margin": self.hard_margin}

@@ -7,8 +7,8 @@ import keras
 from keras import ops
 
 from sv_utils.base.errors import RequestError
+from sv_utils.losses.cosface import cosface_loss
 from sv_utils.losses.heads import CosineHead
-from sv_utils.losses.softmax import softmax_loss
 
 
 def fixed_scale(n_speakers: int) -> float:
@@ -61,7 +61,7 @@ def dynamic_scale(
 @keras.saving.register_keras_serializable(package="sv_utils")
 class AdaCosHead(CosineHead):
     """
-    Cosines with cross-entropy under a scale that follows the training; it has no parameters to choose.
+    Cosines with cross-entropy under a scale that follows the training; as published it has no parameters to choose.
 
     Parameters
     ----------
@@ -69,6 +69,8 @@ class AdaCosHead(CosineHead):
         Training speakers, at least 3.
     dynamic : bool
         True: `dynamic_scale` in each training step, beginning from `fixed_scale`; False: `fixed_scale` throughout.
+    margin : float
+        By which the target's cosine has to win, as in `cosface.cosface_loss`; the scale is found without it.
 
     Call: unit vectors [shape=(batch, d)] → cosines [shape=(batch, n_speakers)]. ``head.scale`` is the present scale.
 
@@ -78,11 +80,11 @@ class AdaCosHead(CosineHead):
         For fewer than 3 speakers, where the scale would be 0.
     """
 
-    def __init__(self, n_speakers: int, dynamic: bool = True, **kwargs: Any):
+    def __init__(self, n_speakers: int, dynamic: bool = True, margin: float = 0.0, **kwargs: Any):
         if n_speakers < 3:
             raise RequestError(f"AdaCos needs at least 3 training speakers and got {n_speakers}; add speakers")
         super().__init__(n_speakers, **kwargs)
-        self.dynamic = dynamic
+        self.dynamic, self._margin = dynamic, margin
         start = keras.initializers.Constant(fixed_scale(n_speakers))
         self.scale = self.add_weight(shape=(), initializer=start, trainable=False, name="scale")
 
@@ -91,7 +93,7 @@ class AdaCosHead(CosineHead):
         if training and self.dynamic:
             # The scale is a setting of this step, not a way to a lower loss: no gradient flows through it.
             self.scale.assign(dynamic_scale(labels, ops.stop_gradient(outputs), self.scale))
-        return softmax_loss(labels, self.scale * outputs)
+        return cosface_loss(labels, outputs, self.scale, self._margin)
 
     def get_config(self) -> dict:
-        return {**super().get_config(), "dynamic": self.dynamic}
+        return {**super().get_config(), "dynamic": self.dynamic, "margin": self._margin}

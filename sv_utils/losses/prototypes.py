@@ -95,7 +95,7 @@ class _PrototypeHead(keras.layers.Layer):
     def __init__(self, **kwargs: Any):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
-        self.weight = self.add_weight(shape=(), initializer=keras.initializers.Constant(10.0), name="weight")
+        self.weight = self.add_weight(shape=(), initializer=keras.initializers.Constant(10.0), name="scale")
         self.bias = self.add_weight(shape=(), initializer=keras.initializers.Constant(-5.0), name="bias")
 
     def call(self, embeddings: keras.KerasTensor) -> keras.KerasTensor:

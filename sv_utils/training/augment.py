@@ -84,7 +84,8 @@ class Augmentation:
             crop = telephone(crop)
         if rng.random() < self.settings["clipping"]:
             crop = clip(crop, rng.uniform(*self.settings["clipped"]))
-        return crop * np.float32(10 ** (rng.uniform(*self.settings["gain"]) / 20))
+        crop = crop * np.float32(10 ** (rng.uniform(*self.settings["gain"]) / 20))
+        return dithered(crop, self.settings["dither"], rng) if self.settings["dither"] else crop
 
     def _surrounded(self, crop: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray:
         if kind == "reverberation":
@@ -144,8 +145,9 @@ def check(settings: Mapping) -> None:
         if isinstance(default, list):
             if len(value) != 2 or value[0] > value[1]:
                 raise RequestError(f"augmentation.{key} must be [least, most], not {value}")
-        elif not 0 <= value <= 1:
-            raise RequestError(f"augmentation.{key} is a probability, 0 to 1, not {value}")
+        elif not 0 <= value <= (100 if key == "dither" else 1):
+            kind = "a deviation of 0 to 100 steps of int16" if key == "dither" else "a probability, 0 to 1"
+            raise RequestError(f"augmentation.{key} is {kind}, not {value}")
     for key, least, most in (("babble_voices", 1, 100), ("reverberation_time", 0.01, 10.0), ("clipped", 0.0, 1.0)):
         if settings[key][0] < least or settings[key][1] > most:
             raise RequestError(f"augmentation.{key} must lie within {least} and {most}, not {settings[key]}")
@@ -184,6 +186,24 @@ def add(crop: np.ndarray, sound: np.ndarray, snr: float) -> np.ndarray:
     """
     power = np.mean(crop**2) / (np.mean(sound**2) + 1e-12) / 10 ** (snr / 10)
     return crop + np.float32(np.sqrt(power)) * sound
+
+
+def dithered(crop: np.ndarray, deviation: float, rng: np.random.Generator) -> np.ndarray:
+    """
+    Add white noise to a crop [shape=(samples,)] in [-1, 1), so that silence has a spectrum too.
+
+    Parameters
+    ----------
+    crop : np.ndarray [shape=(samples,)]
+    deviation : float
+        Of the noise [steps of int16].
+    rng : np.random.Generator
+
+    References
+    ----------
+    Kaldi, ``--dither`` of ``compute-fbank-feats``, which draws it anew for each frame.
+    """
+    return crop + np.float32(deviation / 32768) * rng.standard_normal(len(crop), dtype=np.float32)
 
 
 def coloured_noise(samples: int, exponent: float, rng: np.random.Generator) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 
 from sv_utils.base.errors import RequestError
 from sv_utils.base.paths import replace_on_success
+from sv_utils.models import encoders
 from sv_utils.training.schedules import normalizations
 
 
@@ -140,3 +141,44 @@ def renew_statistics(encoder: keras.Model, batches: Iterable[np.ndarray]) -> Non
         encoder(waveforms, training=True)
     for layer, momentum in zip(layers, momenta):
         layer.momentum = momentum
+
+
+def shift(encoder: keras.Model) -> keras.Variable:
+    """
+    Give what the layer before unit length adds to an embedding: the bias of a dense layer, or the beta of a
+    normalisation.
+
+    Raises
+    ------
+    RequestError
+        If there is none, so that the encoder cannot be centred.
+    """
+    if encoders.unnormalised(encoder) is not None:
+        for name in ("bias", "beta"):
+            if (found := getattr(encoder.layers[-2], name, None)) is not None:
+                return found
+    raise RequestError(
+        "outcome.centred: this encoder adds nothing to its embedding before unit length; set it to false"
+    )
+
+
+def centre(encoder: keras.Model, batches: Iterable[np.ndarray]) -> None:
+    """
+    Take the mean embedding of training crops away, within the encoder: its cosines are then those less the mean.
+
+    Parameters
+    ----------
+    encoder : keras.Model
+        One that has a `shift`.
+    batches : iterable of np.ndarray [shape=(batch, samples)]
+        Training waveforms; the mean is that of the embeddings as they are before unit length.
+
+    References
+    ----------
+    wespeaker, ``bin/score.py``: the mean is that of all embeddings of VoxCeleb2-dev, taken away before the cosine.
+    """
+    raw = encoders.unnormalised(encoder)
+    assert raw is not None  # since it has a shift
+    mean = np.mean([raw.predict_on_batch(waveforms).mean(axis=0) for waveforms in batches], axis=0)
+    added = shift(encoder)
+    added.assign(keras.ops.convert_to_numpy(added) - mean)

@@ -21,7 +21,8 @@ from sv_utils.training.speaker_model import SpeakerModel
 from sv_utils.training.validation import Judgement, ValidationTrials, why_not_finite
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-RENEWAL_BATCHES = 50  # from which averaged weights get their batch-normalisation statistics
+KEPT = ("best", "last")
+RENEWAL_BATCHES = 50  # from which averaged weights get their batch-normalisation statistics, and embeddings their mean
 
 
 def start(seed: int, engine: dict) -> Devices:
@@ -90,13 +91,13 @@ class Training:
     validation : ValidationTrials
         Trials of held-out dev speakers.
     directory : Path
-        Receives ``model.keras`` (best by validation EER), ``initial.keras`` (untrained), ``log.csv``, ``steps.csv``,
+        Receives ``model.keras`` (see `outcome`), ``initial.keras`` (untrained), ``log.csv``, ``steps.csv``,
         ``engine.json`` (what computed it), ``tensorboard/`` and ``checkpoint.npz``, from which a killed training goes
         on.
     phases : list of dict
         See `schedules` for ``optimizer, learning_rate, momentum, nesterov, weight_decay, clip_norm, ema, accumulate,
         schedule, final_learning_rate, warmup_epochs, frozen`` and ``margin, margin_start_epoch, margin_end_epoch,
-        margin_growth`` (only for heads with a margin). ``epochs, steps_per_epoch`` (0: one pass).
+        margin_growth, hard_margin_share`` (only for heads with a margin). ``epochs, steps_per_epoch`` (0: one pass).
         ``plateau_factor, plateau_patience``: under schedule ``plateau`` the learning rate is multiplied by the factor
         after so many epochs in which the validation EER did not fall. ``average_last``: the phase ends with the mean
         of the weights after so many last epochs (0: off).
@@ -107,6 +108,10 @@ class Training:
     engine : dict
         ``precision, distribution``: see `start`; ``jit_compile``: XLA, which pays on a GPU and costs on a CPU;
         ``checkpoint_steps, validate_steps``: checkpoint and validate every so many steps (0: after each epoch only).
+    outcome : dict
+        ``keep``: ``"best"`` by validation EER, or ``"last"``, the encoder as the last phase leaves it, as published
+        recipes have it; then the best one is ``best.keras``. ``centred``: at the end the mean embedding of training
+        crops is taken away within the encoder that is kept (`checkpoints.centre`).
     watch : callable, optional
         Takes the row of an epoch and returns what is to be said of it at once, or ''; see `reports.expected.watch`.
     """
@@ -120,6 +125,7 @@ class Training:
     accuracy: Callable
     devices: Devices
     engine: dict
+    outcome: dict = dataclasses.field(default_factory=lambda: {"keep": "best", "centred": False})
     watch: Callable[[dict], str] | None = None
 
     def run(self) -> tuple[SpeakerModel, pd.DataFrame, pd.DataFrame]:
@@ -129,9 +135,10 @@ class Training:
         Returns
         -------
         model : SpeakerModel
-            As it stands after the last step (the best encoder is in ``model.keras``).
+            As it stands after the last step (the encoder that is kept is in ``model.keras``).
         history : pd.DataFrame
-            A row an epoch; row 0 is the untrained encoder. An average of weights has a row of its own, without loss.
+            A row an epoch; row 0 is the untrained encoder. An average of weights has a row of its own, without loss,
+            and so has an encoder that is centred.
         steps : pd.DataFrame
             Loss, learning rate, and what the head has of scale and margin, along the steps.
 
@@ -158,6 +165,7 @@ class Training:
             self._judge_untrained()
         while progress.phase < len(self.phases):
             self._run_phase()
+        self._finish()
         history, steps = pd.DataFrame(progress.history), pd.DataFrame(progress.steps)
         for table, name in ((history, "log.csv"), (steps, "steps.csv")):
             with replace_on_success(self.directory / name) as temporary:
@@ -166,6 +174,12 @@ class Training:
 
     def _check(self) -> None:
         schedules.check(self.phases)
+        if self.outcome["keep"] not in KEPT:
+            raise RequestError(
+                f"outcome.keep: there is no {self.outcome['keep']!r}{nearest(self.outcome['keep'], KEPT)}"
+            )
+        if self.outcome["centred"]:
+            checkpoints.shift(self.encoder)
         for number, phase in enumerate(self.phases):
             if "margin" in phase and not hasattr(self.head, "margin"):
                 raise RequestError(f"phases[{number}].margin: this loss has none; remove it")
@@ -178,6 +192,12 @@ class Training:
     @property
     def _checkpoint(self) -> Path:
         return self.directory / "checkpoint.npz"
+
+    @property
+    def _best(self) -> Path:
+        """Where the best encoder so far is: apart from what is kept, where that is another one in the end."""
+        is_kept = self.outcome["keep"] == "best" and not self.outcome["centred"]
+        return self.directory / ("model.keras" if is_kept else "best.keras")
 
     @property
     def _phase(self) -> dict:
@@ -234,8 +254,9 @@ class Training:
         progress, phase, per_epoch = self._progress, self._phase, self._steps_per_epoch
         rate = schedules.learning_rate(phase, progress.phase_step, per_epoch)
         self._model.optimizer.learning_rate = rate * progress.plateau
-        if "margin" in phase:
-            self._model.head.margin.assign(schedules.margin(phase, progress.phase_step / per_epoch))
+        for name, value in schedules.of_head(phase, progress.phase_step / per_epoch).items():
+            if hasattr(self._model.head, name):
+                getattr(self._model.head, name).assign(value)
 
     def _note(self, logs: dict[str, float], batch: tuple) -> None:
         """Count a step and add up its figures."""
@@ -303,7 +324,7 @@ class Training:
         judgement.raise_if_collapsed(self._kept())
         if judgement.eer < self._progress.best_eer:
             self._progress.best_eer = judgement.eer
-            checkpoints.save(self.encoder, self.directory / "model.keras")
+            checkpoints.save(self.encoder, self._best)
         return judgement
 
     def _take_weights(self) -> None:
@@ -348,6 +369,22 @@ class Training:
         for path in self.directory.glob("weights_*.npz"):
             path.unlink()
 
+    def _finish(self) -> None:
+        """Write the encoder that is kept, where that is not the best one as it was judged."""
+        progress, keep, centred = self._progress, self.outcome["keep"], self.outcome["centred"]
+        if keep == "last" or centred:
+            kept = self.encoder if keep == "last" else encoders.load(self._best)
+            if centred:
+                crops = dataclasses.replace(self.crops[-1], augmentation=None, speeds=(1.0,))
+                checkpoints.centre(kept, (crops.batch(i)[0] for i in range(RENEWAL_BATCHES)))
+                judgement = self.validation.judge(kept)
+                row = {"epoch": progress.epoch, "phase": len(self.phases), "val_eer": judgement.eer}
+                progress.history.append(row | {"spread": judgement.spread})
+            checkpoints.save(kept, self.directory / "model.keras")
+        ways = f"{keep}{', less the mean of training embeddings' if centred else ''}"
+        last = progress.history[-1]["val_eer"]
+        print(f"kept: {ways}. Validation EER best {100 * progress.best_eer:.2f} %, last {100 * last:.2f} %", flush=True)
+
     def _weights(self, epoch: int) -> Path:
         return self.directory / f"weights_{epoch:04d}.npz"
 
@@ -355,7 +392,7 @@ class Training:
         return float(keras.ops.convert_to_numpy(self._model.optimizer.learning_rate))
 
     def _kept(self) -> str:
-        found = [path.name for path in (self.directory / "model.keras", self._checkpoint) if path.exists()]
+        found = [path.name for path in (self._best, self._checkpoint) if path.exists()]
         return f"What was good before is kept in {self.directory}: {', '.join(found) or 'nothing yet'}"
 
     def _print(self, row: dict) -> None:

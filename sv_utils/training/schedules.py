@@ -29,6 +29,8 @@ def check(phases: Sequence[Mapping]) -> None:
         for key, known in names.items():
             if phase[key] not in known:
                 raise RequestError(f"phases[{number}].{key}: there is no {phase[key]!r}{nearest(phase[key], known)}")
+        if not 0 <= (share := phase.get("hard_margin_share", 0)) <= 1:
+            raise RequestError(f"phases[{number}].hard_margin_share is a share of hard_margin, 0 to 1, not {share}")
         if phase["schedule"] == "exponential" and not 0 < phase["final_learning_rate"] <= phase["learning_rate"]:
             raise RequestError(
                 f"phases[{number}].final_learning_rate must be above 0 and not above learning_rate for an "
@@ -115,9 +117,36 @@ def margin(phase: Mapping, epochs: float) -> float:
     return phase["margin"] * (done if phase["margin_growth"] == "linear" else 1 - 0.001**done)
 
 
+def of_head(phase: Mapping, epochs: float) -> dict[str, float]:
+    """
+    What a head's variables are after so many epochs of a phase, by their names: ``margin``, and ``hard_share``.
+
+    The margin of the nearest non-targets grows as the margin does. It is all there when that is, and times
+    ``hard_margin_share`` of the phase, which is 0 in a large-margin phase.
+
+    Parameters
+    ----------
+    phase : mapping
+        See `margin`; ``hard_margin_share`` where the loss has such a margin. Empty where it has none at all.
+    epochs : float
+        As in `margin`.
+
+    References
+    ----------
+    arXiv 2110.05042, section 3; how it grows and leaves is wespeaker's, ``ArcMarginProduct_intertopk_subcenter``.
+    """
+    if "margin" not in phase:
+        return {}
+    now = margin(phase, epochs)
+    if "hard_margin_share" not in phase:
+        return {"margin": now}
+    grown = now / phase["margin"] if phase["margin"] else 0.0
+    return {"margin": now, "hard_share": phase["hard_margin_share"] * grown}
+
+
 def optimizer(phase: Mapping, scale_loss: bool = False, replicas: int = 1) -> keras.optimizers.Optimizer:
     """
-    Optimizer of a phase; biases and normalisation parameters are spared by the weight decay.
+    Optimizer of a phase; biases, scales and normalisation parameters are spared by the weight decay.
 
     The decay is taken off the weights directly (``w -= learning_rate weight_decay w``). Under momentum 0.9 that is a
     tenth of what the same number does as an L2 term of the loss, as which other frameworks' SGD has it.
@@ -145,7 +174,7 @@ def optimizer(phase: Mapping, scale_loss: bool = False, replicas: int = 1) -> ke
         made = keras.optimizers.SGD(momentum=phase["momentum"], nesterov=phase["nesterov"], **options)
     else:
         made = keras.optimizers.Adam(**options)  # decays as AdamW does; `check` keeps that from the name "adam"
-    made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    made.exclude_from_weight_decay(var_names=["bias", "scale", "gamma", "beta"])
     return keras.optimizers.LossScaleOptimizer(made) if scale_loss else made
 
 

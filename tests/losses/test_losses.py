@@ -217,6 +217,24 @@ def test_sub_centres_take_the_nearest():
     np.testing.assert_allclose(np.asarray(head(np.array([[0.6, 0.8]], "float32"))), [[0.8, -0.6]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.0])
+def test_the_margin_of_the_nearest_is_the_share_of_it_that_is_in_force(share):
+    head, cosines = AamHead(5, margin=0.2, hard_margin=0.06), 0.9 * unit(6, 5)
+    head.hard_share.assign(share)
+    expected = aam_reference(LABELS, cosines, 32.0, 0.2, 0.06 * share)
+    assert float(head.loss(LABELS, cosines.astype("float32"))) == pytest.approx(expected, rel=1e-5)
+    assert not hasattr(AamHead(5), "hard_share"), "nothing to assign without such a margin"
+
+
+def test_adacos_with_a_margin_lowers_the_targets_cosine_and_finds_its_scale_without_it():
+    head, labels = AdaCosHead(3, margin=0.1), np.array([0, 1, 2])
+    found = float(head.loss(labels, ADACOS))
+    scale = float(dynamic_scale(labels, ADACOS, fixed_scale(3)))
+    assert float(head.scale) == pytest.approx(scale)
+    assert found == pytest.approx(cosface_reference(labels, ADACOS, scale, 0.1), rel=1e-5)
+    assert float(AdaCosHead(3).loss(labels, ADACOS)) == pytest.approx(cosface_reference(labels, ADACOS, scale, 0.0))
+
+
 def test_softmax_by_hand():
     """Logits 0, log 3 give probabilities 1/4 and 3/4: the mean of log 4 and log 4/3."""
     assert float(softmax_loss(np.array([0, 1]), [[0, np.log(3)]] * 2)) == pytest.approx(0.836988, rel=1e-6)

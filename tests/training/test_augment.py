@@ -53,6 +53,15 @@ def test_off_changes_nothing(speech):
     np.testing.assert_array_equal(Augmentation(OFF, speech)(CROPS, np.random.default_rng(0)), CROPS)
 
 
+def test_dither_is_white_noise_of_so_many_steps_of_int16(speech):
+    silence = np.zeros((1, 16_000), np.float32)
+    dithered = Augmentation({**OFF, "dither": 2.0}, speech)(silence, np.random.default_rng(0))
+    assert dithered.dtype == np.float32
+    assert 32768 * dithered.std() == pytest.approx(2, rel=0.03)
+    halves = np.array_split(np.abs(np.fft.rfft(dithered[0])) ** 2, 2)
+    assert halves[0].mean() == pytest.approx(halves[1].mean(), rel=0.1)
+
+
 @pytest.mark.parametrize(("kind", "frequency"), [("noise", 2000), ("music", 3000), ("babble", 4000)])
 def test_musan_is_added_at_the_ratio_asked_for(speech, musan, kind, frequency):
     augmentation = Augmentation(only(kind, **{f"{kind}_snr": [7.0, 7.0], "babble_voices": [4, 4]}), speech, musan)
@@ -196,6 +205,7 @@ def test_examples_show_each_kind_by_itself(speech, musan):
     ("change", "message"),
     [
         ({"nois": 0.5}, r"augmentation\.nois is unknown \(did you mean 'noise'\?\)"),
+        ({"dither": -1.0}, r"augmentation\.dither is a deviation of 0 to 100 steps"),
         ({"noise": 1.5}, r"augmentation\.noise is a probability"),
         ({"noise": 0.6, "babble": 0.6}, "must sum to 1 at most"),
         ({"noise_snr": [9.0, 3.0]}, r"augmentation\.noise_snr must be \[least, most\]"),

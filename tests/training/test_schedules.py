@@ -6,6 +6,8 @@ import pytest
 from small_training import PHASE, small_encoder
 
 from sv_utils.base.errors import RequestError
+from sv_utils.losses.cosface import CosFaceHead
+from sv_utils.losses.prototypes import AngularPrototypicalHead, Ge2eHead
 from sv_utils.training import checkpoints, schedules
 
 
@@ -46,9 +48,20 @@ def test_margin_waits_then_grows_to_its_end():
     )
 
 
+def test_the_margin_of_the_nearest_grows_as_the_margin_does_and_leaves_where_its_share_is_0():
+    phase = PHASE | {"margin_start_epoch": 1, "margin_end_epoch": 3, "margin_growth": "linear"}
+    assert schedules.of_head(phase, 2) == {"margin": 0.1}
+    for share, expected in ((1.0, [0, 0.5, 1, 1]), (0.5, [0, 0.25, 0.5, 0.5]), (0.0, [0, 0, 0, 0])):
+        grown = [schedules.of_head(phase | {"hard_margin_share": share}, epoch)["hard_share"] for epoch in (0, 2, 3, 9)]
+        assert grown == pytest.approx(expected)
+    assert schedules.of_head(phase | {"hard_margin_share": 1.0, "margin": 0.0}, 5) == {"margin": 0, "hard_share": 0}
+    assert schedules.of_head({key: value for key, value in PHASE.items() if key != "margin"}, 5) == {}
+
+
 @pytest.mark.parametrize(
     ("phase", "sentence"),
     [
+        ({"hard_margin_share": 2.0}, r"phases\[1\].hard_margin_share is a share of hard_margin"),
         ({"optimizer": "adm"}, r"phases\[1\].optimizer: there is no 'adm' \(did you mean 'adam'\?\)"),
         ({"schedule": "step"}, r"phases\[1\].schedule: there is no 'step'"),
         ({"frozen": "batchnorm"}, r"phases\[1\].frozen: there is no 'batchnorm'"),
@@ -126,6 +139,9 @@ def test_weight_decay_takes_its_share_off_the_weight_and_spares_normalisations()
     made = schedules.optimizer(PHASE | {"weight_decay": 0.1})
     spared = {v.name for v in model.trainable_variables if not made._use_weight_decay(v)}
     assert spared == {"gamma", "beta", "bias"}
+    heads = [Ge2eHead(), AngularPrototypicalHead(), CosFaceHead(3)]
+    heads[2].build((None, 2))
+    assert [made._use_weight_decay(v) for head in heads for v in head.trainable_variables] == [False] * 4 + [True]
 
 
 def test_float16_gradients_that_overflow_are_passed_over():

@@ -1,5 +1,6 @@
 """Training: resume at the step after SIGKILL, selection by validation EER, averages, health, devices."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -236,6 +237,51 @@ def test_the_best_encoder_is_kept_and_no_later_one_that_is_worse(tmp_path, monke
     for eer in (0.3, 0.2, 0.25, 0.2, 0.1, 0.4):
         run._keep_best(SimpleNamespace(eer=eer, finite=True, raise_if_collapsed=lambda kept: None))
     assert saved == [(eer, tmp_path / "model.keras") for eer in (0.3, 0.2, 0.1)]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "name"),
+    [
+        ({"keep": "best", "centred": False}, "model.keras"),
+        ({"keep": "last", "centred": False}, "best.keras"),
+        ({"keep": "best", "centred": True}, "best.keras"),
+    ],
+)
+def test_the_best_encoder_stands_apart_where_another_one_is_kept(tmp_path, outcome, name):
+    run = loop.Training(None, None, [], None, tmp_path, [PHASE], None, None, ENGINE, outcome)
+    assert run._best == tmp_path / name
+
+
+def test_the_last_encoder_is_kept_and_centred_where_the_recipe_says_so(prep, tmp_path, monkeypatch, capsys):
+    """Of no phases: what the end of a training does to the encoder that it has."""
+    monkeypatch.setenv("SV_OUTPUTS", str(prep))
+    run = make(prep, tmp_path / "last", [PHASE])
+    run.phases, run.outcome = [], {"keep": "last", "centred": True}
+    before = run.encoder.get_weights()
+    _, history, _ = run.run()
+    assert history["epoch"].tolist() == [0, 0] and history["val_eer"].notna().all()
+    assert "kept: last, less the mean of training embeddings. Validation EER best" in capsys.readouterr().out
+    kept = encoders.load(tmp_path / "last" / "model.keras")
+    assert [np.array_equal(a, b) for a, b in zip(kept.get_weights(), before)].count(False) == 1, "the shift"
+    plain = dataclasses.replace(run.crops[0], augmentation=None, speeds=(1.0,))
+    raw, uncentred = encoders.unnormalised(kept), encoders.unnormalised(encoders.load(tmp_path / "last/initial.keras"))
+    mean, first = (
+        np.mean([np.asarray(model(plain.batch(i)[0])).mean(axis=0) for i in range(2)], axis=0)
+        for model in (raw, uncentred)
+    )
+    assert np.abs(mean).max() < 1e-5 < 0.05 < np.abs(first).max()
+    run.outcome = {"keep": "first", "centred": False}
+    with pytest.raises(RequestError, match=r"outcome\.keep: there is no 'first'"):
+        run.run()
+
+
+def test_an_encoder_without_a_shift_cannot_be_centred():
+    waveform = keras.Input((None,))
+    plain = keras.Model(waveform, encoders.UnitVectors()(keras.ops.reshape(waveform, (-1, 4))))
+    with pytest.raises(RequestError, match=r"outcome\.centred: this encoder adds nothing"):
+        checkpoints.shift(plain)
+    with pytest.raises(RequestError, match=r"outcome\.centred"):
+        checkpoints.shift(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
 
 
 def test_averaged_weights_are_judged_with_statistics_of_their_own(tmp_path, monkeypatch):
