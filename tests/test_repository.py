@@ -193,7 +193,7 @@ def test_a_training_notebook_declares_every_key_there_is(name):
     assert list(declared["architecture"]) == list(inspect.signature(encoders.build).parameters)
     (stage,) = declared["phases"]
     assert stage["augmentation"].keys() == augment.OFF.keys()
-    margin = {"margin", "margin_start_epoch", "margin_end_epoch", "margin_growth"}
+    margin = {"margin", "margin_start_epoch", "margin_end_epoch", "margin_growth", "hard_margin_share"}
     assert stage.keys() - margin == small_training.PHASE.keys() - margin
     assert declared["engine"].keys() == small_training.ENGINE.keys()
 

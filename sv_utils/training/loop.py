@@ -63,10 +63,13 @@ def make_encoder(initial_model: str, architecture: dict) -> keras.Model:
     Parameters
     ----------
     initial_model : str
-        As in `pretrained.load`: ``campplus``, or the path of a ``.keras`` file; ``""`` for a fresh one.
+        As in `pretrained.load`: ``campplus``, or the path of a ``.keras`` file; one of `pretrained.BACKBONES`, for an
+        encoder that is fresh behind its backbone; ``""`` for a fresh one.
     architecture : dict
         Arguments of `encoder.build`, for a fresh one.
     """
+    if initial_model in pretrained.BACKBONES:
+        return pretrained.begin(initial_model, architecture)
     return pretrained.load(initial_model) if initial_model else encoders.build(**architecture)
 
 

@@ -64,6 +64,7 @@ PUBLISHED = {
     ),
 }
 
+BACKBONES = ("imagenet_resnet",)  # modules beside this file that begin an encoder with weights of its backbone alone
 SHA256 = re.compile("[0-9a-fA-F]{64}")
 DRIVE = re.compile(r"[A-Za-z0-9_-]{25,44}")  # an id of Google Drive
 DRIVE_URL = "https://drive.usercontent.google.com/download?id={id}&export=download&confirm=t"
@@ -109,6 +110,31 @@ def load(name: str | os.PathLike, sha256: str | None = None) -> Any:
         importlib.import_module(f"{__name__}.{module.name}")
 
     return encoders.load(file)
+
+
+def begin(name: str, architecture: dict) -> Any:
+    """
+    Build an encoder whose backbone has published weights.
+
+    Parameters
+    ----------
+    name : str
+        One of `BACKBONES`.
+    architecture : dict
+        Arguments of `encoders.build`.
+
+    Returns
+    -------
+    keras.Model
+
+    Raises
+    ------
+    RequestError
+        If there are none for this architecture, or they are not what their checksum says.
+    WorkError
+        If they cannot be fetched.
+    """
+    return importlib.import_module(f"{__name__}.{name}").begin(architecture)
 
 
 def locate(name: str | os.PathLike, sha256: str | None = None) -> Path:
