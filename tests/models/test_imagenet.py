@@ -22,10 +22,13 @@ def written(path, encoder, lacking=""):
     layers = [layer for layer in encoder.layers if isinstance(layer, kinds)][:-1]  # all but the embedding's
     with h5py.File(path, "w") as file:
         for name, layer in zip(imagenet_resnet.names(18), layers, strict=True):
-            for variable in layer.weights:
-                if name != lacking:
-                    numbers[name, variable.name] = float(len(numbers))
-                    file[f"{name}/{name}/{variable.name}:0"] = np.full(variable.shape, len(numbers) - 1, "float32")
+            if name == lacking:
+                continue
+            group = file.create_group(name)
+            group.attrs["weight_names"] = [f"{name}_1/{variable.name}:0".encode() for variable in layer.weights]
+            for place, variable in zip(group.attrs["weight_names"], layer.weights):
+                numbers[name, variable.name] = float(len(numbers))
+                group[place] = np.full(variable.shape, len(numbers) - 1, "float32")
     return numbers
 
 
@@ -40,7 +43,7 @@ def test_each_layer_gets_its_own_weights_and_the_embedding_stays_fresh(tmp_path,
     assert float(np.ravel(convolutions[3].kernel)[0]) == numbers["stage1_unit1_sc", "kernel"]
     assert all(map(np.array_equal, encoder.get_layer("embedding").get_weights(), fresh))
     written(tmp_path / "lacking.h5", encoder, lacking="stage2_unit1_sc")
-    with pytest.raises(RequestError, match=r"lacking\.h5 holds no stage2_unit1_sc/stage2_unit1_sc/kernel:0 of shape"):
+    with pytest.raises(RequestError, match=r"lacking\.h5 holds no layer stage2_unit1_sc as"):
         imagenet_resnet.assign(encoder, 18, tmp_path / "lacking.h5")
 
 

@@ -62,7 +62,7 @@ def assign(encoder: keras.Model, depth: int, file: str | os.PathLike) -> None:
     depth : int
         18 or 34.
     file : path
-        HDF5, as Keras 2 wrote it: a group a layer.
+        HDF5, as Keras 2 wrote it: a group a layer, whose attribute ``weight_names`` lists what it holds.
 
     Raises
     ------
@@ -73,11 +73,16 @@ def assign(encoder: keras.Model, depth: int, file: str | os.PathLike) -> None:
     layers = [layer for layer in encoder.layers if isinstance(layer, kinds) and "embedding" not in layer.name]
     with h5py.File(file) as weights:
         for name, layer in zip(names(depth), layers):
-            for variable in layer.weights:
-                place = f"{name}/{name}/{variable.name}:0"
-                if place not in weights or weights[place].shape != tuple(variable.shape):
-                    raise RequestError(f"{Path(file).name} holds no {place} of shape {tuple(variable.shape)}")
-                variable.assign(weights[place][()])
+            group = weights.get(name, {})
+            found = {_name(place): group[place][()] for place in getattr(group, "attrs", {}).get("weight_names", [])}
+            if {key: value.shape for key, value in found.items()} != {v.name: tuple(v.shape) for v in layer.weights}:
+                raise RequestError(f"{Path(file).name} holds no layer {name} as this architecture has it")
+            layer.set_weights([found[variable.name] for variable in layer.weights])
+
+
+def _name(place: bytes | str) -> str:
+    """What a variable is called, without the layers above it: ``kernel`` of ``conv0_1/kernel:0``."""
+    return os.fsdecode(place).rpartition("/")[2].partition(":")[0]
 
 
 def names(depth: int) -> Iterator[str]:
