@@ -373,20 +373,25 @@ class Training:
             path.unlink()
 
     def _finish(self) -> None:
-        """Write the encoder that is kept, where that is not the best one as it was judged."""
+        """Write the encoder that is kept, where that is not the best one as it was judged, and say what it reached."""
         progress, keep, centred = self._progress, self.outcome["keep"], self.outcome["centred"]
+        said = {"best": progress.best_eer, "last": progress.history[-1]["val_eer"]}
         if keep == "last" or centred:
             kept = self.encoder if keep == "last" else encoders.load(self._best)
             if centred:
-                crops = dataclasses.replace(self.crops[-1], augmentation=None, speeds=(1.0,))
-                checkpoints.centre(kept, (crops.batch(i)[0] for i in range(RENEWAL_BATCHES)))
-                judgement = self.validation.judge(kept)
-                row = {"epoch": progress.epoch, "phase": len(self.phases), "val_eer": judgement.eer}
-                progress.history.append(row | {"spread": judgement.spread})
+                said[f"{keep} less the mean of training embeddings"] = self._centre(kept)
             checkpoints.save(kept, self.directory / "model.keras")
-        ways = f"{keep}{', less the mean of training embeddings' if centred else ''}"
-        last = progress.history[-1]["val_eer"]
-        print(f"kept: {ways}. Validation EER best {100 * progress.best_eer:.2f} %, last {100 * last:.2f} %", flush=True)
+        eers = ", ".join(f"{name} {100 * eer:.2f} %" for name, eer in said.items())
+        print(f"validation EER: {eers}; kept is the {list(said)[-1] if centred else keep}", flush=True)
+
+    def _centre(self, encoder: keras.Model) -> float:
+        """Take the mean embedding of training crops away, and give the validation EER without it."""
+        crops = dataclasses.replace(self.crops[-1], augmentation=None, speeds=(1.0,))
+        checkpoints.centre(encoder, (crops.batch(i)[0] for i in range(RENEWAL_BATCHES)))
+        judgement = self.validation.judge(encoder)
+        row = {"epoch": self._progress.epoch, "phase": len(self.phases), "val_eer": judgement.eer}
+        self._progress.history.append(row | {"spread": judgement.spread})
+        return judgement.eer
 
     def _weights(self, epoch: int) -> Path:
         return self.directory / f"weights_{epoch:04d}.npz"

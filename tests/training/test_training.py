@@ -260,7 +260,10 @@ def test_the_last_encoder_is_kept_and_centred_where_the_recipe_says_so(prep, tmp
     before = run.encoder.get_weights()
     _, history, _ = run.run()
     assert history["epoch"].tolist() == [0, 0] and history["val_eer"].notna().all()
-    assert "kept: last, less the mean of training embeddings. Validation EER best" in capsys.readouterr().out
+    first, centred = (100 * history["val_eer"]).tolist()
+    assert f"last {first:.2f} %, last less the mean of training embeddings {centred:.2f} %; kept is the last less" in (
+        capsys.readouterr().out
+    )
     kept = encoders.load(tmp_path / "last" / "model.keras")
     assert [np.array_equal(a, b) for a, b in zip(kept.get_weights(), before)].count(False) == 1, "the shift"
     plain = dataclasses.replace(run.crops[0], augmentation=None, speeds=(1.0,))
