@@ -35,7 +35,7 @@ override MODEL := $(value MODEL)
 export REC1 REC2 MODEL
 
 .DEFAULT_GOAL := help
-.PHONY: help setup forecast reproduce stages test test-long mutants verify demo lab tensorboard bench check pictures doctor clean lock git-setup
+.PHONY: help setup forecast rehearse reproduce stages test test-long mutants verify demo lab tensorboard bench check pictures doctor clean lock git-setup
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -71,6 +71,9 @@ reproduce: setup  ## all stages of params/PROFILE.yaml (PROFILE=mini) that are n
 
 forecast: setup  ## disk and time that the download and preparation of PROFILE will take
 	@$(PY) -m sv_utils.forecast "$(PROFILE)"
+
+rehearse: setup  ## every stage of PROFILE on a miniature of its corpora: minutes that tell what days would (SPEAKERS=all)
+	@$(PY) -m sv_utils.forecast --rehearse "$(PROFILE)" $(if $(SPEAKERS),--speakers "$(SPEAKERS)")
 
 # The stages' rules, written by `sv_utils.run --keys`: each depends on its content key, and waits for its upstream.
 ifeq ($(MAKECMDGOALS),stages)

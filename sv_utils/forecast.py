@@ -4,15 +4,20 @@ Say how much disk and time it takes to fetch and prepare the speech of a profile
 ``python -m sv_utils.forecast PROFILE`` (`make forecast`). Sizes come from what lies here already, from the servers
 where they answer, and else from what the corpora state. Speed is measured on a sample: of the profile's own files where
 they were fetched, else of the embedded voices.
+
+``--rehearse`` (`make rehearse`) runs every stage of the profile on a miniature of its corpora, and ends with what is
+missing for the real run.
 """
 
 import argparse
 import contextlib
 import io
 import itertools
+import json
 import os
 import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,10 +27,13 @@ from sv_utils import corpora
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError, command
 from sv_utils.corpora import Corpus
+from sv_utils.pipeline import rehearsal
 from sv_utils.pipeline.profile import Profile
-from sv_utils.speech import acquisition, archives, audio, manifest, needs, reader
+from sv_utils.pipeline.stages import is_training
+from sv_utils.speech import acquisition, archives, audio, manifest, miniature, needs, reader
 
 SAMPLE = 60  # files that are decoded to measure
+SPEAKERS = 200  # of a rehearsal, where there is no GPU
 
 
 def forecast(profile: str) -> dict[str, Any]:
@@ -67,9 +75,9 @@ def forecast(profile: str) -> dict[str, Any]:
     }
 
 
-def measure(chosen: list[Corpus], encoding: str) -> dict:
+def measure(chosen: list[Corpus], encoding: str, ask: bool = True) -> dict:
     """
-    Measure on this machine, with one core.
+    Measure on this machine, with one core; with `ask`, servers too.
 
     Returns
     -------
@@ -92,7 +100,7 @@ def measure(chosen: list[Corpus], encoding: str) -> dict:
     seconds = time.perf_counter() - started
     if not speech:
         raise RequestError(f"none of the first files of {archive.name} can be decoded: nothing to measure on.")
-    routes = [(corpus, route) for corpus in chosen if not needs.readable(corpus) for route in corpus.routes]
+    routes = [(corpus, route) for corpus in chosen if ask and not needs.readable(corpus) for route in corpus.routes]
     return {
         "decoding": speech / seconds,
         "sample": archive.name,
@@ -101,18 +109,167 @@ def measure(chosen: list[Corpus], encoding: str) -> dict:
     }
 
 
+def _speakers(word: str | None) -> int | None:
+    """How many speakers to rehearse with; None for all."""
+    if word is None:
+        return None if rehearsal.gpus() else SPEAKERS
+    if word != "all" and not (word.isdecimal() and int(word) >= 10):
+        raise RequestError(f"--speakers is a number from 10, or all, not {word!r}")
+    return None if word == "all" else int(word)
+
+
 def _duration(seconds: float) -> str:
     if np.isnan(seconds):
         return "not known, no server answers"
     return f"{seconds / 3600:,.1f} h" if seconds > 5400 else f"{seconds / 60:,.1f} min"
 
 
+def rehearse(name: str, speakers: int | None = None) -> bool:
+    """
+    Run all stages of a profile on a miniature of its corpora, and print how each went and what the real one will take.
+
+    Parameters
+    ----------
+    name : str
+        Of the profile.
+    speakers : int, optional
+        To train on; default: all that there are officially.
+
+    Returns
+    -------
+    bool
+        Whether all stages passed.
+
+    Raises
+    ------
+    RequestError
+        No such profile.
+    """
+    asked = Profile.read(name)
+    folder, cores = paths.outputs() / ".rehearsal" / name, len(os.sched_getaffinity(0))
+    shutil.rmtree(folder, ignore_errors=True)
+    _make_miniatures(asked, folder / "corpora", speakers, cores)
+    environment = {"SV_MIRROR": str(folder / "corpora"), "SV_REHEARSAL": str(folder / "corpora")}
+    project, passed = _Projection(asked, folder / "outputs" / name, cores), True
+    print(f"{'stage':28} {'passed':7} {'seconds':>8} {'memory':>9} {'GPU':>9}  the real one", flush=True)
+    for done in rehearsal.run(asked, folder, environment, cores):
+        word = {True: "yes", False: "NO", None: "not run"}[done.passed]
+        device = needs.size(done.device) if done.device else "-"
+        told = done.said or (project.of(done.stage) if done.passed else "")
+        print(
+            f"{done.stage:28} {word:7} {done.seconds:8.1f} {needs.size(done.host):>9} {device:>9}  {told}", flush=True
+        )
+        passed &= done.passed is True
+    for rest in ("corpora", "outputs/corpora"):
+        shutil.rmtree(folder / rest, ignore_errors=True)
+    print(f"the notebooks of the rehearsal lie in {folder / 'outputs' / name}")
+    print(project.missing())
+    return passed
+
+
+def _make_miniatures(asked: Profile, folder: Path, speakers: int | None, cores: int) -> None:
+    started, trained = time.perf_counter(), asked.parameters["02_prep"]["train_corpora"]
+    for corpus in map(corpora.get, asked.parameters["01_download"]["corpora"]):
+        if corpus.bundled is None:
+            places = [corpus.data, paths.corpus_dir(corpus.name) / "texts", needs.own_folder(corpus, None)]
+            texts = next((place for place in places if place and place.is_dir()), None)
+            many = speakers if corpus.name in trained else miniature.TESTED
+            miniature.make(corpus, folder, many, workers=cores, texts=texts)
+    size, seconds = needs.size(needs.tree_size(folder)), time.perf_counter() - started
+    print(f"miniatures of the corpora made, {size}, {seconds:.0f} s", flush=True)
+
+
+class _Projection:
+    """From what was measured on a miniature to what the real run takes."""
+
+    def __init__(self, asked: Profile, outputs: Path, cores: int):
+        self.asked, self.outputs, self.cores = asked, outputs, cores
+        fetching = asked.parameters["01_download"]
+        self.corpora = [corpora.get(name) for name in fetching["corpora"]]
+        self.preparing = asked.parameters["02_prep"]
+        self.rows = []
+        for corpus in self.corpora:
+            with contextlib.suppress(RequestError):  # a folder of the user's that is not here
+                self.rows += needs.archives_of(corpus, fetching["source"] or None, ask=False)
+        self.hours = sum(row["hours"] for row in self.rows)
+        self.fetch = sum(row["to_fetch"] for row in self.rows)
+        self.store = self.hours * 3600 * needs.BYTES_A_SECOND[self.preparing["encoding"]]
+
+    def of(self, stage: str) -> str:
+        """What the real stage takes, and what limits it."""
+        if stage == "01_download":
+            return f"{needs.size(self.fetch)} to fetch, as fast as the network"
+        if stage == "02_prep":
+            speed = measure(self.corpora, self.preparing["encoding"], ask=False)["decoding"]
+            cores = min(self.cores, self.preparing["workers"])
+            taken = _duration(self.hours * 3600 / speed / cores)
+            return f"{self.hours:,.0f} h of sound, {needs.size(self.store)}: {taken}, by {cores} core(s)"
+        if is_training(stage):
+            return self._training(stage)
+        return self._evaluation(stage) if stage.startswith("08") else ""
+
+    def _training(self, stage: str) -> str:
+        own, table = self.asked.parameters[stage], pd.read_csv(self.outputs / stage / "log.csv")
+        official = [item for corpus in self.corpora for item in corpus.remotes if item.subset != "test"]
+        trained = {item.name for name in self.preparing["train_corpora"] for item in corpora.get(name).remotes}
+        utterances = sum(item.utterances or 0 for item in official if item.name in trained)
+        seconds, told = 0.0, []
+        for number, phase in enumerate(own["phases"], 1):
+            rows = table[(table["phase"] == number) & table["seconds"].notna()]
+            step = float(rows["seconds"].iloc[-1]) / rehearsal.two_steps(phase)["steps_per_epoch"]
+            steps = phase["epochs"] * (phase["steps_per_epoch"] or max(1, utterances // own["batch_size"]))
+            seconds += step * steps
+            told.append(f"{steps:,} steps of {step:.2g} s")
+        unknown = "" if utterances or all(phase["steps_per_epoch"] for phase in own["phases"]) else "at least "
+        engine = "the GPU" if rehearsal.gpus() else "this CPU"
+        return f"{unknown}{_duration(seconds)} ({', then '.join(told)}), by {engine}"
+
+    def _evaluation(self, stage: str) -> str:
+        first = json.loads((self.outputs / stage / "metrics.json").read_text())[0]
+        rate = first["encoder"]["speech_seconds"] / first["seconds"]
+        lists = self.asked.parameters[stage]["lists"]
+        judged = [corpus for corpus in self.corpora if set(corpus.lists) & set(lists)]
+        whole = bool(set(lists) & set(miniature.IN_BOTH_HALVES))
+        found = [item for corpus in judged for item in corpus.remotes if whole or item.subset == "test"]
+        hours = sum(item.hours or 0 for item in found)
+        taken = _duration(hours * 3600 / rate)
+        return f"{hours:,.1f} h of listed speech at {rate:,.0f} s a second: {taken} to embed it once"
+
+    def missing(self) -> str:
+        """What the real run needs and this machine has not."""
+        found = []
+        absent = sorted({row["corpus"] for row in self.rows if row["to_fetch"]})
+        keyed = [name for name in absent if any("{key}" in route for route in corpora.get(name).routes)]
+        if keyed and not os.environ.get("SV_VOXCELEB_KEY"):
+            found.append(f"a key (SV_VOXCELEB_KEY) for {' and '.join(keyed)}, or their archives in SV_MIRROR")
+        found += [f"{corpus.name}: {corpus.manual}" for corpus in self.corpora if not self._is_here(corpus)]
+        folder = next(path for path in (paths.outputs(), *paths.outputs().parents) if path.exists())
+        lacking = self.fetch + self.store - shutil.disk_usage(folder).free
+        if lacking > 0 and self.fetch:
+            found.append(f"{needs.size(lacking)} of disk")
+        engines = [own["engine"] for own in self.asked.parameters.values() if "engine" in own]
+        wanted = any(engine["jit_compile"] or engine["precision"] != "float32" for engine in engines)
+        if wanted and not rehearsal.gpus():
+            found.append("a GPU")
+        return f"missing for the real run: {'; '.join(found) or 'nothing that could be seen'}."
+
+    def _is_here(self, corpus: Corpus) -> bool:
+        return (
+            bool(corpus.remotes) or needs.own_folder(corpus, self.asked.parameters["01_download"]["source"]) is not None
+        )
+
+
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Say what fetching and preparing a profile's speech takes; exit code 1 where the disk is too small."""
+    """Say what fetching and preparing a profile's speech takes (exit code 1: the disk is too small), or rehearse it."""
     parser = argparse.ArgumentParser(prog="python -m sv_utils.forecast", description=main.__doc__)
     parser.add_argument("profile", help="name of a file in params/")
-    told = forecast(parser.parse_args(argv).profile)
+    parser.add_argument("--rehearse", action="store_true", help="run all stages on a miniature of the corpora")
+    parser.add_argument("--speakers", help=f"of the miniature, a number or all (without a GPU {SPEAKERS}, else all)")
+    options = parser.parse_args(argv)
+    if options.rehearse:
+        return 0 if rehearse(options.profile, _speakers(options.speakers)) else 1
+    told = forecast(options.profile)
     for row in told["archives"].itertuples():
         print(f"{row.corpus:12} {row.archive:24} {needs.size(row.bytes):>10}  {row.source}")
     speed = told["speed"]

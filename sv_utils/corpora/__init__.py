@@ -5,7 +5,10 @@ Each module of this package is one corpus and holds one constant, ``CORPUS``; `g
 downloads or decodes: that is done by `sv_utils.speech` for every corpus alike.
 """
 
+import dataclasses
 import importlib
+import json
+import os
 import pkgutil
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -290,7 +293,27 @@ def get(name: str) -> Corpus:
     """
     if name not in names():
         raise RequestError(f"there is no corpus '{name}'{nearest(name, names())}.")
-    return importlib.import_module(f"{__name__}.{name}").CORPUS
+    corpus = importlib.import_module(f"{__name__}.{name}").CORPUS
+    rehearsed = Path(os.environ.get("SV_REHEARSAL") or os.devnull, f"{name}.json")
+    return _miniature(corpus, json.loads(rehearsed.read_text("utf-8"))) if rehearsed.is_file() else corpus
+
+
+def _miniature(corpus: Corpus, made: dict) -> Corpus:
+    """Describe what `sv_utils.speech.miniature` made in place of a corpus, by the names of the published files."""
+
+    def text(published: Text) -> Text:
+        return Text(published.file, rows=made["rows"][published.file])
+
+    return dataclasses.replace(
+        corpus,
+        remotes=tuple(Archive(**one | {"parts": tuple(map(tuple, one["parts"]))}) for one in made["archives"]),
+        table=corpus.table and text(corpus.table),
+        lists={name: text(published) for name, published in corpus.lists.items()},
+        public=(),
+        routes=(),
+        data=None,
+        bundled=None,
+    )
 
 
 def find_lists(lists: Iterable[str], names: Iterable[str]) -> dict[str, list[str]]:

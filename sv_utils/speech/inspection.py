@@ -91,8 +91,8 @@ def inspect(
     found.told += _texts(corpus, here, lists)
     wanted = splits.named(corpus, [name for name in lists if not corpus.is_drawn(name)])
     index = {archive.name: _Index(corpus, archive, wanted) for archive in here}
-    found.told += _counts(corpus, here, index, allow_incomplete)
     found.told += _listed(corpus, wanted, list(index.values()), missing_trials)
+    found.told += _counts(corpus, here, index, allow_incomplete)
     for archive in here:
         found.told += _probe(corpus, archive, index[archive.name].samples, found, encoding)
     if missing_trials == "stop" and (lost := sorted(wanted & found.failed.keys())):

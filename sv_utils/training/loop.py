@@ -337,7 +337,8 @@ class Training:
 
     def _renew_statistics(self) -> None:
         crops = self.crops[self._progress.phase]
-        checkpoints.renew_statistics(self.encoder, (crops.batch(i)[0] for i in range(RENEWAL_BATCHES)))
+        count = min(RENEWAL_BATCHES, self._progress.step)  # not more than there were to train on
+        checkpoints.renew_statistics(self.encoder, (crops.batch(i)[0] for i in range(count)))
 
     def _lower_on_plateau(self, eer: float) -> None:
         progress, phase = self._progress, self._phase

@@ -1,6 +1,7 @@
 """Forecasts of disk and time: sizes that are known, asked for, or stated."""
 
 import dataclasses
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,9 @@ from faulty_server import serve
 from release import make
 
 from sv_utils import corpora, forecast
+from sv_utils.base import paths
 from sv_utils.base.errors import RequestError
+from sv_utils.pipeline import rehearsal
 from sv_utils.pipeline.profile import Profile
 from sv_utils.speech import acquisition, needs
 
@@ -105,3 +108,56 @@ def test_every_published_archive_states_its_size_and_hours():
     published = [archive for corpus in found if corpus.routes for archive in (corpus.public or corpus.remotes)]
     assert {"vox1_dev_wav.zip", "vox2_dev_aac.zip"} < {archive.name for archive in published}
     assert all(archive.gigabytes and archive.hours for archive in published)
+
+
+def test_a_rehearsal_ends_with_a_table_and_what_is_missing(offline, tmp_path, monkeypatch, capsys):
+    """Every stage as it went, what the real one will take, and in the last line what this machine lacks."""
+    name, trained = "voxceleb_original_resnet18", "06_train_adacos"
+    asked = Profile.read(name)
+    trained = next(stage for stage in asked.parameters if "_train_" in stage)
+    model = trained.partition("_train_")[2]
+    made = []
+
+    def run(profile, folder, environment, cores):
+        outputs = folder / "outputs" / name
+        (outputs / trained).mkdir(parents=True)
+        log = "epoch,phase,val_eer,seconds\n0,0,0.5,\n1,1,0.4,60\n2,1,0.4,3\n3,2,0.4,70\n4,2,0.4,5\n"
+        (outputs / trained / "log.csv").write_text(log)
+        (outputs / f"08_evaluate@{model}").mkdir()
+        row = {"seconds": 2.0, "encoder": {"speech_seconds": 352.0}}
+        (outputs / f"08_evaluate@{model}" / "metrics.json").write_text(json.dumps([row]))
+        for stage in profile.parameters:
+            passed = stage != "09_report"
+            yield rehearsal.Rehearsed(stage, passed, 1.5, 2_000_000_000, 0, "" if passed else "sv_utils.run: the cause")
+
+    monkeypatch.setattr(forecast.miniature, "make", lambda corpus, *_, **__: made.append(corpus.name))
+    monkeypatch.setattr(forecast.rehearsal, "run", run)
+    monkeypatch.setattr(forecast.rehearsal, "gpus", lambda: [])
+    monkeypatch.setattr(needs.acquisition, "recorded", lambda _: [])
+    monkeypatch.setattr(forecast.shutil, "disk_usage", lambda _: SimpleNamespace(free=100_000_000_000))
+    assert forecast.main([name, "--rehearse", "--speakers", "20"]) == 1
+    told = capsys.readouterr().out.splitlines()
+    lines = {line.split()[0]: line for line in told}
+    assert made == asked.parameters["01_download"]["corpora"]
+    assert "111.6 GB to fetch" in lines["01_download"] and "2,794 h of sound, 321.9 GB" in lines["02_prep"]
+    steps = 1_092_009 // asked.parameters[trained]["batch_size"]
+    first, second = (
+        phase["epochs"] * (phase["steps_per_epoch"] or steps) for phase in asked.parameters[trained]["phases"]
+    )
+    assert f"({first:,} steps of 3 s, then {second:,} steps of 5 s), by this CPU" in lines[trained]
+    assert "352.0 h of listed speech at 176 s a second: 2.0 h to embed it once" in lines[f"08_evaluate@{model}"]
+    assert "09_report" in lines and " NO " in lines["09_report"] and "the cause" in lines["09_report"]
+    assert told[-1].startswith(
+        "missing for the real run: a key (SV_VOXCELEB_KEY) for voxceleb1 and voxceleb2, or their"
+    )
+    assert told[-1].endswith("333.5 GB of disk; a GPU.")
+    assert forecast.main([name, "--rehearse", "--speakers", "2"]) == 2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("profile", sorted(path.stem for path in (paths.REPO / "params").glob("*.yaml")))
+def test_every_profile_is_rehearsed(profile, capsys, monkeypatch):
+    """At a width of 20 speakers; what asks for a GPU, a key or a download says so instead of passing."""
+    if Profile.read(profile).encoders:
+        pytest.skip("its encoders come from the network")
+    assert forecast.main([profile, "--rehearse", "--speakers", "20"]) == 0, capsys.readouterr().out

@@ -3,16 +3,15 @@
 import hashlib
 import io
 import tarfile
-import tempfile
 import zipfile
 from pathlib import Path
 
-import av
 import numpy as np
 import soundfile
 
 from sv_utils.corpora import Archive, Corpus, Text
 from sv_utils.speech.archives import VerifiedArchive
+from sv_utils.speech.miniature import m4a, wav
 
 DEV, TEST = ("id1", "id2", "id3", "id4"), ("id5", "id6")
 
@@ -24,26 +23,6 @@ def voice(speaker: str, utterance: int, seconds: float = 1.5) -> np.ndarray:
     pitch = 80 + 7 * (sum(speaker.encode()) % 20)
     buzz = sum(np.sin(2 * np.pi * pitch * k * time) / k for k in range(1, 6))
     return (2500 * buzz + 300 * rng.standard_normal(len(time))).astype(np.int16)
-
-
-def wav(samples: np.ndarray, rate: int = 16000) -> bytes:
-    """PCM16 WAV of samples [shape=(n,) or (n, channels)]."""
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate, format="WAV", subtype="PCM_16")
-    return file.getvalue()
-
-
-def m4a(samples: np.ndarray, rate: int = 16000) -> bytes:
-    """AAC in MP4 with the index first, as VoxCeleb2's files have it."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "a.m4a"  # moving the index needs a real file
-        with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-            stream = container.add_stream("aac", rate=rate, layout="mono", bit_rate=64000)
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), format="s16", layout="mono")
-            frame.sample_rate, frame.pts = rate, 0
-            container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
-        return path.read_bytes()
 
 
 def zipped(files: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:

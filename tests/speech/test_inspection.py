@@ -43,9 +43,9 @@ def test_a_good_release(tmp_path):
     assert found.told == [
         "The speaker table has 6 speakers (gender, nationality).",
         "List tiny has 2 trials, 1 of them target trials.",
+        "All 3 files that the lists name are there.",
         "tiny_dev_aac.zip holds 12 files of 4 speakers.",
         "tiny_test_wav.zip holds 6 files of 2 speakers.",
-        "All 3 files that the lists name are there.",
         "8 of 8 files out of tiny_dev_aac.zip decode.",
         "6 of 6 files out of tiny_test_wav.zip decode.",
         f"By these files, it is about 0.01 h of sound, or {found.store / 1e6:.1f} MB in a store.",

@@ -1,0 +1,57 @@
+"""What a rehearsal makes small and what it leaves alone, and how it tells the way of a stage."""
+
+import sys
+
+import pytest
+import yaml
+
+from sv_utils.base import paths
+from sv_utils.pipeline import rehearsal
+from sv_utils.pipeline.profile import Profile
+
+PROFILES = sorted(path.stem for path in (paths.REPO / "params").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_resolves_made_small(name, tmp_path, monkeypatch):
+    real = Profile.read(name)
+    small = rehearsal.small(real, cores=2)
+    (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(rehearsal._copied(small)))
+    monkeypatch.setenv("SV_PARAMS", str(tmp_path))
+    made = Profile.read(name)
+    assert list(made.models) == list(real.models)
+    for stage in filter(lambda stage: "_train_" in stage, made.parameters):
+        own, whole = made.parameters[stage], real.parameters[stage]
+        kept = own.keys() - {"phases"}
+        assert {key: own[key] for key in kept} == {key: whole[key] for key in kept}
+        for phase, long in zip(own["phases"], whole["phases"], strict=True):
+            changed = {key for key in phase if phase[key] != long[key]}
+            assert changed <= {"epochs", "steps_per_epoch", "warmup_epochs", "average_last", "margin_start_epoch"} | {
+                "margin_end_epoch"
+            }
+            assert phase["epochs"] * phase["steps_per_epoch"] >= 2 * (long["accumulate"] == 1) + long["accumulate"] - 1
+    assert made.parameters["02_prep"]["workers"] <= 2
+
+
+def test_a_stage_is_measured_and_its_failure_told(tmp_path):
+    lines = "import sys; data = bytearray(150_000_000); print('sv_utils.run: the cause', file=sys.stderr); sys.exit({})"
+    bad, good = (
+        rehearsal.measured("02_prep", [sys.executable, "-c", lines.format(code)], {"PATH": ""}) for code in (1, 0)
+    )
+    assert (bad.passed, bad.said, good.passed, good.said) == (False, "sv_utils.run: the cause", True, "")
+    assert 150e6 < good.host < 1e9 and 0 < good.seconds < 60
+
+
+def test_what_follows_a_failed_stage_is_not_run(tmp_path, monkeypatch):
+    ran = []
+
+    def measured(stage, command, environment):
+        ran.append((stage, environment["SV_MIRROR"], environment["SV_OUTPUTS"]))
+        return rehearsal.Rehearsed(stage, stage != "03_train_softmax")
+
+    monkeypatch.setattr(rehearsal, "measured", measured)
+    mirror = {"SV_MIRROR": "release"}
+    found = {done.stage: done.passed for done in rehearsal.run(Profile.read("mini"), tmp_path, mirror, 2)}
+    assert found["08_evaluate@softmax"] is None and found["09_report"] is None and found["08_evaluate@cosface"] is True
+    assert ("02_prep", "release", str(tmp_path / "outputs")) in ran and len(ran) == 9
+    assert (tmp_path / "params/mini.yaml").exists()
