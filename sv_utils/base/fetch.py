@@ -179,9 +179,9 @@ def _complete(url: str, part: _Part) -> None:
 def _one_connection(url: str, part: _Part) -> None:
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={part.size}-"} if part.size else {})}
     with ask(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
-        total = _total(answer)
+        size = total(answer)
         if answer.status_code == 416:  # nothing beyond what is here: complete, unless the file at the server shrank
-            if total != part.size:
+            if size != part.size:
                 part.start_over()
                 raise requests.ConnectionError("the file at the server has changed")
             return
@@ -189,9 +189,9 @@ def _one_connection(url: str, part: _Part) -> None:
         offered = answer.headers.get("Content-Range", "").startswith(f"bytes {part.size}-")
         if not (answer.status_code == 206 and offered):
             part.start_over()
-        part.append(_as_sent(answer), total)
-        if total is not None and part.size < total:
-            raise requests.ConnectionError(f"{part.size} of {total} bytes")
+        part.append(_as_sent(answer), size)
+        if size is not None and part.size < size:
+            raise requests.ConnectionError(f"{part.size} of {size} bytes")
 
 
 def ask(url: str, method: str = "GET", **options: Any) -> requests.Response:
@@ -249,8 +249,8 @@ def _as_sent(answer: requests.Response) -> Iterator[bytes]:
         raise requests.ConnectionError(type(error).__name__) from None
 
 
-def _total(answer: requests.Response) -> int | None:
-    """Size of the whole file [bytes], by Content-Range or Content-Length."""
+def total(answer: requests.Response) -> int | None:
+    """Size of the whole file [bytes], by Content-Range or Content-Length; None where neither is sent."""
     match = re.search(r"/(\d+)$", answer.headers.get("Content-Range", ""))
     length = match.group(1) if match else answer.headers.get("Content-Length")
     return int(length) if length else None

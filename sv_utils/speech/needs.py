@@ -8,7 +8,9 @@ state.
 import contextlib
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
 
@@ -147,3 +149,48 @@ def size(amount: float) -> str:
     ('1.6 GB', '13.9 MB')
     """
     return f"{amount / 1e9:,.1f} GB" if amount >= 1e9 else f"{amount / 1e6:,.1f} MB"
+
+
+def routes_of(corpus: Corpus, key: str | None = None) -> list[dict]:
+    """
+    Ask the servers of a corpus for its first file, its tables and lists, without fetching them.
+
+    Parameters
+    ----------
+    corpus : Corpus
+    key : str, optional
+        Personal key. Default: ``$SV_VOXCELEB_KEY``.
+
+    Returns
+    -------
+    list of dict
+        An address each: ``file, host, answers`` (what came, in words), ``good``, ``bytes`` (None where nobody says),
+        ``ranges`` (whether a download can go on where it stopped), ``key`` (whether a personal key is needed).
+    """
+    key = key or os.environ.get("SV_VOXCELEB_KEY") or ""
+    form = corpus.public or corpus.remotes
+    asked = [(file, route) for archive in form for file, _ in archive.parts for route in corpus.routes]
+    asked += [(text.file, text.url) for text in corpus.texts if text.url]
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(lambda pair: _route(pair[0], pair[1], key), asked))
+
+
+def _route(file: str, route: str, key: str) -> dict:
+    row = {"file": file, "host": urlsplit(route).netloc, "key": "{key}" in route}
+    row |= {"answers": "not asked: it needs a key", "good": False, "bytes": None, "ranges": False}
+    if row["key"] and not key:
+        return row
+    url = route.replace("{file}", file).replace("{key}", key)
+    headers = {"Range": "bytes=1-1", "Accept-Encoding": "identity"}
+    try:
+        with fetch.ask(url, headers=headers, stream=True, timeout=10) as told:
+            size = fetch.total(told)
+            good = told.status_code in (200, 206)
+            page = good and told.headers.get("Content-Type", "").startswith("text/html")
+            words = "a web page instead of the file" if page else f"status {told.status_code}"
+    except requests.RequestException as error:
+        return row | {"answers": f"no answer ({type(error).__name__})"}
+    except RequestError as error:  # it sends to a stranger
+        return row | {"answers": str(error)}
+    good = good and not page
+    return row | {"answers": words, "good": good, "bytes": size if good else None, "ranges": told.status_code == 206}

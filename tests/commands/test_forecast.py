@@ -8,7 +8,7 @@ import pytest
 from faulty_server import serve
 from release import make
 
-from sv_utils import corpora, forecast
+from sv_utils import corpora, download, forecast
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError
 from sv_utils.pipeline import rehearsal
@@ -161,3 +161,28 @@ def test_every_profile_is_rehearsed(profile, capsys, monkeypatch):
     if Profile.read(profile).encoders:
         pytest.skip("its encoders come from the network")
     assert forecast.main([profile, "--rehearse", "--speakers", "20"]) == 0, capsys.readouterr().out
+
+
+def test_addresses_are_asked_and_nothing_is_fetched(tmp_path, monkeypatch, capsys):
+    """Who answers, sizes, ranges, keys; every file needs one good address."""
+    made = dataclasses.replace(make(tmp_path / "published"), data=None, bundled=None)
+    size = (tmp_path / "published/tiny_dev_aac_partaa").stat().st_size
+    with serve(tmp_path / "published") as server:
+        url = server.url + "/{file}"
+        texts = {"table": dataclasses.replace(made.table, url=server.url + "/tiny_meta.csv"), "lists": {}}
+        corpus = dataclasses.replace(made, routes=(url + "?key={key}", url), **texts)
+        assert download.check(corpus) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == 4 * 2 + 1 + 1 and lines[-1].startswith("tiny: all 5 files can be fetched, ")
+        assert "not asked: it needs a key" in lines[0] and "needs a key" in lines[0][-11:]
+        assert "status 206" in lines[1] and f"{size / 1e6:.1f} MB  resumes" in lines[1]
+        rows = needs.routes_of(corpus, key="wrong")
+        assert (rows[0]["answers"], rows[0]["good"], rows[1]["bytes"]) == ("status 401", False, size)
+        (tmp_path / "published/tiny_test_wav.zip").unlink()
+        assert download.check(corpus, key="secret") == 1
+        assert "tiny: 1 of 5 files cannot be fetched from here: run the tests again." in capsys.readouterr().out
+        server.faults.append("page")
+        assert needs._route("tiny_meta.csv", url, "")["answers"] == "a web page instead of the file"
+        assert not list((tmp_path / "outputs").glob("**/*aac*"))
+    assert needs._route("a", "http://127.0.0.1:9/{file}", "")["answers"] == "no answer (ConnectionError)"
+    assert download.main(["--check", "mini"]) == 0 and "nothing is to be fetched" in capsys.readouterr().out
