@@ -1,6 +1,7 @@
 # Speaker verification, end to end. `make` lists what there is to make.
 
 PROFILE ?= mini
+PROFILES ?= $(PROFILE)
 PYTHON  ?= python3
 VENV    ?= .venv
 PY      ?= $(VENV)/bin/python
@@ -35,7 +36,7 @@ override MODEL := $(value MODEL)
 export REC1 REC2 MODEL
 
 .DEFAULT_GOAL := help
-.PHONY: help setup forecast rehearse reproduce stages test test-long mutants verify demo lab tensorboard bench check pictures doctor clean lock git-setup
+.PHONY: help setup forecast rehearse site reproduce stages test test-long mutants verify demo lab tensorboard bench check pictures doctor clean lock git-setup
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -62,12 +63,15 @@ install:
 		> $(VENV)/etc/ipython/ipython_kernel_config.py
 	@cp $(LOCK) $(VENV)/installed.lock
 
-reproduce: setup  ## all stages of params/PROFILE.yaml (PROFILE=mini) that are not up to date, then the table of results
+reproduce: setup  ## all stages of params/PROFILE.yaml (PROFILE=mini) that are not up to date, then the results and whether they are as expected
 	@$(PY) -m sv_utils.run --keys "$(PROFILE)"
 	@test -f "$(RESULTS)/results.csv" -a -f "$(RESULTS)/report.html" -a -f "$(RESULTS)/index.html" || \
 		rm -f "$(RESULTS)/09_report/run.json"
 	@$(MAKE) --no-print-directory stages
 	@$(PY) -m sv_utils.report "$(PROFILE)"
+
+site: setup  ## one folder of all pages of finished runs, for any web server or none (PROFILES="mini known", SITE=folder)
+	@$(PY) -m sv_utils.report $(PROFILES) --site "$(or $(SITE),$(OUTPUTS)/site)"
 
 forecast: setup  ## disk and time that the download and preparation of PROFILE will take
 	@$(PY) -m sv_utils.forecast "$(PROFILE)"

@@ -301,12 +301,14 @@ def _results(profile: str, states: dict[str, str]) -> list[str]:
     return ["<h2>Results</h2>", *notes, results_table(profile), links]
 
 
-def results_table(profile: str) -> str:
-    """The results of a profile, with the mean over seeds where there are several, as HTML."""
+def results_table(profile: str, brief: bool = False) -> str:
+    """The results of a profile, with the mean over seeds where there are several, as HTML; `brief`: cosines' EERs."""
     from sv_utils.reports import tables
 
     results = tables.read_results(profile)
-    shown = (tables.over_seeds(results), tables.summary(results))
+    shown = [tables.over_seeds(results), tables.summary(results)]
+    if brief:
+        shown = [tables.brief(results)]
     return "\n".join(_boxed(table.to_html(index=False, border=0)) for table in shown if len(table))
 
 
@@ -415,7 +417,8 @@ def _boxed(content: str) -> str:
     content = re.sub(r"(<th[^>]*>[^<]*?\w)([(_])", r"\1<wbr>\2", content)
     content = re.sub(r"<td>[^<]*[_@][^<]*</td>", lambda cell: re.sub(r"([_@])", r"\1<wbr>", cell[0]), content)
     content = re.sub(r"(<td>[^<]*?(?:<wbr>[^<]*?)*)(AS-norm)", r'\1<span class="whole">\2</span>', content)
-    return re.sub(r"(>[-+]?[\d.]+) (\[[-+]?[\d.]+,) ([-+]?[\d.]+\]<)", r"\1&nbsp;\2&nbsp;\3", content)
+    content = re.sub(r", n = (\d+)<", r",&nbsp;n&nbsp;=&nbsp;\1<", content)
+    return re.sub(r"(>[-+]?[\d.]+) (\[[-+]?[\d.]+,) ([-+]?[\d.]+\][<,])", r"\1&nbsp;\2&nbsp;\3", content)
 
 
 def _folded(title: str, text: str) -> str:

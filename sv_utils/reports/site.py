@@ -5,6 +5,7 @@ It holds a front page, and of each profile its index, its report, the page of ea
 the records; beside them the READMEs of the folders as pages.
 """
 
+import base64
 import html
 import json
 import os
@@ -114,7 +115,7 @@ def _write_readmes(folder: Path) -> dict[str, str]:
             pages.of_markdown(_linked(text, file, files), "../index.html", "Front page"), "utf-8"
         )
         title = re.search(r"(?m)^# (.+)$", text)
-        links[title[1] if title else name] = f"{READMES}/{name}"
+        links[title[1].replace("`", "") if title else name] = f"{READMES}/{name}"
     return links
 
 
@@ -145,8 +146,16 @@ def _linked(text: str, file: Path, files: dict[str, Path]) -> str:
         name = known.get(path / "README.md") or known.get(path)
         return f"[{found[1]}]({name}{'#' * bool(anchor)}{anchor})" if name else found[1]
 
-    text = re.sub(r"\[!\[([^\]]*)\]\([^)]*\)\]\([^)]*\)", r"(\1)", text)  # pictures stay in the repository
+    text = re.sub(
+        r"\[!\[([^\]]*)\]\(([^)]*)\)\]\([^)]*\)", lambda found: _picture(file.parent / found[2], found[1]), text
+    )
     return re.sub(r"\[([^\[\]]+)\]\(([^)\s]+)\)", link, text)
+
+
+def _picture(file: Path, said: str) -> str:
+    """A picture that lies within the page itself, as all that a page shows."""
+    content = base64.b64encode(file.read_bytes()).decode()
+    return f'<img src="data:image/{file.suffix[1:]};base64,{content}" alt="{html.escape(said)}">'
 
 
 def _front(profiles: list[Profile], cards: dict[str, dict[str, str]], readmes: dict[str, str]) -> str:
@@ -162,11 +171,15 @@ def _front(profiles: list[Profile], cards: dict[str, dict[str, str]], readmes: d
 
 
 def _run(profile: Profile, cards: dict[str, str]) -> list[str]:
-    said = [line.removeprefix("# ") for line in profile.file.read_text("utf-8").splitlines() if line.startswith("# ")]
+    said = [
+        line.removeprefix("# ").removeprefix(f"{profile.name} - ")
+        for line in profile.file.read_text("utf-8").splitlines()
+        if line.startswith("# ")
+    ]
     verdict = pages.reproduced(profile.name)
     name = html.escape(profile.name)
     links = [f'<a href="{name}/index.html">all stages</a>', f'<a href="{name}/report.html">the report</a>']
     links += [f'<a href="{link}">card of {html.escape(model)}</a>' for model, link in cards.items()]
     parts = [f"<h2>{name}</h2>", *(f"<p>{html.escape(line)}</p>" for line in said[:1])]
     parts += [f"<p>{html.escape(verdict)}</p>"] if verdict else []
-    return [*parts, pages.results_table(profile.name), f"<p>{', '.join(links)}</p>"]
+    return [*parts, pages.results_table(profile.name, brief=True), f"<p>{', '.join(links)}</p>"]

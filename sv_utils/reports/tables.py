@@ -148,6 +148,14 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def brief(results: pd.DataFrame) -> pd.DataFrame:
+    """Of `summary` the EERs of the plain cosines alone."""
+    table = summary(results[results["scoring"] == COSINE.name])
+    return table[
+        [name for name in ("model", "list", "EER % [95 % interval]", "expected", "untrained") if name in table]
+    ]
+
+
 def _expected(row: Any) -> str:
     """Mean, least and greatest EER [%] of the trainings on record, and how many there are."""
     values = expected.of_model(row.profile, row.model, row.list)

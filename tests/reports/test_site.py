@@ -1,0 +1,107 @@
+"""The site: finished runs and READMEs in one folder, whose links lead somewhere within it."""
+
+import json
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import pandas as pd
+import pytest
+import yaml
+from browser import chromium, complaints, needs_chromium, sideways
+
+from sv_utils import report
+from sv_utils.base import paths
+from sv_utils.reports import pages, site, tables
+
+PARAMS = "01_download: {}\n02_prep: {}\n03_train_softmax: {}\n08_evaluate: {}\n09_report: {}\n"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A finished run, as far as a site shows it."""
+    monkeypatch.setenv("SV_PARAMS", str(tmp_path / "params"))
+    monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / "outputs"))
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params/two.yaml").write_text(f"# two - <one> training.\n# Needs: nothing.\n{PARAMS}")
+    folder = paths.profile_dir("two")
+    for stage in ("03_train_softmax", "09_report"):
+        (folder / stage).mkdir(parents=True)
+        (folder / stage / "run.json").write_text(json.dumps({"key": "k"}))
+        (folder / stage / f"{stage}.html").write_text(pages.of_markdown(f"# {stage}", "../index.html", "home"))
+    (folder / "03_train_softmax/model.weights").write_text("not for a site")
+    (folder / "report.html").write_text(pages.of_markdown("# Report", "index.html", "home"))
+    row = {"model": "softmax", "loss": "softmax", "list": "mini", "eer": 0.1, "eer_low": 0.05, "eer_high": 0.2}
+    row |= {"profile": "two", "n_target": 10, "n_nontarget": 20, "n_speakers": 5}
+    pd.DataFrame([row]).reindex(columns=tables.COLUMNS).to_csv(folder / "results.csv", index=False)
+    (folder / "reproduction.json").write_text(json.dumps({"sentence": "As expected: 1 of 1 models."}))
+    links = "".join(f"<a href='{stage}/{stage}.html'>x</a>" for stage in ("03_train_softmax", "09_report"))
+    (folder / "index.html").write_text(f"<nav>Speaker verification</nav>{links}")
+    return tmp_path / "site"
+
+
+def dead(folder: Path) -> list[str]:
+    """Links of the pages in a folder that lead nowhere, or out of it."""
+    found = []
+    for page in folder.rglob("*.html"):
+        for link in re.findall(r"""href=["']([^"']+)""", page.read_text("utf-8")):
+            target = (page.parent / unquote(link.partition("#")[0])).resolve()
+            if link.startswith(("#", "data:", "http://", "https://", "mailto:")):
+                continue
+            if not target.is_file() or not target.is_relative_to(folder.resolve()):
+                found.append(f"{page.relative_to(folder)}: {link}")
+    return found
+
+
+def test_a_site_holds_the_pages_and_all_its_links_lead_somewhere(run, capsys):
+    assert report.main(["two", "--site", str(run)]) == 0
+    assert str(run / "index.html") in capsys.readouterr().out
+    assert dead(run) == []
+    front = (run / "index.html").read_text()
+    assert "As expected: 1 of 1 models." in front and "10.00&nbsp;[5.00,&nbsp;20.00]" in front
+    assert "&lt;one&gt; training." in front and "read/params.html" in front
+    assert '<a href="../index.html">All runs</a>' in (run / "two/index.html").read_text()
+    assert (run / "two/03_train_softmax/run.json").exists() and not list(run.rglob("*.weights"))
+    readme = (run / "read/README.html").read_text()
+    assert 'href="params.html#' in readme and "data:image/webp;base64," in readme
+    for page in run.rglob("*.html"):
+        assert not re.search(r"""(src|srcset)=(?!["']?data:)|<script|@import|url\(""", page.read_text("utf-8")), page
+
+
+def test_a_site_is_made_anew_and_no_other_folder_is_touched(run, capsys):
+    site.build(run, ["two"])
+    (run / "old.html").write_text("")
+    site.build(run, ["two"])
+    assert not (run / "old.html").exists()
+    other = run.parent / "mine"
+    other.mkdir()
+    (other / "thesis.txt").write_text("")
+    assert report.main(["two", "--site", str(other)]) == 2
+    assert "mine holds other things than a site; name an empty folder" in capsys.readouterr().err
+    (paths.profile_dir("two") / "report.html").unlink()
+    assert report.main(["two", "--site", str(run)]) == 2
+    assert "two has no report yet; make it with: make reproduce PROFILE=two" in capsys.readouterr().err
+    assert (run / "index.html").exists() and (other / "thesis.txt").exists()
+    assert [path.name for path in run.parent.glob(".site*")] == []
+
+
+@needs_chromium
+def test_a_site_fits_a_phone_and_a_desk(run):
+    site.build(run, ["two"])
+    with chromium() as browser:
+        for width in (400, 1200):
+            page = browser.new_page(viewport={"width": width, "height": 800})
+            found = complaints(page, "file:")
+            for name in ("index.html", "read/README.html", "read/params.html", "read/sv_utils-losses.html"):
+                page.goto((run / name).as_uri())
+                assert (found, sideways(page)) == ([], 0), (name, width)
+
+
+def test_the_workflow_runs_what_make_knows():
+    text = (paths.REPO / ".github/workflows/ci.yml").read_text("utf-8")
+    jobs = yaml.safe_load(text)["jobs"]
+    targets = re.findall(r"\bmake ([a-z-]+)", text.split("jobs:")[1])
+    makefile = (paths.REPO / "Makefile").read_text("utf-8")
+    assert set(targets) == {"test", "check", "reproduce", "site"} and jobs["publish"]["needs"] == ["test", "site"]
+    for target in targets:
+        assert re.search(rf"(?m)^{target}:", makefile), target
