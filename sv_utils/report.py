@@ -86,6 +86,7 @@ def main(argv: list[str] | None = None) -> None:
     for profile in arguments.profiles:
         if arguments.expected is not None:
             print(expected.store(profile, [Path(folder) for folder in arguments.expected]))
+            print(reproduction.judged_by_others(profile) or "too few runs to judge each by the others")
         elif arguments.readme:
             write_readme(profile)
         else:

@@ -325,8 +325,7 @@ def store(profile: str, folders: Sequence[Path]) -> str:
     Returns
     -------
     str
-        Where they are, how many, what of the fixed parts differed between them, and how many of them are refused when
-        each is judged by the others.
+        Where they are, how many, and what of the fixed parts differed between them.
 
     Raises
     ------

@@ -82,6 +82,8 @@ def sentence(found: dict) -> str:
             f"{found['verdict'].capitalize()}: {len(lie)} of {len(able)} models lie where the next training is "
             f"expected after {many} of this recipe ({METHOD})."
         )
+    elif found["verdict"] == NOT:
+        parts.append("Not as expected.")
     parts += [_outside(row) for row in able if not row["as_expected"]]
     parts += _without(found["models"])
     parts.append(_fixed_in_words(found["fixed"]))
@@ -124,6 +126,15 @@ def refused(table: pd.DataFrame) -> list[bool]:
     eers = [row["values"] for row in _trained_eers(table)]
     runs = range(min(map(len, eers), default=0))
     return [any(not _within(values[run], np.delete(values, run), len(eers)) for values in eers) for run in runs]
+
+
+def judged_by_others(profile: str) -> str:
+    """Say how many of the runs on record would be refused by the others; '' where there are too few of them."""
+    table = expected.figures(profile)
+    if min((len(row["values"]) for row in _trained_eers(table)), default=0) <= expected.FEWEST:
+        return ""
+    judged = refused(table)
+    return f"of these {len(judged)} runs, each judged by the others, {sum(judged)} are refused"
 
 
 def _trained_eers(table: pd.DataFrame) -> list[dict]:
@@ -227,7 +238,8 @@ def _fixed_in_words(fixed: list[dict]) -> str:
     wrong = [row["part"] for row in fixed if not row["agrees"]]
     if not wrong:
         return f"Of {len(fixed)} parts that no rounding changes all agree." if fixed else ""
-    return f"Of {len(fixed)} parts that no rounding changes {len(wrong)} differ: {_some(wrong)}."
+    said = f"Of {len(fixed)} parts that no rounding changes {len(wrong)} differ: {_some(wrong)}."
+    return f"{said} Data, code or libraries are others."
 
 
 def _some(names: list[str], most: int = 4) -> str:

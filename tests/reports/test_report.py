@@ -317,6 +317,13 @@ def test_one_training_on_record_is_shown_without_a_range_and_none_is_refused(pro
     assert tables.on_record("two")["EER %, mean [least, greatest]"].tolist() == ["10.00", "9.00"]
 
 
+@pytest.mark.parametrize(("name", "profile"), [("README.md", "mini"), ("params/README.md", "ocean_best")])
+def test_the_tables_of_the_readmes_are_what_the_command_makes(name, profile):
+    text = (paths.REPO / name).read_text("utf-8")
+    table = tables.markdown(tables.on_record(profile, plain=name == "README.md"))
+    assert f"<!-- results {profile} -->\n{table}\n<!-- end results {profile} -->" in text
+
+
 def test_results_without_marks_in_any_readme_are_refused(profile, tmp_path, monkeypatch, capsys):
     on_record(tmp_path)
     monkeypatch.setattr(paths, "REPO", tmp_path)

@@ -124,6 +124,7 @@ def test_one_training_on_record_allows_no_verdict(run, tmp_path, capsys):
     assert found["verdict"] == "no verdict" and found["models"][0]["mean"] == 0.1
     assert found["sentence"].startswith("No verdict on softmax, cosface: fewer than three trainings of this recipe on")
     assert report.main(["two", "--strict"]) == 1 and "two: no verdict" in capsys.readouterr().err
+    assert run(0.10, 0.10, prep="ef")["sentence"].startswith("Not as expected. No verdict on softmax, cosface:")
     for end in ("csv", "json"):
         (tmp_path / f"params/expected/two.{end}").unlink()
     assert (
@@ -134,6 +135,8 @@ def test_one_training_on_record_allows_no_verdict(run, tmp_path, capsys):
 
 def test_each_run_on_record_is_judged_by_the_others(run):
     assert reproduction.refused(expected.figures("two")) == [False] * 5
+    assert reproduction.judged_by_others("two") == "of these 5 runs, each judged by the others, 0 are refused"
+    assert reproduction.judged_by_others("unknown") == ""
     rows = [
         {"model": model, "list": "mini", "epoch": -1, "figure": "eer", "value": value}
         for model, values in (EERS | {"cosface": [*EERS["cosface"][:4], 0.4]}).items()

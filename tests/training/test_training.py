@@ -457,3 +457,11 @@ def test_multi_worker_without_its_cluster_is_refused(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     with pytest.raises(RequestError, match=r"needs \$TF_CONFIG"):
         loop.start(1, ENGINE | {"distribution": "multi_worker"})
+
+
+def test_an_epoch_that_is_not_as_expected_says_so_at_once(tmp_path, capsys):
+    row = {"epoch": 1, "loss": 9.0, "accuracy": 0.1, "val_eer": 0.4, "learning_rate": 0.1, "seconds": 2.0}
+    for watch, said in ((lambda row: f"loss {row['loss']} is too high", "loss 9.0 is too high\n"), (None, "")):
+        training = loop.Training(None, None, [], None, tmp_path, [PHASE], None, None, ENGINE, watch=watch)
+        training._print(row)
+        assert capsys.readouterr().out.partition("\n")[2] == said
