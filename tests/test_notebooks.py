@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from browser import DESK, PHONE, chromium, complaints, needs_chromium, sideways
+from links import dead
 
 from sv_utils import report, run
 from sv_utils.base import paths
@@ -136,6 +137,19 @@ def test_table_is_printed_with_what_the_corpus_is_not(made):
     for loss in ("softmax", "contrastive", "cosface", "adacos", "aam"):
         assert f"| {loss} " in made[1]
     assert "one session" in made[1] and "3,060" in made[1]
+
+
+def test_the_verdict_is_printed_and_stands_in_the_report_and_on_the_index(made):
+    said = "no training of this recipe on record"
+    assert said in made[1] and json.loads((made[0] / "reproduction.json").read_text())["verdict"] == "no verdict"
+    assert said in (made[0] / "report.html").read_text("utf-8") and said in (made[0] / "index.html").read_text("utf-8")
+    record = json.loads((made[0] / "03_train_softmax/run.json").read_text())
+    assert record["engine"]["devices"][0].startswith("CPU") and len(record["engine"]["initial_weights"]) == 64
+
+
+def test_a_site_of_the_run_has_no_dead_links(made, tmp_path):
+    assert report.main(["tiny", "--site", str(tmp_path / "site")]) == 0
+    assert dead(tmp_path / "site") == [] and len(list((tmp_path / "site/tiny").rglob("card.html"))) == 5
 
 
 def test_second_make_runs_nothing(made):

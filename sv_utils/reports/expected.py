@@ -330,13 +330,15 @@ def store(profile: str, folders: Sequence[Path]) -> str:
     Raises
     ------
     RequestError
-        If a folder is no finished run of this profile, or the profile trains nothing.
+        If a folder is no finished run of this profile, two runs gave the same digits, or the profile trains nothing.
     """
     asked, file = Profile.read(profile), paths.expected_file(profile)
     if not any(asked.models.values()):
         raise RequestError(f"profile {profile} trains nothing, so that there is nothing to expect of its trainings")
     folders = list(folders) or [paths.profile_dir(profile)]
-    table, made = collect(asked, folders), [ran_on(asked, folder) for folder in folders]
+    table = collect(asked, folders)
+    _refuse_twins(asked, folders)
+    made = [ran_on(asked, folder) for folder in folders]
     fixed, differing = _agreed([run["fixed"] for run in made])
     content = {"runs": [run["run"] for run in made], "parameters": made[0]["parameters"]}
     content |= {"fixed": fixed, "differing": differing}
@@ -346,6 +348,19 @@ def store(profile: str, folders: Sequence[Path]) -> str:
         temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     said = f"{file}: {len(folders)} runs, {len(table)} rows, {len(fixed)} parts that agree in all of them"
     return said + (f"; these differ: {', '.join(differing)}" if differing else "")
+
+
+def _refuse_twins(profile: Profile, folders: Sequence[Path]) -> None:
+    """Two runs of one seed on one machine are one training: counted twice, they would make the spread too small."""
+    seen: dict[str, Path] = {}
+    for folder in folders:
+        logs = [pd.read_csv(folder / stage / "log.csv") for stage in profile.models.values() if stage]
+        digits = "".join(log.reindex(columns=["epoch", *CURVES]).to_csv() for log in logs)
+        if digits in seen:
+            raise RequestError(
+                f"{seen[digits]} and {folder} gave the same digits, as one training does; name one of them"
+            )
+        seen[digits] = folder
 
 
 def _agreed(all_parts: list[dict[str, str]]) -> tuple[dict[str, str], list[str]]:

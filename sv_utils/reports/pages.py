@@ -340,6 +340,7 @@ def _made_by(runs: list[dict]) -> list[str]:
         "commit": git["commit"] + (" with changes" if git["dirty"] else ""),
         "machine": f"{last['processor']}, {last['cores']} cores, {last['memory'] / 2**30:.0f} GiB",
         "GPU": "; ".join(last["gpus"]) or "none",
+        "digits": f"instruction sets {last.get('instructions') or 'not recorded'}, {last.get('threads', '?')} threads",
         "system": f"{last['platform']}, Python {last['python']}",
     }
     rows = "".join(f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in facts.items())

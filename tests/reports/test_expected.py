@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pandas as pd
 import pytest
@@ -27,15 +28,14 @@ p,campplus,pretrained,mini,30,60,18,0.01,0.0,0.02,0.4,0.9,0.7,0.3,0.25,1,k
 """
 
 
-def finished(folder, first, second, weights="ab"):
+def finished(folder, first, second, weights="ab", rate=0.1):
     """Results of a run of two seeds, whose curves have an average of weights at their end."""
     for seed in (1, 2):
         stage = folder / f"07_train_aam@seed{seed}"
         stage.mkdir(parents=True)
-        log = (
-            f"epoch,phase,val_eer,loss,accuracy,learning_rate\n0,0,0.3,,,\n1,1,0.{seed},{seed}.5,0.5,0.1\n1,1,0.05,,,\n"
-        )
-        (stage / "log.csv").write_text(log)
+        head = "epoch,phase,val_eer,loss,accuracy,learning_rate"
+        log = [head, "0,0,0.3,,,", f"1,1,0.{seed},{seed}.5,0.5,{rate}", "1,1,0.05,,,"]
+        (stage / "log.csv").write_text("\n".join(log))
         run = {"key": "k", "seed": seed, "processor": "A", "threads": 2, "packages": {"numpy": "2", "ruff": "1"}}
         run |= {"parameters": {"stage": stage.name}, "engine": {"devices": ["CPU:0"], "initial_weights": weights}}
         (stage / "run.json").write_text(json.dumps(run))
@@ -50,7 +50,7 @@ def stored(tmp_path, monkeypatch, capsys):
     """The trainings of two runs of two seeds on record, and what was said of them."""
     monkeypatch.setenv("SV_PARAMS", str(tmp_path))
     (tmp_path / "p.yaml").write_text(PARAMS)
-    runs = [finished(tmp_path / "one", 0.1, 0.12), finished(tmp_path / "other", 0.08, 0.1, weights="ef")]
+    runs = [finished(tmp_path / "one", 0.1, 0.12), finished(tmp_path / "other", 0.08, 0.1, weights="ef", rate=0.2)]
     return expected.store("p", runs)
 
 
@@ -84,6 +84,12 @@ def test_a_stage_finds_its_own_curves_without_the_averages_of_weights(stored):
     assert found["epoch"].tolist() == [0, 1] and found["val_eer"].tolist() == [0.3, 0.15]
     assert found.loc[1, ["loss", "loss_least", "loss_greatest", "trainings"]].tolist() == [2.0, 1.5, 2.5, 4]
     assert expected.expected("p", "03_train_softmax") is None and expected.expected("q", "07_train_aam") is None
+
+
+def test_a_training_is_not_counted_twice(stored, tmp_path):
+    shutil.copytree(tmp_path / "one", tmp_path / "again")
+    with pytest.raises(RequestError, match=r"one and .*again gave the same digits, as one training does; name one of"):
+        expected.store("p", [tmp_path / "one", tmp_path / "other", tmp_path / "again"])
 
 
 def test_an_unfinished_run_is_no_record(stored, tmp_path):

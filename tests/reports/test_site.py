@@ -2,13 +2,12 @@
 
 import json
 import re
-from pathlib import Path
-from urllib.parse import unquote
 
 import pandas as pd
 import pytest
 import yaml
 from browser import chromium, complaints, needs_chromium, sideways
+from links import dead
 
 from sv_utils import report
 from sv_utils.base import paths
@@ -38,19 +37,6 @@ def run(tmp_path, monkeypatch):
     links = "".join(f"<a href='{stage}/{stage}.html'>x</a>" for stage in ("03_train_softmax", "09_report"))
     (folder / "index.html").write_text(f"<nav>Speaker verification</nav>{links}")
     return tmp_path / "site"
-
-
-def dead(folder: Path) -> list[str]:
-    """Links of the pages in a folder that lead nowhere, or out of it."""
-    found = []
-    for page in folder.rglob("*.html"):
-        for link in re.findall(r"""href=["']([^"']+)""", page.read_text("utf-8")):
-            target = (page.parent / unquote(link.partition("#")[0])).resolve()
-            if link.startswith(("#", "data:", "http://", "https://", "mailto:")):
-                continue
-            if not target.is_file() or not target.is_relative_to(folder.resolve()):
-                found.append(f"{page.relative_to(folder)}: {link}")
-    return found
 
 
 def test_a_site_holds_the_pages_and_all_its_links_lead_somewhere(run, capsys):
