@@ -112,13 +112,13 @@ def interval(values: Sequence[float] | np.ndarray, together: int = 1, rate: bool
     count = len(values)
     if count < FEWEST:
         raise RequestError(f"{count} trainings give no interval; run {FEWEST} or more")
-    smallest = 1e-4
+    smallest = 1e-4  # an error rate of zero has no log-odds
     clipped = np.clip(np.asarray(values, float), smallest, 1 - smallest if rate else None)
     scaled = np.log(clipped / (1 - clipped)) if rate else np.log(clipped)
     half = stats.t.ppf(1 - RISK / (2 * together), count - 1) * scaled.std(ddof=1) * np.sqrt(1 + 1 / count)
     ends = np.array([scaled.mean() - half, scaled.mean() + half])
     low, high = 1 / (1 + np.exp(-ends)) if rate else np.exp(ends)
-    return float(low), float(high)
+    return float(low) if low > smallest else 0.0, float(high)
 
 
 def watch(profile: str, stage: str) -> Callable[[Mapping[str, float]], str]:
@@ -135,7 +135,7 @@ def watch(profile: str, stage: str) -> Callable[[Mapping[str, float]], str]:
     table = figures(profile)
     found = TRAINING.fullmatch(stage)
     own = table[(table["model"] == pooled(found["model"] if found else stage)) & (table["trainings"] >= FEWEST)]
-    own = own[own["figure"].isin(("loss", "val_eer")) & (own["epoch"] > 0)]
+    own = own[own["figure"].isin(("loss", "val_eer")) & (own["epoch"] > 0) & (own["least"] < own["greatest"])]
     bands = {
         (int(row.epoch), row.figure): (*interval(row.values_, len(own), row.figure in RATES), row.trainings)
         for row in own.rename(columns={"values": "values_"}).itertuples()

@@ -153,18 +153,20 @@ def _judged(profile: Profile, results: pd.DataFrame) -> list[dict]:
     for row in own.to_dict("records"):
         values = expected.of_model(profile.name, row["model"], row["list"])
         entry = {"model": row["model"], "list": row["list"], "eer": row["eer"], "trainings": len(values)}
-        found.append((entry, values))
-    together = sum(len(values) >= expected.FEWEST for _, values in found)
-    return [entry | _place(entry["eer"], values, together) for entry, values in found]
+        found.append((entry, values, 1 / min(row["n_target"], row["n_nontarget"])))
+    together = sum(len(values) >= expected.FEWEST for _, values, _ in found)
+    return [entry | _place(entry["eer"], values, together, step) for entry, values, step in found]
 
 
-def _place(eer: float, values: np.ndarray, together: int) -> dict:
+def _place(eer: float, values: np.ndarray, together: int, step: float) -> dict:
+    """Where an EER lies; `step` is what one trial makes of it, by which trainings that agree by chance may differ."""
     none = dict.fromkeys(("mean", "least", "greatest", "low", "high", "as_expected"))
     if len(values):
         none |= {"mean": float(values.mean()), "least": float(values.min()), "greatest": float(values.max())}
     if len(values) < expected.FEWEST:
         return none
     low, high = expected.interval(values, together)
+    low, high = max(0.0, low - step), high + step
     return none | {"low": low, "high": high, "as_expected": bool(low <= eer <= high)}
 
 

@@ -117,7 +117,7 @@ def test_the_interval_is_that_of_the_textbook():
 
 
 def test_an_error_rate_of_zero_has_an_interval():
-    assert expected.interval([0.0, 0.0, 0.01])[0] < 1e-4
+    assert expected.interval([0.0, 0.0, 0.01])[0] == 0.0 == expected.interval([0.0, 0.0, 0.0])[0]
 
 
 def test_a_training_that_leaves_the_band_says_so_in_words(stored):
