@@ -7,6 +7,7 @@ after an epoch: how many trainings, their mean, standard deviation, least and gr
 `reproduction`). Trainings that differ in ``@seed1``, ``@seed2`` of their names alone are trainings of one model.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -288,14 +289,10 @@ def fixed_parts(profile: Profile, folder: Path) -> dict[str, str]:
     Returns
     -------
     dict
-        Digests of what download and preparation handed on; counts of each list; of each training and its seed the
-        digest of the first weights, and of each list the EER of the untrained encoder.
+        Digests of the decoded speech, of speakers and splits, and of the trial lists; counts of each list; of each
+        training and its seed the digest of the first weights, and of each list the EER of the untrained encoder.
     """
-    parts: dict[str, str] = {}
-    for stage in FIRST:
-        run = records.read_run_of(folder / stage) or {}
-        digests = (run.get("data") or {}).get("digests", {})
-        parts |= {f"{stage}: {name}": digest for name, digest in digests.items()}
+    parts = _prepared_parts(folder / FIRST[-1])
     runs = {model: records.read_run_of(folder / stage) or {} for model, stage in profile.models.items() if stage}
     for model, run in runs.items():
         weights = (run.get("engine") or {}).get("initial_weights")
@@ -310,6 +307,22 @@ def fixed_parts(profile: Profile, folder: Path) -> dict[str, str]:
             place = f"EER of untrained {model} on {row['list']}, seed {runs[model].get('seed')}"
             parts[place] = f"{row['eer']:.6f}"
     return parts
+
+
+def _prepared_parts(prep: Path) -> dict[str, str]:
+    """Digests of what the preparation means, whatever else its files hold."""
+    lists = sorted((prep / "trials").glob("*.txt"))
+    found = {f"trials of list {path.stem}": hashlib.sha256(path.read_bytes()).hexdigest() for path in lists}
+    validation, utterances = prep / "validation_trials.txt", prep / "utterances.csv"
+    if validation.exists():
+        found["validation trials"] = hashlib.sha256(validation.read_bytes()).hexdigest()
+    if utterances.exists():
+        table = pd.read_csv(utterances, dtype=str, keep_default_na=False, usecols=["id", "speaker", "split", "content"])
+        table = table[table["split"] != ""].sort_values("id")
+        for name, columns in {"decoded speech": ["content"], "speakers and splits": ["speaker", "split"]}.items():
+            text = table[["id", *columns]].to_csv(index=False, lineterminator="\n")
+            found[name] = hashlib.sha256(text.encode()).hexdigest()
+    return found
 
 
 def store(profile: str, folders: Sequence[Path]) -> str:

@@ -173,7 +173,7 @@ def _place(eer: float, values: np.ndarray, together: int, step: float) -> dict:
 def _fixed(profile: Profile, known: Mapping[str, str]) -> list[dict]:
     """Each part that is on record and that this run has too."""
     folder = paths.profile_dir(profile.name)
-    own = expected.fixed_parts(profile, folder) if (folder / "results.csv").exists() else {}
+    own = expected.fixed_parts(profile, folder) if known and (folder / "results.csv").exists() else {}
     pairs = {name: (own[name], value) for name, value in known.items() if name in own}
     given = given_metrics()
     pairs |= {f"{name} of given scores": (f"{given[name]:.9f}", f"{value:.9f}") for name, value in GIVEN.items()}

@@ -1,5 +1,6 @@
 """What is to be expected: figures and curves of finished runs, read back, and where a further training should lie."""
 
+import hashlib
 import json
 import math
 import shutil
@@ -39,8 +40,10 @@ def finished(folder, first, second, weights="ab", rate=0.1):
         run = {"key": "k", "seed": seed, "processor": "A", "threads": 2, "packages": {"numpy": "2", "ruff": "1"}}
         run |= {"parameters": {"stage": stage.name}, "engine": {"devices": ["CPU:0"], "initial_weights": weights}}
         (stage / "run.json").write_text(json.dumps(run))
-    (folder / "02_prep").mkdir()
-    (folder / "02_prep/run.json").write_text(json.dumps({"key": "k", "data": {"digests": {"utterances.csv": "cd"}}}))
+    (folder / "02_prep/trials").mkdir(parents=True)
+    (folder / "02_prep/trials/mini.txt").write_text("1 a b\n")
+    rows = ["id,speaker,split,content,shard", "b,B,train,cd,1", f"a,A,test,ab,{weights}", "c,C,,ef,1"]
+    (folder / "02_prep/utterances.csv").write_text("\n".join(rows))
     (folder / "results.csv").write_text(RESULTS.format(first, second))
     return folder
 
@@ -71,7 +74,9 @@ def test_what_the_runs_ran_on_is_recorded_and_what_differs_between_them_is_no_fi
     assert [run["processor"] for run in known["runs"]] == ["A", "A"]
     assert known["runs"][0]["packages"] == {"numpy": "2"} and known["runs"][0]["engine"] == {"devices": ["CPU:0"]}
     assert known["fixed"] == {
-        "02_prep: utterances.csv": "cd",
+        "trials of list mini": hashlib.sha256(b"1 a b\n").hexdigest(),
+        "decoded speech": hashlib.sha256(b"id,content\na,ab\nb,cd\n").hexdigest(),
+        "speakers and splits": hashlib.sha256(b"id,speaker,split\na,A,test\nb,B,train\n").hexdigest(),
         "targets, non-targets and speakers of list mini": "30 60 18",
         "EER of untrained aam@seed1 on mini, seed 1": "0.300000",
     }

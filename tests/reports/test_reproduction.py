@@ -1,5 +1,6 @@
 """The verdict: trained models lie where others lay, what no rounding changes agrees, and else it says what does not."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -39,13 +40,15 @@ def run(tmp_path, monkeypatch):
         "runs": [{"processor": "A", "threads": 2}],
         "parameters": {"05_train_cosface": {"phases": [{"margin": 0.2}]}},
     }
-    known["fixed"] = {"targets, non-targets and speakers of list mini": "1530 1530 18", "02_prep: utterances.csv": "cd"}
+    known["fixed"] = {
+        "targets, non-targets and speakers of list mini": "1530 1530 18",
+        "trials of list mini": hashlib.sha256(b"cd").hexdigest(),
+    }
     (tmp_path / "params/expected/two.json").write_text(json.dumps(known))
 
     def left(softmax, cosface, margin=0.2, prep="cd", n_target=1530):
         folder = paths.profile_dir("two")
-        runs = {"02_prep": {"data": {"digests": {"utterances.csv": prep}}}}
-        runs["03_train_softmax"] = {"parameters": {}, "processor": "A", "threads": 1, "seed": 1}
+        runs = {"02_prep": {}, "03_train_softmax": {"parameters": {}, "processor": "A", "threads": 1, "seed": 1}}
         runs["05_train_cosface"] = {
             "parameters": {"phases": [{"margin": margin}], "seed": 9},
             "processor": "A",
@@ -54,6 +57,8 @@ def run(tmp_path, monkeypatch):
         for stage, record in runs.items():
             (folder / stage).mkdir(parents=True, exist_ok=True)
             (folder / stage / "run.json").write_text(json.dumps({"key": "k"} | record))
+        (folder / "02_prep/trials").mkdir(exist_ok=True)
+        (folder / "02_prep/trials/mini.txt").write_text(prep)
         (folder / "02_prep/session_notes.json").write_text('["one session"]')
         table = pd.DataFrame([{"model": "softmax", "eer": softmax}, {"model": "cosface", "eer": cosface}])
         table = table.assign(profile="two", loss=table["model"], list="mini", n_target=n_target, n_nontarget=1530)
@@ -91,7 +96,7 @@ def test_a_broken_recipe_is_named_with_what_was_changed(run):
 def test_what_rounding_cannot_change_is_told_apart(run):
     found = run(0.10, 0.10, prep="ef")
     assert found["verdict"] == "not as expected" and "2 of 2 models lie" in found["sentence"]
-    assert "Of 6 parts that no rounding changes 1 differ: 02_prep: utterances.csv." in found["sentence"]
+    assert "Of 6 parts that no rounding changes 1 differ: trials of list mini." in found["sentence"]
     wrong = [row for row in run(0.10, 0.10, n_target=1529)["fixed"] if not row["agrees"]]
     assert [(row["part"][:7], row["found"]) for row in wrong] == [("targets", "1529 1530 18")]
 
