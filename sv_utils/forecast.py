@@ -66,7 +66,7 @@ def forecast(profile: str) -> dict[str, Any]:
     unknown = not speed["download"] and fetch
     stages = [
         ("01_download", fetch + here, fetch + here, np.nan if unknown else fetch / (speed["download"] or 1)),
-        ("02_prep", fetch + here + written, kept + written, hours * 3600 / speed["decoding"] / cores),
+        ("02_prep", fetch + here + written, kept + written, _decoded_in(found, speed) / cores),
     ]
     return {
         "archives": found,
@@ -82,31 +82,68 @@ def measure(chosen: list[Corpus], encoding: str, ask: bool = True) -> dict:
     Returns
     -------
     dict
-        ``decoding``: seconds of speech decoded, measured and encoded in a second; ``sample``: what that was measured
-        on; ``bytes_per_second_of_speech`` of a shard; ``download`` [bytes/s], 0 where no server answers.
+        ``per_file``: what any file costs, however short [s]; ``decoding``: seconds of speech decoded, measured and
+        encoded in a second beside that; ``sample``: what that was measured on; ``bytes_per_second_of_speech`` of a
+        shard; ``download`` [bytes/s], 0 where no server answers.
     """
     verified = next((known for corpus in chosen if (known := needs.readable(corpus))), None)
     with contextlib.redirect_stdout(io.StringIO()):
         source = verified or acquisition.fetch(corpora.get("mini"))
     archive = source[0]
     files = tuple((file["path"], file["mtime_ns"]) for file in archive.files)
-    encode, speech, size, started = manifest.ENCODINGS[encoding][0], 0.0, 0, time.perf_counter()
-    for member in itertools.islice(archives.members(archive), SAMPLE):
+    encode, size, lengths, times = manifest.ENCODINGS[encoding][0], 0, [], []
+    members = list(itertools.islice(archives.members(archive), SAMPLE))
+    for member in [*members[:1], *members]:  # the first once more: it loads what decodes
+        started = time.process_time()  # of this process alone, whatever else the machine does
         with contextlib.suppress(audio.AudioError):
             samples = audio.decode(archives.read(files, member), in_worker=True).samples  # as preparation does
             audio.measure(samples)
-            speech += len(samples) / reader.SAMPLE_RATE
             size += len(encode(samples))
-    seconds = time.perf_counter() - started
-    if not speech:
+            lengths.append(len(samples) / reader.SAMPLE_RATE)
+            times.append(time.process_time() - started)
+    if not lengths:
         raise RequestError(f"none of the first files of {archive.name} can be decoded: nothing to measure on.")
+    per_file, per_second = fitted(np.array(lengths[1:] or lengths), np.array(times[1:] or times))
     routes = [(corpus, route) for corpus in chosen if ask and not needs.readable(corpus) for route in corpus.routes]
     return {
-        "decoding": speech / seconds,
+        "per_file": per_file,
+        "decoding": 1 / per_second,
         "sample": archive.name,
-        "bytes_per_second_of_speech": size / speech,
+        "bytes_per_second_of_speech": size / sum(lengths),
         "download": next((rate for corpus, route in routes if (rate := needs.rate(corpus, route))), 0.0),
     }
+
+
+def fitted(lengths: np.ndarray, times: np.ndarray) -> tuple[float, float]:
+    """
+    Part the time that files take into what each costs and what each second of them costs, by least squares.
+
+    Parameters
+    ----------
+    lengths, times : np.ndarray [shape=(n,)]
+        Of the files [s].
+
+    Returns
+    -------
+    per_file, per_second : float
+        Neither below 0; all of it is laid to the seconds where the files tell nothing else.
+
+    Examples
+    --------
+    >>> tuple(round(cost, 6) for cost in fitted(np.array([1.0, 3.0]), np.array([0.002, 0.004])))
+    (0.001, 0.001)
+    """
+    spread = float(np.var(lengths))
+    per_second = float(np.mean((lengths - lengths.mean()) * (times - times.mean()))) / spread if spread else 0.0
+    per_file = float(times.mean()) - per_second * float(lengths.mean())
+    if per_second <= 0 or per_file < 0:
+        return 0.0, float(times.sum() / lengths.sum())
+    return per_file, per_second
+
+
+def _decoded_in(found: pd.DataFrame, speed: dict[str, Any]) -> float:
+    """Time that one core takes for the files of all archives [s]."""
+    return float(found["files"].sum() * speed["per_file"] + found["hours"].sum() * 3600 / speed["decoding"])
 
 
 def _speakers(word: str | None) -> int | None:
@@ -200,9 +237,9 @@ class _Projection:
         if stage == "01_download":
             return f"{needs.size(self.fetch)} to fetch, as fast as the network"
         if stage == "02_prep":
-            speed = measure(self.corpora, self.preparing["encoding"], ask=False)["decoding"]
+            speed = measure(self.corpora, self.preparing["encoding"], ask=False)
             cores = min(self.cores, self.preparing["workers"])
-            taken = _duration(self.hours * 3600 / speed / cores)
+            taken = _duration(_decoded_in(pd.DataFrame(self.rows), speed) / cores)
             return f"{self.hours:,.0f} h of sound, {needs.size(self.store)}: {taken}, by {cores} core(s)"
         if is_training(stage):
             return self._training(stage)
@@ -274,15 +311,21 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{row.corpus:12} {row.archive:24} {needs.size(row.bytes):>10}  {row.source}")
     speed = told["speed"]
     print(
-        f"measured on {speed['sample']}: one core decodes {speed['decoding']:,.0f} s of speech a second, a shard takes "
+        f"measured on {speed['sample']}: one core takes {1000 * speed['per_file']:.1f} ms a file and decodes "
+        f"{speed['decoding']:,.0f} s of speech a second, a shard takes "
         f"{speed['bytes_per_second_of_speech'] / 1000:.1f} kB a second of speech"
         + (f", downloads arrive at {speed['download'] / 1e6:.1f} MB/s" if speed["download"] else "")
     )
+    files = int(told["archives"]["files"].sum())
     for row in told["stages"].itertuples():
         print(
             f"{row.stage:12} needs {needs.size(row.peak):>10}, leaves {needs.size(row.after):>10}, "
             f"takes {_duration(row.seconds)}"
-            + (f" for {speed['hours']:,.0f} h of speech on {speed['cores']} cores" if row.stage == "02_prep" else "")
+            + (
+                f" for {speed['hours']:,.0f} h in {files:,} files on {speed['cores']} cores"
+                if "prep" in row.stage
+                else ""
+            )
         )
     folder = next(path for path in (paths.outputs(), *paths.outputs().parents) if path.exists())
     used = needs.tree_size(paths.outputs() / "corpora")

@@ -21,6 +21,7 @@ from sv_utils.speech import acquisition, archives
 
 # Of a store: int16 at 16 kHz; FLAC takes about half of it.
 BYTES_A_SECOND = {"pcm": 32_000, "flac": 18_000}
+USUAL = 7.5  # mean length of an utterance where their number is not stated [s]
 FETCHED = 8 << 20  # bytes that are downloaded to measure
 
 
@@ -47,7 +48,7 @@ def archives_of(corpus: Corpus, source: str | None, ask: bool = True) -> list[di
     -------
     list of dict
         ``corpus, archive, bytes, source`` ('here', 'own files', 'server' or 'stated'), ``to_fetch`` [bytes], ``hours``
-        of speech (0 where nobody says).
+        of speech (0 where nobody says), ``files`` (by `USUAL` where nobody says).
 
     Raises
     ------
@@ -75,24 +76,32 @@ def _form(corpus: Corpus, folder: Path | None) -> tuple[Archive, ...]:
 def _archive_row(corpus: Corpus, archive: Archive, known: dict, folder: Path | None, ask: bool) -> dict:
     if archive.name in known:
         own = paths.outputs() not in Path(known[archive.name].files[0]["path"]).parents
-        return _row(corpus, archive.name, known[archive.name].bytes, "own files" if own else "here", archive.hours)
+        return _row(
+            corpus,
+            archive.name,
+            known[archive.name].bytes,
+            "own files" if own else "here",
+            archive.hours,
+            archive.utterances,
+        )
     if folder:
         pieces = [folder / file for file, _ in archive.parts]
         there = all(piece.exists() for piece in pieces)
         size = sum(piece.stat().st_size for piece in pieces) if there else (archive.gigabytes or 0) * 1e9
-        return _row(corpus, archive.name, size, "own files", archive.hours)
+        return _row(corpus, archive.name, size, "own files", archive.hours, archive.utterances)
     told = _asked(corpus, archive) if ask else None
     if told is not None:
-        return _row(corpus, archive.name, told, "server", archive.hours)
+        return _row(corpus, archive.name, told, "server", archive.hours, archive.utterances)
     if archive.gigabytes:
-        return _row(corpus, archive.name, archive.gigabytes * 1e9, "stated", archive.hours)
+        return _row(corpus, archive.name, archive.gigabytes * 1e9, "stated", archive.hours, archive.utterances)
     raise RequestError(f"nothing tells the size of {archive.name} of corpus {corpus.name}: fetch it first.")
 
 
-def _row(corpus: Corpus, name: str, size: float, where: str, hours: float | None) -> dict:
+def _row(corpus: Corpus, name: str, size: float, where: str, hours: float | None, files: int | None = None) -> dict:
     to_fetch = 0 if where in ("here", "own files") else round(size)
     row = {"corpus": corpus.name, "archive": name, "bytes": round(size), "source": where, "to_fetch": to_fetch}
-    return row | {"hours": hours or 0.0}
+    hours = hours or 0.0
+    return row | {"hours": hours, "files": files or round(hours * 3600 / USUAL)}
 
 
 def own_folder(corpus: Corpus, source: str | None) -> Path | None:
