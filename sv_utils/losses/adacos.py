@@ -80,6 +80,8 @@ class AdaCosHead(CosineHead):
         For fewer than 3 speakers, where the scale would be 0.
     """
 
+    compares_rows = True  # the loss needs a whole batch at once, whatever devices share it
+
     def __init__(self, n_speakers: int, dynamic: bool = True, margin: float = 0.0, **kwargs: Any):
         if n_speakers < 3:
             raise RequestError(f"AdaCos needs at least 3 training speakers and got {n_speakers}; add speakers")

@@ -80,6 +80,8 @@ class ContrastiveHead(keras.layers.Layer):
     Call: unit vectors [shape=(batch, d)] → the same in float32.
     """
 
+    compares_rows = True  # the loss needs a whole batch at once, whatever devices share it
+
     def __init__(self, margin: float = 0.8, **kwargs: Any):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)

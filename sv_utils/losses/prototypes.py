@@ -92,6 +92,8 @@ def angular_prototypical_loss(
 class _PrototypeHead(keras.layers.Layer):
     """The embeddings themselves, with a learnt weight and bias of their cosines."""
 
+    compares_rows = True  # the loss needs a whole batch at once, whatever devices share it
+
     def __init__(self, **kwargs: Any):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)

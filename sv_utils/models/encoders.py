@@ -177,6 +177,26 @@ def load(path: str | os.PathLike) -> keras.Model:
     return model
 
 
+def in_float32(encoder: keras.Model) -> keras.Model:
+    """
+    Give a float32 copy of an encoder that is trained in mixed precision, with the same weights.
+
+    Other runtimes have no bfloat16, and a score should not depend on what a model was trained in.
+    """
+
+    def exact(layer: layers.Layer) -> layers.Layer:
+        return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
+
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")  # for layers within layers
+    try:
+        copy = keras.models.clone_model(encoder, clone_function=exact)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    copy.set_weights(encoder.get_weights())
+    return copy
+
+
 def unnormalised(model: keras.Model) -> keras.Model | None:
     """
     Give the encoder without its last layer: the length of its vectors tells how much voice it heard.

@@ -11,6 +11,7 @@ from sv_utils.base.errors import RequestError
 from sv_utils.speech import audio
 
 SAMPLE_RATE = 16000  # [Hz] of everything in a store
+COLUMNS = ("shard", "offset", "samples", "bytes", "speaker")  # of a table, that are read here or by who augments
 
 
 class Speech:
@@ -49,12 +50,19 @@ class Speech:
         self._offsets = table["offset"].to_numpy(np.int64)
         codes, shards = pd.factorize(table["shard"])
         self._shard_of = codes.tolist()
-        self._shards = [_mapped(Path(root or paths.outputs()) / shard) for shard in shards]
+        self._root = Path(root or paths.outputs())
+        self._shards = [_mapped(self._root / shard) for shard in shards]
         if any(shard.dtype == np.uint8 for shard in self._shards):
             self._ends = self._offsets + table["bytes"].to_numpy(np.int64)
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def __reduce__(self) -> tuple:
+        """Go to another process as the few columns that are read; the shards are mapped there anew."""
+        slim = self.table[[name for name in COLUMNS if name in self.table]]
+        slim = slim.astype({name: "category" for name in ("shard", "speaker") if name in slim})
+        return type(self), (slim, self._root)
 
     def waveform(self, row: int) -> np.ndarray:
         """A whole utterance [shape=(n,), dtype=int16]; out of a .pcm shard a read-only view."""

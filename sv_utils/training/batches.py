@@ -3,14 +3,18 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soxr
-import tensorflow as tf
 
 from sv_utils.base.errors import RequestError
 from sv_utils.speech.reader import Speech
+
+if TYPE_CHECKING:  # the processes that make batches (`readers`) load none
+    import tensorflow as tf
+
+THREADS = 2  # that make batches within this process
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -137,7 +141,9 @@ class Crops:
         crop = self.speech.crops([row], [start], length)[0].astype(np.float32) / 32768
         return crop if speed == 1 else soxr.resample(crop, speed, 1.0)[: self.crop_samples]
 
-    def dataset(self, first_step: int = 0, worker: int = 0, workers: int = 1, readers: int = 2) -> tf.data.Dataset:
+    def dataset(
+        self, first_step: int = 0, worker: int = 0, workers: int = 1, made: Callable[[int], tuple] | None = None
+    ) -> "tf.data.Dataset":
         """
         The batches from number `first_step` on.
 
@@ -147,8 +153,9 @@ class Crops:
             Number of the first batch; a resumed training continues here.
         worker, workers : int
             See `batch`.
-        readers : int
-            Batches made at once; their order does not change.
+        made : callable, optional
+            Gives each batch, asked for in their order, as `readers.Readers.batch`; else threads of this process make
+            them.
 
         Returns
         -------
@@ -161,17 +168,18 @@ class Crops:
         RequestError
             If the workers cannot share a batch evenly.
         """
-        if self.batch_size % workers or (self.speakers_per_batch or workers) % workers:
+        import tensorflow as tf
+
+        if self.batch_size % workers:
             raise RequestError(
-                f"{workers} workers cannot share a batch of {self.batch_size} crops, speakers_per_batch "
-                f"{self.speakers_per_batch}: make both multiples of {workers}"
+                f"{workers} workers cannot share a batch of {self.batch_size} crops; make it a multiple of {workers}"
             )
+        make, size = made or functools.partial(self.batch, worker=worker, workers=workers), self.batch_size // workers
 
         def load(step: Any) -> tuple:
-            make = functools.partial(self.batch, worker=worker, workers=workers)
             crops, classes = tf.numpy_function(make, [step], (tf.float32, tf.int32), stateful=False)
-            size = self.batch_size // workers
             return tf.ensure_shape(crops, (size, self.crop_samples)), tf.ensure_shape(classes, (size,))
 
         steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
-        return steps.map(load, num_parallel_calls=readers, deterministic=True).prefetch(4)
+        at_once = 1 if made else THREADS
+        return steps.map(load, num_parallel_calls=at_once, deterministic=True).prefetch(4)

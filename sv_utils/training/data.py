@@ -75,6 +75,8 @@ class Data:
         """
         Training batches of each phase, with its crop length, speeds and augmentation.
 
+        A phase whose ``batch_size`` is not 0 has that many crops in a batch instead of `batch_size`.
+
         Raises
         ------
         RequestError
@@ -85,7 +87,7 @@ class Data:
             Crops(
                 self.train,
                 self.labels,
-                batch_size,
+                phase["batch_size"] or batch_size,
                 round(SAMPLE_RATE * phase["crop_seconds"]),
                 seed,
                 speakers_per_batch,

@@ -1,11 +1,13 @@
 """Training in phases: judged on held-out speakers, resumed at the step after a kill."""
 
+import contextlib
 import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import pandas as pd
@@ -13,7 +15,7 @@ import pandas as pd
 from sv_utils.base.errors import RequestError, WorkError, nearest
 from sv_utils.base.paths import replace_on_success
 from sv_utils.models import encoders, pretrained
-from sv_utils.training import checkpoints, schedules
+from sv_utils.training import checkpoints, devices, readers, schedules
 from sv_utils.training.batches import Crops
 from sv_utils.training.board import Board
 from sv_utils.training.devices import Devices
@@ -23,11 +25,12 @@ from sv_utils.training.validation import Judgement, ValidationTrials, why_not_fi
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 KEPT = ("best", "last")
 RENEWAL_BATCHES = 50  # from which averaged weights get their batch-normalisation statistics, and embeddings their mean
+UNREAD = 50  # steps after which losses are fetched from the device at the latest, and looked at for NaN
 
 
 def start(seed: int, engine: dict) -> Devices:
     """
-    Seed Python, NumPy and Keras, use deterministic kernels only, set the precision, and find the devices.
+    Seed Python, NumPy and Keras, set up the engine, find the devices, and print what they are.
 
     To be called before anything is computed.
 
@@ -35,25 +38,28 @@ def start(seed: int, engine: dict) -> Devices:
     ----------
     seed : int
     engine : dict
-        ``precision``: ``"float32"``, ``"mixed_bfloat16"`` or ``"mixed_float16"``; ``distribution``: see
-        `distribution.Devices`.
+        See `Training`.
 
     Raises
     ------
     RequestError
-        For a name that does not exist.
+        For a name that does not exist, and for an option that cannot be had here.
     """
     precision = engine["precision"]
     if precision not in PRECISIONS:
         raise RequestError(f"engine.precision: there is no {precision!r}{nearest(precision, PRECISIONS)}")
-    devices = Devices(engine["distribution"])
+    readers.count(engine["readers"])
+    where = Devices(engine["distribution"])
+    if lacking := devices.lacks(engine):
+        raise RequestError(f"engine.{lacking}")
+    print(f"device: {devices.described()}" + (f", {where.replicas} together" if where.replicas > 1 else ""), flush=True)
     keras.config.set_dtype_policy(precision)
     keras.utils.set_random_seed(seed)
-    if keras.backend.backend() == "tensorflow":
+    if keras.backend.backend() == "tensorflow" and engine["deterministic"]:
         import tensorflow
 
         tensorflow.config.experimental.enable_op_determinism()
-    return devices
+    return where
 
 
 def make_encoder(initial_model: str, architecture: dict) -> keras.Model:
@@ -103,13 +109,16 @@ class Training:
         margin_growth, hard_margin_share`` (only for heads with a margin). ``epochs, steps_per_epoch`` (0: one pass).
         ``plateau_factor, plateau_patience``: under schedule ``plateau`` the learning rate is multiplied by the factor
         after so many epochs in which the validation EER did not fall. ``average_last``: the phase ends with the mean
-        of the weights after so many last epochs (0: off).
+        of the weights after so many last epochs (0: off). ``batch_size``: see `data.Data.crops`.
     accuracy : callable
         ``(labels, outputs)`` to per-sample accuracy, shown as `accuracy`.
     devices : Devices
         As `start` gives them.
     engine : dict
-        ``precision, distribution``: see `start`; ``jit_compile``: XLA, which pays on a GPU and costs on a CPU;
+        ``needs_gpu``: stop where there is none. ``precision``: ``"float32"``, ``"mixed_bfloat16"`` or
+        ``"mixed_float16"``; what is judged and saved is float32. ``distribution``: see `devices.Devices`.
+        ``deterministic``: the same numbers each time, on one machine. ``jit_compile``: XLA, which pays on a GPU and
+        costs on a CPU. ``gradient_checkpointing``: see `recomputing`. ``readers``: see `readers.count`.
         ``checkpoint_steps, validate_steps``: checkpoint and validate every so many steps (0: after each epoch only).
     outcome : dict
         ``keep``: ``"best"`` by validation EER, or ``"last"``, the encoder as the last phase leaves it, as published
@@ -130,6 +139,7 @@ class Training:
     engine: dict
     outcome: dict = dataclasses.field(default_factory=lambda: {"keep": "best", "centred": False})
     watch: Callable[[dict], str] | None = None
+    _unread: list[dict] = dataclasses.field(default_factory=list, init=False)  # figures of the last steps
 
     def run(self) -> tuple[SpeakerModel, pd.DataFrame, pd.DataFrame]:
         """
@@ -154,8 +164,13 @@ class Training:
             and the best encoder stay.
         """
         self._check()
-        self._judged = SpeakerModel(self.encoder, self.head)
-        self._model = self.devices.build(lambda: self._judged.twin(self.devices.replicas))
+        given = SpeakerModel(self.encoder, self.head)
+        self._judged = given
+        if self.engine["precision"] != "float32":
+            self.encoder = encoders.in_float32(self.encoder)
+            self._judged = SpeakerModel(self.encoder, self.head)
+        checkpointing = self.engine["gradient_checkpointing"]
+        self._model = self.devices.build(lambda: given.twin(self.devices.replicas, checkpointing))
         self._board = Board(self.directory / "tensorboard")
         self._progress = progress = checkpoints.read_progress(self._checkpoint)
         self.devices.agree(progress.step)
@@ -166,6 +181,7 @@ class Training:
             self._judged.set_weights(self._model.get_weights())
         else:
             self._judge_untrained()
+        self._try_largest_phase()
         while progress.phase < len(self.phases):
             self._run_phase()
         self._finish()
@@ -186,10 +202,11 @@ class Training:
         for number, phase in enumerate(self.phases):
             if "margin" in phase and not hasattr(self.head, "margin"):
                 raise RequestError(f"phases[{number}].margin: this loss has none; remove it")
-            if phase["accumulate"] > 1 and self.devices.replicas > 1:
+            scaled = self.engine["precision"] == "mixed_float16"
+            if phase["accumulate"] > 1 and self.devices.replicas > 1 and scaled:
                 raise RequestError(
-                    f"phases[{number}].accumulate needs one device (Keras cannot accumulate on several); set it to 1 "
-                    "and raise batch_size"
+                    f"phases[{number}].accumulate: on several devices it needs another precision than mixed_float16; "
+                    "take mixed_bfloat16, or set accumulate to 1 and raise batch_size"
                 )
 
     @property
@@ -229,15 +246,53 @@ class Training:
             checkpoints.read_variables(self._checkpoint, "optimizer", self._model.optimizer.variables)
         else:
             progress.plateau, progress.phase_best, progress.epochs_without_gain = 1.0, math.inf, 0
-        step = self.devices.step(self._model)
-        batches = self.devices.batches(self.crops[progress.phase], progress.step)
-        while progress.phase_step < phase["epochs"] * per_epoch:
-            self._set_schedules()
-            started, batch = time.perf_counter(), next(batches)
-            self._note(step(batch), batch)
-            progress.seconds += time.perf_counter() - started
-            self._after_step()
+        step, processes = self.devices.step(self._model), readers.count(self.engine["readers"])
+        with self.devices.batches(self.crops[progress.phase], progress.step, processes) as batches:
+            while progress.phase_step < phase["epochs"] * per_epoch:
+                started, batch = time.perf_counter(), next(batches)
+                with self._in_memory(progress.phase):
+                    self._note(step(batch, self._settings(), self._ends_step()))
+                progress.seconds += time.perf_counter() - started
+                self._after_step()
         self._end_phase()
+
+    def _ends_step(self) -> bool:
+        """Whether the next batch completes a step of the optimizer."""
+        return (self._progress.phase_step + 1) % self._phase["accumulate"] == 0
+
+    @contextlib.contextmanager
+    def _in_memory(self, number: int) -> Iterator[None]:
+        """Say which phase is too large for the device, and the mend."""
+        try:
+            yield
+        except Exception as error:
+            if type(error).__name__ != "ResourceExhaustedError":  # TensorFlow's, which another backend has not
+                raise
+            raise RequestError(
+                f"phases[{number}] does not fit into the memory of {devices.described()}: halve its batch_size and "
+                "double its accumulate, or set engine.gradient_checkpointing"
+            ) from None
+
+    def _try_largest_phase(self) -> None:
+        """
+        Take one step of the phase that needs most memory and forget it, so that it does not fail after days.
+
+        A phase that has begun tries itself.
+        """
+        progress = self._progress
+        sizes = [crops.batch_size * crops.crop_samples for crops in self.crops]
+        largest = max(range(progress.phase, len(sizes)), key=sizes.__getitem__, default=progress.phase)
+        if largest == progress.phase:
+            return
+        before, begun = [keras.ops.convert_to_numpy(variable) for variable in self._model.variables], progress.phase
+        progress.phase = largest
+        self._compile()
+        with self.devices.batches(self.crops[largest], 0) as batches, self._in_memory(largest):
+            logs = self.devices.step(self._model)(next(batches), self._settings(), True)
+            float(logs["loss"])  # wait for it
+        progress.phase = begun
+        for variable, value in zip(self._model.variables, before):
+            variable.assign(value)
 
     def _compile(self) -> None:
         """Optimizer and frozen layers of the present phase."""
@@ -249,44 +304,64 @@ class Training:
             optimizer = schedules.optimizer(self._phase, scale_loss, self.devices.replicas)
             accuracy = keras.metrics.MeanMetricWrapper(self.accuracy, name="accuracy")
             self._model.compile(optimizer, metrics=[accuracy], jit_compile=self.engine["jit_compile"])
+            if self.engine["jit_compile"] and not self._model.jit_compile:
+                raise RequestError(
+                    "engine.jit_compile: Keras refuses XLA here (deterministic operations are on, or a layer does not "
+                    "support it); set it to false"
+                )
             optimizer.build(self._model.trainable_variables)
 
         self.devices.build(compiled)
 
-    def _set_schedules(self) -> None:
+    def _settings(self) -> dict[str, float]:
+        """What the schedules prescribe for the next step."""
         progress, phase, per_epoch = self._progress, self._phase, self._steps_per_epoch
         rate = schedules.learning_rate(phase, progress.phase_step, per_epoch)
-        self._model.optimizer.learning_rate = rate * progress.plateau
-        for name, value in schedules.of_head(phase, progress.phase_step / per_epoch).items():
-            if hasattr(self._model.head, name):
-                getattr(self._model.head, name).assign(value)
+        settings = {"learning_rate": rate * progress.plateau}
+        of_head = schedules.of_head(phase, progress.phase_step / per_epoch)
+        return settings | {name: value for name, value in of_head.items() if hasattr(self._model.head, name)}
 
-    def _note(self, logs: dict[str, float], batch: tuple) -> None:
-        """Count a step and add up its figures."""
-        progress, self._batch = self._progress, batch
-        if not math.isfinite(logs["loss"]):
-            self._diverged(f"the loss is {logs['loss']} in step {progress.step + 1}")
-        for name, value in logs.items():
-            progress.sums[name] = progress.sums.get(name, 0.0) + float(value)
+    def _note(self, logs: dict[str, Any]) -> None:
+        """Count a step; its figures are fetched from the device when they are due, so that it need not wait."""
+        progress = self._progress
+        self._unread.append(logs)
         progress.step += 1
         progress.phase_step += 1
         if progress.step % max(1, self._steps_per_epoch // 10) == 0:
-            row = {"loss": float(logs["loss"]), "learning_rate": self._rate()}
+            row = {"loss": self._read(), "learning_rate": self._rate()}
             for name in ("scale", "margin"):
                 if hasattr(self._model.head, name):
                     row[name] = float(keras.ops.convert_to_numpy(getattr(self._model.head, name)))
             progress.steps.append({"step": progress.step, **row})
             self._board.scalars(progress.step, {f"step/{name}": value for name, value in row.items()})
+        elif len(self._unread) >= UNREAD:
+            self._read()
 
-    def _diverged(self, what: str) -> None:
+    def _read(self) -> float:
+        """Add up the figures of the steps that were not read yet, look for NaN, and give the last loss."""
+        progress, loss = self._progress, math.nan
+        first = progress.step - len(self._unread) + 1
+        for step, logs in enumerate(self._unread, first):
+            figures = {name: float(value) for name, value in logs.items()}
+            loss = figures["loss"]
+            if not math.isfinite(loss):
+                self._diverged(f"the loss is {loss} in step {step}", step)
+            for name, value in figures.items():
+                progress.sums[name] = progress.sums.get(name, 0.0) + value
+        self._unread.clear()
+        return loss
+
+    def _diverged(self, what: str, step: int) -> None:
         losses = [row["loss"] for row in self._progress.steps[-20:] if "loss" in row]
-        why = why_not_finite(self.devices.local(self._batch[0]), self._phase, self._rate(), losses)
-        raise WorkError(f"{what}: {why}. {self._kept()}")
+        waveforms, _ = self.crops[self._progress.phase].batch(step - 1)
+        raise WorkError(f"{what}: {why_not_finite(waveforms, self._phase, self._rate(), losses)}. {self._kept()}")
 
     def _after_step(self) -> None:
         """Judge and write what is due after this step."""
         progress = self._progress
         epoch_ends = progress.phase_step % self._steps_per_epoch == 0
+        if epoch_ends or self._is_due("validate_steps") or self._is_due("checkpoint_steps"):
+            self._read()  # nothing is judged or kept after a step that nobody has looked at
         if epoch_ends:
             self._end_epoch()
         elif self._is_due("validate_steps"):
@@ -322,7 +397,7 @@ class Training:
 
     def _keep_best(self, judgement: Judgement) -> Judgement:
         if not judgement.finite:
-            self._diverged(f"the embeddings are not finite after step {self._progress.step}")
+            self._diverged(f"the embeddings are not finite after step {self._progress.step}", self._progress.step)
         self._board.judgement(self._progress.step, judgement)
         judgement.raise_if_collapsed(self._kept())
         if judgement.eer < self._progress.best_eer:

@@ -14,6 +14,7 @@ from sv_utils.training import augment
 PHASE = {
     "epochs": 2,
     "steps_per_epoch": 3,
+    "batch_size": 0,
     "crop_seconds": 0.5,
     "optimizer": "sgd",
     "learning_rate": 0.05,
@@ -44,9 +45,13 @@ PHASES = [
     | {"frozen": "batch_normalization", "ema": 0.5, "margin_end_epoch": 0, "augmentation": augment.OFF},
 ]
 ENGINE = {
+    "needs_gpu": False,
     "precision": "float32",
     "distribution": "one",
+    "deterministic": True,
     "jit_compile": False,
+    "gradient_checkpointing": False,
+    "readers": 0,
     "checkpoint_steps": 1,
     "validate_steps": 2,
 }

@@ -13,6 +13,7 @@ def test_checkpoints_are_due_by_their_own_setting(tmp_path, monkeypatch, checkpo
     monkeypatch.setattr(loop.checkpoints, "write", lambda path, model, progress: written.append(progress.step))
     training = object.__new__(loop.Training)
     training.engine = {"checkpoint_steps": checkpoint_steps, "validate_steps": validate_steps}
+    training._unread = []
     training.phases, training.crops, training.directory, training._model = [{"steps_per_epoch": 9}], [None], tmp_path, 0
     monkeypatch.setattr(loop.Training, "_judge", lambda _: SimpleNamespace(eer=0.5))
     for step in range(1, 5):

@@ -374,9 +374,14 @@ def test_mixed_precision_trains_with_weights_in_float32(prep, tmp_path, monkeypa
         _, history, _ = run.run()
     finally:
         keras.config.set_dtype_policy("float32")
-    kernels = [layer for layer in run.encoder._flatten_layers() if isinstance(layer, keras.layers.Conv2D)]
+    kernels = [layer for layer in run._model.encoder._flatten_layers() if isinstance(layer, keras.layers.Conv2D)]
     assert {layer.compute_dtype for layer in kernels} == {precision.removeprefix("mixed_")}
     assert {str(weight.dtype) for layer in kernels for weight in layer.weights} == {"float32"}
+    for encoder in (
+        run.encoder,
+        *(encoders.load(tmp_path / "mixed" / f"{name}.keras") for name in ("model", "initial")),
+    ):
+        assert {layer.compute_dtype for layer in encoder._flatten_layers()} == {"float32"}
     assert np.isfinite(history["loss"].iloc[1])
     scaled = isinstance(run._model.optimizer, keras.optimizers.LossScaleOptimizer)
     assert scaled == (precision == "mixed_float16")
