@@ -73,7 +73,7 @@ reproduce: setup  ## all stages of params/PROFILE.yaml (PROFILE=mini) that are n
 site: setup  ## one folder of all pages of finished runs, for any web server or none (PROFILES="mini known", SITE=folder)
 	@$(PY) -m sv_utils.report $(PROFILES) --site "$(or $(SITE),$(OUTPUTS)/site)"
 
-forecast: setup  ## disk and time that the download and preparation of PROFILE will take
+forecast: setup  ## disk, time and memory that PROFILE will take: download, preparation, training (times real steps)
 	@$(PY) -m sv_utils.forecast "$(PROFILE)"
 
 rehearse: setup  ## every stage of PROFILE on a miniature of its corpora: minutes that tell what days would (SPEAKERS=all)

@@ -1,9 +1,10 @@
 """
-Say how much disk and time it takes to fetch and prepare the speech of a profile, and how much disk is free.
+Say how much disk and time a profile takes: to fetch and prepare its speech, and to train on it.
 
 ``python -m sv_utils.forecast PROFILE`` (`make forecast`). Sizes come from what lies here already, from the servers
 where they answer, and else from what the corpora state. Speed is measured on a sample: of the profile's own files where
-they were fetched, else of the embedded voices.
+they were fetched, else of the embedded voices. Steps of each phase of each training are timed on this machine's device
+with the phase's own shapes.
 
 ``--rehearse`` (`make rehearse`) runs every stage of the profile on a miniature of its corpora, and ends with what is
 missing for the real run.
@@ -16,6 +17,8 @@ import itertools
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -25,7 +28,7 @@ import pandas as pd
 
 from sv_utils import corpora
 from sv_utils.base import paths
-from sv_utils.base.errors import RequestError, command
+from sv_utils.base.errors import RequestError, WorkError, command
 from sv_utils.corpora import Corpus
 from sv_utils.pipeline import rehearsal
 from sv_utils.pipeline.profile import Profile
@@ -34,6 +37,9 @@ from sv_utils.speech import acquisition, archives, audio, manifest, miniature, n
 
 SAMPLE = 60  # files that are decoded to measure
 SPEAKERS = 200  # of a rehearsal, where there is no GPU
+# What time and memory of a step depend on; of losses that differ in nothing else the first stands for all.
+SHAPES = ("architecture", "initial_model", "engine", "n_classes", "batch_size", "crop_seconds", "frozen", "optimizer")
+PUBLISHED = "  beside: thin ResNet-34 on two RTX 2080 Ti, 30 to 40 minutes an epoch of VoxCeleb2 (wespeaker's issue 93)"
 
 
 def forecast(profile: str) -> dict[str, Any]:
@@ -153,6 +159,82 @@ def _speakers(word: str | None) -> int | None:
     if word != "all" and not (word.isdecimal() and int(word) >= 10):
         raise RequestError(f"--speakers is a number from 10, or all, not {word!r}")
     return None if word == "all" else int(word)
+
+
+def trainings(profile: str) -> pd.DataFrame:
+    """
+    Time steps of each phase of each training of a profile.
+
+    Returns
+    -------
+    pd.DataFrame
+        A row a phase: ``stage, phase`` (from 1), ``steps`` (batches) of an epoch, ``epochs``, ``hours`` in all, and
+        what `bench.phases.measure` tells. Phases of equal shapes are measured once.
+
+    Raises
+    ------
+    RequestError
+        The utterances of a corpus are not known before it is prepared; or the engine cannot be had here.
+    WorkError
+        A step cannot be taken, for example for want of memory.
+    """
+    asked = Profile.read(profile)
+    utterances, speakers = _counts(profile, asked.of("02_prep"))
+    rows, known = [], {}
+    for stage, parameters in asked.parameters.items():
+        for number, phase in enumerate(parameters["phases"] if is_training(stage) else (), 1):
+            batch_size = phase["batch_size"] or parameters["batch_size"]
+            work = {key: parameters[key] for key in parameters if key not in ("phases", "profile", "stage")}
+            work |= {"loss": stage.split("@")[0].partition("_train_")[2], "batch_size": batch_size}
+            work["n_classes"] = speakers * max(len(other["speeds"]) for other in parameters["phases"])
+            work["phase"] = phase | {"learning_rate": 0.0}
+            shapes = {name: (phase | work).get(name) for name in SHAPES}
+            text = json.dumps(shapes, sort_keys=True)
+            known[text] = told = known.get(text) or _measured(work)
+            steps = phase["steps_per_epoch"] or max(1, utterances // batch_size)
+            hours = steps * phase["epochs"] * told["seconds"] / 3600
+            row = {"stage": stage, "phase": number, "steps": steps, "epochs": phase["epochs"], "hours": hours}
+            rows.append(row | {"batch_size": batch_size, "crop_seconds": phase["crop_seconds"]} | told)
+    return pd.DataFrame(rows)
+
+
+def _counts(profile: str, preparing: dict) -> tuple[int, int]:
+    """Utterances and speakers to train on: of the prepared store, else as the corpora state them."""
+    prepared = paths.stage_dir(profile, "02_prep") / "utterances.csv"
+    if prepared.exists():
+        split = manifest.read_utterances(prepared).query("split == 'train'")
+        return len(split), split["speaker"].nunique()
+    archives_of = [corpora.get(name).remotes for name in preparing["train_corpora"]]
+    found = [archive for remotes in archives_of for archive in remotes if archive.subset != "test"]
+    if not found or not all(archive.utterances and archive.speakers for archive in found):
+        raise RequestError(f"how many utterances {profile} trains on is known after 02_prep: run that first")
+    speakers = sum(archive.speakers or 0 for archive in found) - preparing["validation_speakers"]
+    return sum(archive.utterances or 0 for archive in found), speakers
+
+
+def _measured(work: dict) -> dict:
+    """What `bench.phases` tells of a phase, from a process of its own."""
+    line = [sys.executable, "-m", "sv_utils.bench.phases"]
+    quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"}
+    ran = subprocess.run(line, input=json.dumps(work), capture_output=True, text=True, env=quiet)
+    if ran.returncode:
+        last = (ran.stderr.strip() or "it was killed, perhaps for want of memory").splitlines()[-1]
+        raise WorkError(f"a step of {work['loss']} with batch_size {work['batch_size']} cannot be taken: {last}")
+    return json.loads(ran.stdout)
+
+
+def _print_trainings(found: pd.DataFrame) -> None:
+    for row in found.itertuples():
+        print(
+            f"{row.stage}, phase {row.phase}: {row.epochs} epochs of {row.steps:,} batches of {row.batch_size} x "
+            f"{row.crop_seconds:g} s, {row.seconds:.3g} s each: {row.hours:,.1f} h; memory "
+            f"{needs.size(row.bytes)} with {row.crops} crops, {needs.size(row.bytes_per_crop)} a crop"
+        )
+    for device, hours in found.groupby("device")["hours"].sum().items():
+        print(f"training: {hours:,.1f} h on {device}, by the time of a step; batches and validation come on top")
+        if "GPU" not in str(device).split(" (")[0]:
+            print("  a CPU's time and peak memory of the process: measured with few crops and reckoned for a batch")
+    print(PUBLISHED)
 
 
 def _duration(seconds: float) -> str:
@@ -298,11 +380,12 @@ class _Projection:
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Say what fetching and preparing a profile's speech takes (exit code 1: the disk is too small), or rehearse it."""
+    """Say what fetching, preparing and training take (exit code 1: the disk is too small), or rehearse it all."""
     parser = argparse.ArgumentParser(prog="python -m sv_utils.forecast", description=main.__doc__)
     parser.add_argument("profile", help="name of a file in params/")
     parser.add_argument("--rehearse", action="store_true", help="run all stages on a miniature of the corpora")
     parser.add_argument("--speakers", help=f"of the miniature, a number or all (without a GPU {SPEAKERS}, else all)")
+    parser.add_argument("--speech-only", action="store_true", help="leave the training out, which takes minutes")
     options = parser.parse_args(argv)
     if options.rehearse:
         return 0 if rehearse(options.profile, _speakers(options.speakers)) else 1
@@ -327,6 +410,8 @@ def main(argv: list[str] | None = None) -> int:
                 else ""
             )
         )
+    if not options.speech_only:
+        _print_trainings(trainings(options.profile))
     folder = next(path for path in (paths.outputs(), *paths.outputs().parents) if path.exists())
     used = needs.tree_size(paths.outputs() / "corpora")
     free, peak = shutil.disk_usage(folder).free, int(told["stages"]["peak"].max())

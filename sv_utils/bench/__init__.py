@@ -22,6 +22,9 @@ BENCHMARKS = {  # name to the module of its function
     "manifest": "preparing",
     "step": "training",
     "loading": "training",
+    "loaders": "engine",
+    "overhead": "engine",
+    "engines": "engine",
     "campplus": "encoders",
     "lengths": "encoders",
 }

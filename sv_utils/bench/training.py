@@ -79,12 +79,21 @@ def step() -> list[dict]:
     return [timing.row(what, seconds[0], other, *seconds[1:])]
 
 
-def _store(folder: Path, utterances: int = 500, seconds: int = 8) -> Speech:
-    """Open store of noise, 16 kHz, as long as VoxCeleb's utterances."""
+def store(folder: Path, utterances: int = 500, seconds: int = 8) -> Speech:
+    """Open store of noise [shape=(utterances, 16000 seconds)] in `folder`, as long as VoxCeleb's utterances."""
     samples = 16_000 * seconds
     np.random.default_rng(0).integers(-9000, 9000, utterances * samples, np.int16).tofile(folder / "shard.pcm")
     rows = {"shard": "shard.pcm", "offset": samples * np.arange(utterances), "samples": samples, "speaker": "s"}
     return Speech(pd.DataFrame(rows), folder)
+
+
+def augmented(speech: Speech) -> Crops:
+    """Batches of 2 s in which every crop is augmented, at three speeds."""
+    surroundings = {"noise": 0.3, "babble": 0.3, "reverberation": 0.4, "telephone": 0.2, "clipping": 0.1}
+    augmentation = augment.Augmentation({**augment.OFF, **surroundings}, speech)
+    return Crops(
+        speech, np.arange(len(speech)), BATCH, 160 * FRAMES, 0, augmentation=augmentation, speeds=(1.0, 0.9, 1.1)
+    )
 
 
 def _load(crops: Crops, count: int) -> None:
@@ -106,15 +115,12 @@ def _wait(model: keras.Model, crops: Crops, count: int) -> tuple[float, float]:
 
 def loading() -> list[dict]:
     """Batches of the loader, plain and augmented, beside a training step from waveforms; and how long that waits."""
-    surroundings = {"noise": 0.3, "babble": 0.3, "reverberation": 0.4, "telephone": 0.2, "clipping": 0.1}
     with tempfile.TemporaryDirectory() as folder:
-        speech = _store(Path(folder))
-        plain = Crops(speech, np.arange(len(speech)), BATCH, 160 * FRAMES, seed=0)
-        augmentation = augment.Augmentation({**augment.OFF, **surroundings}, speech)
-        augmented = dataclasses.replace(plain, augmentation=augmentation, speeds=(1.0, 0.9, 1.1))
-        loaders = [timing.seconds(lambda crops=crops: _load(crops, 50), 2) / 50 for crops in (plain, augmented)]
+        changed = augmented(store(Path(folder)))
+        plain = dataclasses.replace(changed, augmentation=None, speeds=(1.0,))
+        loaders = [timing.seconds(lambda crops=crops: _load(crops, 50), 2) / 50 for crops in (plain, changed)]
         model = encoders.build()
-        waited, step_seconds = _wait(_keras_model(model.input, model.output), augmented, 6)
+        waited, step_seconds = _wait(_keras_model(model.input, model.output), changed, 6)
     what = f"a batch of {BATCH} crops of {FRAMES / 100:g} s"
     beside = "a training step of thin ResNet-34 on augmented waveforms"
     return [

@@ -26,7 +26,7 @@ from sv_utils.pipeline.stages import LAST
 MACHINERY = ("base", "pipeline")  # how a run is told, placed and recorded changes no number
 READING = "reports"  # a redrawn figure must not cost days of training
 # Parameters that say how the work is done, and change nothing of what comes out.
-WAYS = {"workers", "scheduler", "connections", "remove_archives"}
+WAYS = {"workers", "scheduler", "connections", "remove_archives", "readers", "needs_gpu"}
 
 
 def stage_keys(profile: Profile, sources: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -51,7 +51,7 @@ def stage_keys(profile: Profile, sources: Mapping[str, str] | None = None) -> di
     for stage in profile.stages:
         cells = code_cells(paths.NOTEBOOKS / f"{stage.notebook}.ipynb")
         parameters = profile.parameters[stage.name]
-        counted = {name: value for name, value in parameters.items() if name not in WAYS}
+        counted = _counted(parameters)
         files = [counted[name] for name in ("encoder", "initial_model") if name in counted]
         if stage.notebook == LAST[-1]:
             files.append(str(paths.expected_file(profile.name)))
@@ -62,6 +62,12 @@ def stage_keys(profile: Profile, sources: Mapping[str, str] | None = None) -> di
         modules = used_modules(cells, _words(parameters), left_out)
         keys[stage.name] = content_key(list(map(meaning, cells)), counted, modules, upstream + _digests(files))
     return keys
+
+
+def _counted(parameters: dict) -> dict:
+    """Parameters without those that change nothing of what comes out, in dicts within them too."""
+    inner = {name: _counted(value) if isinstance(value, dict) else value for name, value in parameters.items()}
+    return {name: value for name, value in inner.items() if name not in WAYS}
 
 
 def _handed_on(profile: str, stage: str, key: str) -> str:

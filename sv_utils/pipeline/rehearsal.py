@@ -87,6 +87,7 @@ def small(profile: Profile, cores: int) -> dict[str, dict]:
             own["source"] = ""
         if is_training(stage.name):
             own["phases"] = [two_steps(phase) for phase in own["phases"]]
+            own["engine"] = own["engine"] | {"needs_gpu": False}  # what this machine has must do
         if stage.notebook == LAST[0]:
             own.pop("encoder", None)
         sections[stage.name if is_training(stage.name) else stage.notebook] = own

@@ -47,7 +47,7 @@ def test_every_benchmark_has_its_function():
 
 
 def test_the_loader_of_the_benchmark_gives_batches(tmp_path):
-    speech = training._store(tmp_path, utterances=6, seconds=3)
+    speech = training.store(tmp_path, utterances=6, seconds=3)
     assert len(speech) == 6 and (speech.samples == 48_000).all() and np.std(speech.waveform(3)) > 5000
     crops = Crops(speech, np.arange(6), 4, 32_000, seed=0)
     training._load(crops, 2)

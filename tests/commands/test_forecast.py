@@ -22,6 +22,8 @@ def surroundings(tmp_path, monkeypatch):
     for name in ("SV_MIRROR", "SV_VOXCELEB_KEY", "SV_PARAMS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(forecast, "SAMPLE", 5)
+    monkeypatch.setattr(forecast, "_print_trainings", lambda found: None)
+    monkeypatch.setattr(forecast, "_measured", lambda work: {"seconds": 0.5, "device": "a test"})
 
 
 @pytest.fixture

@@ -48,14 +48,6 @@ def steps(where: devices.Devices, loss: str, accumulate: int = 1, count: int = 4
     return found, *values
 
 
-def copies_agree(where: devices.Devices, head: keras.Layer) -> bool:
-    """Whether both devices hold the same values of a head's variables."""
-    return all(
-        len({float(np.sum(part)) for part in where.strategy.experimental_local_results(v.value)}) == 1
-        for v in head.variables
-    )
-
-
 def main(names: list[str]) -> None:
     """Print how far the two ways are apart at most, for each loss, and with two batches a step of the optimizer."""
     cpu = tf.config.list_physical_devices("CPU")[0]
