@@ -180,7 +180,8 @@ def trainings(profile: str) -> pd.DataFrame:
     """
     asked = Profile.read(profile)
     utterances, speakers = _counts(profile, asked.of("02_prep"))
-    rows, known = [], {}
+    rows: list[dict] = []
+    known: dict[str, dict] = {}
     for stage, parameters in asked.parameters.items():
         for number, phase in enumerate(parameters["phases"] if is_training(stage) else (), 1):
             batch_size = phase["batch_size"] or parameters["batch_size"]
