@@ -24,6 +24,7 @@ from sv_utils import corpora, embed
 from sv_utils.base import fetch
 from sv_utils.base.errors import RequestError, WorkError
 from sv_utils.models import embedding, encoders, pretrained
+from sv_utils.models.backbones import campplus as network
 from sv_utils.models.pretrained import campplus, torch_file
 from sv_utils.models.pretrained.kaldi import KaldiLogMel
 from sv_utils.speech import archives, audio
@@ -92,9 +93,9 @@ def test_published_encoder_embeds_from_the_command_line(published, monkeypatch, 
 
 def test_segment_means_take_the_last_frames_as_they_are():
     values = np.arange(250, dtype="float32")[None, :, None, None]
-    np.testing.assert_allclose(np.ravel(campplus.segment_means(values)), [49.5, 149.5, 224.5], rtol=1e-6)
-    np.testing.assert_allclose(np.ravel(campplus.segment_means(values[:, :100])), [49.5], rtol=1e-6)
-    np.testing.assert_allclose(np.ravel(campplus.segment_means(values[:, :1])), [0.0])
+    np.testing.assert_allclose(np.ravel(network.segment_means(values)), [49.5, 149.5, 224.5], rtol=1e-6)
+    np.testing.assert_allclose(np.ravel(network.segment_means(values[:, :100])), [49.5], rtol=1e-6)
+    np.testing.assert_allclose(np.ravel(network.segment_means(values[:, :1])), [0.0])
 
 
 def test_the_front_end_says_how_many_samples_it_hears():
@@ -103,20 +104,20 @@ def test_the_front_end_says_how_many_samples_it_hears():
 
 def test_statistics_are_mean_and_unbiased_deviation():
     values = np.array([1.0, 2.0, 6.0], "float32").reshape(1, 3, 1, 1)
-    np.testing.assert_allclose(campplus.Statistics()(values), [[3.0, np.sqrt(7.0)]], rtol=1e-6)
+    np.testing.assert_allclose(network.Statistics()(values), [[3.0, np.sqrt(7.0)]], rtol=1e-6)
 
 
 def test_masked_delay_loads_in_a_fresh_process_and_learns(tmp_path):
     inputs = keras.Input((None, 1, 8))
-    x = campplus.MaskedDelay("delay", 2)(inputs)
-    model = keras.Model(inputs, campplus.Statistics()(x))
+    x = network.MaskedDelay("delay", 2)(inputs)
+    model = keras.Model(inputs, network.Statistics()(x))
     frames = np.random.default_rng(0).normal(size=(2, 130, 1, 8)).astype("float32")
     before = np.asarray(model(frames))
     assert before.shape == (2, 80)
     model.save(tmp_path / "model.keras")
     np.save(tmp_path / "frames.npy", frames)
     code = (
-        "import sys, keras, numpy as np; from sv_utils.models.pretrained import campplus; folder = sys.argv[1]; "
+        "import sys, keras, numpy as np; from sv_utils.models.backbones import campplus; folder = sys.argv[1]; "
         "model = keras.saving.load_model(folder + '/model.keras'); "
         "np.save(folder + '/after.npy', np.asarray(model(np.load(folder + '/frames.npy'))))"
     )
@@ -129,7 +130,7 @@ def test_masked_delay_loads_in_a_fresh_process_and_learns(tmp_path):
 
 
 def test_the_whole_of_campplus_can_be_trained_on_and_saved(monkeypatch, tmp_path, speech):
-    monkeypatch.setattr(campplus, "BLOCKS", ((1, 1), (1, 2), (1, 2)))  # of its 52 layers of one kind
+    monkeypatch.setattr(network, "BLOCKS", ((1, 1), (1, 2), (1, 2)))  # of its 52 layers of one kind
     keras.utils.set_random_seed(1)
     model = campplus.build(16)
     waves = np.stack([sound[:12_000] for sound in speech[:2]]).astype("float32") / 32768

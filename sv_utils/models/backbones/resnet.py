@@ -8,8 +8,10 @@ from keras import layers, ops
 
 from sv_utils.models.backbones.normalization import BatchNormalization
 
-# Blocks in each of the four stages, and whether they are bottlenecks (He et al. 2015, table 1).
+# Blocks in each of the four stages, and whether they are bottlenecks (He et al. 2015, table 1; wespeaker).
 DEPTHS = {18: ((2, 2, 2, 2), False), 34: ((3, 4, 6, 3), False), 50: ((3, 4, 6, 3), True)}
+DEPTHS |= {100: ((6, 16, 24, 3), False), 101: ((3, 4, 23, 3), True), 152: ((3, 8, 36, 3), True)}
+DEPTHS |= {221: ((6, 16, 48, 3), True), 293: ((10, 20, 64, 3), True)}
 NAMES = tuple(f"resnet{depth}" for depth in DEPTHS)
 COLLECTION = {"momentum": 0.99, "epsilon": 2e-5}  # of batch normalisation in the collection classification_models
 
@@ -28,7 +30,8 @@ class ResNet:
     Parameters
     ----------
     depth : int
-        18 or 34 (two 3x3 convolutions a block) or 50 (1x1, 3x3, 1x1 with four times the channels at the end).
+        18, 34, 100 (two 3x3 convolutions a block), or 50, 101, 152, 221, 293 (1x1, 3x3, 1x1 with four times the
+        channels at the end).
     width : int
         Channels of the first stage; each of the three further stages doubles them and halves frames and bins.
     stem : str
@@ -64,7 +67,8 @@ class ResNet:
     def __call__(self, x: keras.KerasTensor) -> keras.KerasTensor:
         if self.preactivation:
             return self._preactivated(x)
-        x = convolution(x, self.width, 3) if self.stem == "thin" else convolution(x, self.width, 7, stride=2)
+        size, stride = (3, 1) if self.stem == "thin" else (7, 2)
+        x = convolution(x, self.width, size, stride, name="conv1")
         x = layers.ReLU()(x)
         if self.stem == "imagenet":
             x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(x))  # after ReLU a zero is no maximum
@@ -72,22 +76,22 @@ class ResNet:
         for stage, count in enumerate(blocks):
             for block in range(count):
                 stride = 2 if stage and not block else 1
-                x = self._block(x, self.width * 2**stage, stride, bottleneck)
+                x = self._block(x, self.width * 2**stage, stride, bottleneck, f"layer{stage + 1}.{block}")
         return x
 
-    def _block(self, x: keras.KerasTensor, width: int, stride: int, bottleneck: bool) -> keras.KerasTensor:
+    def _block(self, x: keras.KerasTensor, width: int, stride: int, bottleneck: bool, name: str) -> keras.KerasTensor:
         """One residual block: relu(shortcut + convolutions)."""
         if bottleneck:
-            out = layers.ReLU()(convolution(x, width, 1))
-            out = layers.ReLU()(convolution(out, width, 3, stride))
+            out = layers.ReLU()(convolution(x, width, 1, name=f"{name}.conv1"))
+            out = layers.ReLU()(convolution(out, width, 3, stride, name=f"{name}.conv2"))
             width *= 4
-            out = convolution(out, width, 1)
+            out = convolution(out, width, 1, name=f"{name}.conv3")
         else:
-            out = layers.ReLU()(convolution(x, width, 3, stride))
-            out = convolution(out, width, 3)
+            out = layers.ReLU()(convolution(x, width, 3, stride, name=f"{name}.conv1"))
+            out = convolution(out, width, 3, name=f"{name}.conv2")
         out = self._attended(out)
         if stride != 1 or x.shape[-1] != width:
-            x = convolution(x, width, 1, stride)
+            x = convolution(x, width, 1, stride, name=f"{name}.shortcut")
         return layers.ReLU()(layers.Add()([x, out]))
 
     def _attended(self, out: keras.KerasTensor) -> keras.KerasTensor:
@@ -146,11 +150,18 @@ def _strided(x: keras.KerasTensor, size: int, stride: int) -> tuple[keras.KerasT
     return layers.ZeroPadding2D(size // 2)(x), stride, "valid"
 
 
-def convolution(x: keras.KerasTensor, channels: int, size: int, stride: int = 1) -> keras.KerasTensor:
-    """Convolution with batch normalisation instead of a bias, padded by ``size // 2`` on all sides."""
+def convolution(
+    x: keras.KerasTensor, channels: int, size: int, stride: int = 1, name: str | None = None
+) -> keras.KerasTensor:
+    """
+    Convolution with batch normalisation instead of a bias, padded by ``size // 2`` on all sides.
+
+    The layers are called `name` and `name` with ``.norm``.
+    """
     x, stride, padding = _strided(x, size, stride)
-    x = layers.Conv2D(channels, size, stride, padding, use_bias=False, kernel_initializer="he_normal")(x)
-    return BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+    options = {"use_bias": False, "kernel_initializer": "he_normal", "name": name}
+    x = layers.Conv2D(channels, size, stride, padding, **options)(x)
+    return BatchNormalization(momentum=0.9, epsilon=1e-5, name=name and f"{name}.norm")(x)
 
 
 def squeeze_excitation(x: keras.KerasTensor, reduction: int = 8) -> keras.KerasTensor:

@@ -1,34 +1,34 @@
 """
-CAM++ (Wang et al., "CAM++: a fast and efficient network for speaker verification using context-aware masking",
-Interspeech 2023) in Keras: a small residual network over frequency, then densely connected time-delay layers, each of
-which masks its output by what the utterance and the surrounding second hold.
+CAM++ of 3D-Speaker and of wespeaker, which differ in the front end and in the least variance that their pooling knows.
 
-Layers with weights bear the names of the original checkpoint, so that `assign` needs no table.
+Layers with weights bear the names of the original checkpoints, so that `assign` needs no table.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import layers
 
-from sv_utils.base.errors import RequestError
+from sv_utils.models.backbones.campplus import Statistics, campplus
+from sv_utils.models.backbones.pooling import StatisticsPooling
 from sv_utils.models.encoders import UnitVectors
-from sv_utils.models.features import InstanceNormalization
-from sv_utils.models.pretrained.kaldi import KaldiLogMel
-
-SEGMENT = 100  # frames (20 ms each there) that share a mask's local context
-GROWTH, BOTTLENECK = 32, 128  # channels that a dense layer adds; channels that its context is computed from
-BLOCKS = ((12, 1), (24, 2), (16, 2))  # dense layers, dilation [frames]
-# Names of a layer's variables in the checkpoint.
-NAMES = {"kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias"}
-NAMES |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
+from sv_utils.models.pretrained import converter
+from sv_utils.models.pretrained.kaldi import front_end
 
 
-def build(embedding_dim: int = 192) -> keras.Model:
+def build(embedding_dim: int = 192, window: str = "povey", blocks: Sequence[tuple[int, int]] = ()) -> keras.Model:
     """
     Build the encoder with fresh weights.
+
+    Parameters
+    ----------
+    embedding_dim : int
+        192, or 512 for those that were trained on VoxCeleb.
+    window : str
+        ``"povey"`` (3D-Speaker's) or ``"hamming"`` (wespeaker's), see `kaldi.front_end`.
+    blocks : sequence of (int, int)
+        See `backbones.campplus.campplus`.
 
     Returns
     -------
@@ -37,137 +37,12 @@ def build(embedding_dim: int = 192) -> keras.Model:
         [shape=(batch, embedding_dim)].
     """
     waveform = keras.Input((None,), dtype="float32", name="waveform")
-    x = InstanceNormalization(variance=False)(KaldiLogMel()(waveform))
-    x = _over_frequency(layers.Reshape((-1, x.shape[-1], 1))(x))
-    x = layers.ZeroPadding2D((2, 0))(x)
-    x = layers.Conv2D(128, (5, 1), (2, 1), use_bias=False, name="xvector.tdnn.linear")(x)
-    x = _activated(x, "xvector.tdnn.nonlinear.batchnorm")
-    for number, (depth, dilation) in enumerate(BLOCKS, 1):
-        for unit in range(1, depth + 1):
-            x = MaskedDelay(f"xvector.block{number}.tdnnd{unit}", dilation)(x)
-        x = _activated(x, f"xvector.transit{number}.nonlinear.batchnorm")
-        x = _framewise(x.shape[-1] // 2, f"xvector.transit{number}.linear")(x)
-    x = Statistics()(_activated(x, "xvector.out_nonlinear.batchnorm"))
+    pooling = Statistics() if window == "povey" else StatisticsPooling(unbiased=True)
+    x = pooling(campplus(front_end(waveform, window), blocks))
     x = layers.Dense(embedding_dim, use_bias=False, name="xvector.dense.linear")(x)
-    x = _normalisation("xvector.dense.nonlinear.batchnorm", center=False, scale=False)(x)
+    options = {"momentum": 0.9, "epsilon": 1e-5, "center": False, "scale": False}
+    x = layers.BatchNormalization(**options, name="xvector.dense.nonlinear.batchnorm")(x)
     return keras.Model(waveform, UnitVectors(name="unit_vectors")(x), name="campplus")
-
-
-def _over_frequency(x: keras.KerasTensor) -> keras.KerasTensor:
-    """Features [shape=(batch, frames, 80, 1)] → [shape=(batch, frames, 1, 320)]: 1/8 of the bands, 32 channels."""
-    x = _activated(_convolution(x, 1, "head.conv1"), "head.bn1")
-    for stage in ("head.layer1", "head.layer2"):
-        for block, stride in ((f"{stage}.0", 2), (f"{stage}.1", 1)):
-            y = _activated(_convolution(x, stride, f"{block}.conv1"), f"{block}.bn1")
-            y = _normalisation(f"{block}.bn2")(_convolution(y, 1, f"{block}.conv2"))
-            if stride == 2:
-                x = layers.Conv2D(32, 1, (1, 2), use_bias=False, name=f"{block}.shortcut.0")(x)
-                x = _normalisation(f"{block}.shortcut.1")(x)
-            x = layers.ReLU()(layers.Add()([x, y]))
-    x = _activated(_convolution(x, 2, "head.conv2"), "head.bn2")
-    return layers.Reshape((-1, 1, x.shape[2] * x.shape[3]))(layers.Permute((1, 3, 2))(x))  # channel by channel
-
-
-def _convolution(x: keras.KerasTensor, stride: int, name: str) -> keras.KerasTensor:
-    """3 x 3, strided over frequency; padded on both sides also where "same" would pad the upper one alone."""
-    return layers.Conv2D(32, 3, (1, stride), use_bias=False, name=name)(layers.ZeroPadding2D(1)(x))
-
-
-def _framewise(channels: int, name: str, activation: str | None = None, use_bias: bool = False) -> layers.Layer:
-    """A dense layer on each frame; as a convolution it is one operation of the graph, where `Dense` is twenty."""
-    return layers.Conv2D(channels, 1, activation=activation, use_bias=use_bias, name=name)
-
-
-def _normalisation(name: str, **options: Any) -> layers.Layer:
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name, **options)
-
-
-def _activated(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    return layers.ReLU()(_normalisation(name)(x))
-
-
-@keras.saving.register_keras_serializable(package="sv_utils")
-class MaskedDelay(layers.Layer):
-    """
-    Densely connected time-delay layer with a context-aware mask.
-
-    Parameters
-    ----------
-    name : str
-        The layer's name in the checkpoint.
-    dilation : int
-        Of the convolution over three frames.
-
-    Call: [shape=(batch, frames, 1, c)] → [shape=(batch, frames, 1, c + 32)], the input and 32 channels
-    ``convolution(h) * sigmoid(W2 relu(W1 (mean(h) + segment_means(h))))`` of the bottleneck ``h`` (128 channels).
-    """
-
-    def __init__(self, name: str, dilation: int, **kwargs: Any):
-        super().__init__(name=name, **kwargs)
-        self.dilation = dilation
-        self.normalisation1 = _normalisation(f"{name}.nonlinear1.batchnorm")
-        self.linear1 = _framewise(BOTTLENECK, f"{name}.linear1")
-        self.normalisation2 = _normalisation(f"{name}.nonlinear2.batchnorm")
-        options = {"padding": "same", "dilation_rate": (dilation, 1), "use_bias": False}
-        self.local = layers.Conv2D(GROWTH, (3, 1), **options, name=f"{name}.cam_layer.linear_local")
-        self.context1 = _framewise(BOTTLENECK // 2, f"{name}.cam_layer.linear1", "relu", use_bias=True)
-        self.context2 = _framewise(GROWTH, f"{name}.cam_layer.linear2", "sigmoid", use_bias=True)
-
-    def build(self, input_shape: tuple) -> None:
-        inner = (*input_shape[:3], BOTTLENECK)
-        for layer in (self.normalisation1, self.linear1):
-            layer.build(input_shape)
-        for layer in (self.normalisation2, self.local, self.context1):
-            layer.build(inner)
-        self.context2.build((*input_shape[:3], BOTTLENECK // 2))
-
-    def call(self, x: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
-        hidden = self.linear1(ops.relu(self.normalisation1(x, training=training)))
-        hidden = ops.relu(self.normalisation2(hidden, training=training))
-        context = ops.mean(hidden, axis=1, keepdims=True) + segment_means(hidden)
-        mask = self.context2(self.context1(context))  # of each segment
-        segment = ops.arange(ops.shape(x)[1]) // SEGMENT
-        return ops.concatenate([x, self.local(hidden) * ops.take(mask, segment, axis=1)], axis=-1)
-
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        return (*input_shape[:3], input_shape[3] + GROWTH)
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "dilation": self.dilation}
-
-
-def segment_means(x: keras.KerasTensor) -> keras.KerasTensor:
-    """
-    Mean of each segment of 100 frames; the last segment may be shorter.
-
-    [shape=(batch, frames, 1, channels)] → [shape=(batch, segments, 1, channels)].
-    """
-
-    def pooled(values: keras.KerasTensor) -> keras.KerasTensor:
-        values = ops.pad(values, [[0, 0], [0, SEGMENT - 1], [0, 0], [0, 0]])
-        return ops.average_pool(values, (SEGMENT, 1), (SEGMENT, 1))
-
-    return pooled(x) / pooled(ops.ones_like(x[:1, :, :, :1]))
-
-
-@keras.saving.register_keras_serializable(package="sv_utils")
-class Statistics(layers.Layer):
-    """Mean and standard deviation (of n - 1) over time: [shape=(batch, frames, 1, c)] → [shape=(batch, 2 c)]."""
-
-    def __init__(self, **kwargs: Any):
-        kwargs.setdefault("dtype", "float32")
-        super().__init__(**kwargs)
-
-    def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
-        x = ops.squeeze(x, axis=2)
-        mean = ops.mean(x, axis=1, keepdims=True)
-        freedom = ops.cast(ops.maximum(ops.shape(x)[1] - 1, 1), x.dtype)
-        variance = ops.sum(ops.square(x - mean), axis=1) / freedom
-        # The floor keeps the gradient finite; the smallest deviation of a channel of speech is far above it.
-        return ops.concatenate([mean[:, 0], ops.sqrt(ops.maximum(variance, 1e-10))], axis=-1)
-
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        return (input_shape[0], 2 * input_shape[3])
 
 
 def assign(model: keras.Model, state: Mapping[str, np.ndarray]) -> None:
@@ -179,13 +54,4 @@ def assign(model: keras.Model, state: Mapping[str, np.ndarray]) -> None:
     RequestError
         If an array is missing, has another size, or is left over.
     """
-    waiting = {name for name in state if not name.endswith("num_batches_tracked")}
-    for variable in model.variables:
-        layer, kind = variable.path.split("/")[-2:]
-        name = f"{layer}.{NAMES.get(kind, kind)}"
-        if name not in waiting or state[name].size != np.prod(variable.shape):
-            raise RequestError(f"the checkpoint has no fitting {name}; it is not the expected model")
-        variable.assign(np.reshape(state[name].T, variable.shape))  # (out, in, …) there is (…, in, out) here
-        waiting.remove(name)
-    if waiting:
-        raise RequestError(f"the checkpoint has {len(waiting)} arrays too many, as {min(waiting)}")
+    converter.assign(model, state)

@@ -1,0 +1,46 @@
+"""
+Public architectures beside their authors' code, without the weights that were published.
+
+Each file in ``parity`` holds what the authors' code gave for drawn weights (``parity/make.py`` says how it was made).
+The networks are narrow there; the front ends are as published.
+"""
+
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from parity import sound, weights
+
+HERE = Path(__file__).parent / "parity"
+FILES = sorted(file for file in HERE.glob("*.json") if file.name != "cases.json")
+
+
+def check(file: Path) -> tuple[float, float]:
+    """Largest differences of features and embeddings from those of the authors' code; raises where weights differ."""
+    import keras
+
+    known = json.loads(file.read_text("utf-8"))
+    module = importlib.import_module(f"sv_utils.models.pretrained.{known['family']}")
+    model = module.build(**known["options"])
+    module.assign(model, weights(known["shapes"]))
+    assert sum(int(np.prod(weight.shape)) for weight in model.trainable_weights) == known["parameters"]
+    waveform = sound()[None]
+    seen = next(layer for layer in model.layers if len(layer.output.shape) == 4)
+    both = keras.Model(model.input, [seen.output, model.output])
+    features, embedding = (np.asarray(output) for output in both(waveform))
+    features = features[0, :, :, 0]
+    if known["features"]["shape"][0] != features.shape[0]:
+        features = features.T
+    assert list(features.shape) == known["features"]["shape"]
+    return (
+        float(np.abs(features[::40, ::9] - known["features"]["some"]).max()),
+        float(np.abs(embedding[0] - known["embedding"]).max()),
+    )
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_our_network_computes_what_the_authors_does(file):
+    features, embedding = check(file)
+    assert features < 1e-3 and embedding < 1e-4
