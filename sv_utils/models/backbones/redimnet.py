@@ -1,8 +1,9 @@
 """ReDimNet2: two-dimensional convolutions and time-context blocks over one and the same volume of features."""
 
+import functools
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import layers, ops
@@ -10,23 +11,62 @@ from keras import layers, ops
 from sv_utils.base.errors import RequestError
 from sv_utils.models.backbones.normalization import BatchNormalization
 
+
+class Stage(NamedTuple):
+    """Bins and frames that become one; blocks; expansion within them; what part of all features time context has."""
+
+    bins: int
+    frames: int
+    blocks: int
+    expansion: float
+    part: int
+
+
+class Size(NamedTuple):
+    """
+    A network of the family.
+
+    Attributes
+    ----------
+    width : int
+        Channels of the stem.
+    channels_out : int
+        Channels of the last layer; 0 for none.
+    stages : tuple of Stage
+    by_bin : bool
+        The last layer works on each bin, and not on all features of a frame at once.
+    normalised : bool
+        Normalise what is aggregated, each group of features over the utterance. (The files that were published first,
+        all of VoxCeleb2, predate it.)
+    split : bool
+        A stage gives what it has before and what it has after its time context to the later ones.
+    """
+
+    width: int
+    channels_out: int
+    stages: tuple[Stage, ...]
+    by_bin: bool = True
+    normalised: bool = True
+    split: bool = False
+
+
+def _stages(
+    *parts: int, blocks: tuple = (2, 3, 4, 5, 4, 3), expansions: tuple = (2, 1, 1, 1, 1, 1), bins: int = 2
+) -> tuple[Stage, ...]:
+    merged = ((1, 1), (2, 1), (1, 2), (bins, 1), (1, 2), (2, 1))
+    return tuple(Stage(*row[0], *row[1:]) for row in zip(merged, blocks, expansions, parts))
+
+
+WIDE = (4, 3, 2, 1, 1, 1)
 SIZES = {
-    # Channels of the stem; channels of the last layer (0: none); and for each stage: bins and frames that become one,
-    # blocks, expansion within the blocks, and what part of all features the time context works with.
-    "redimnet2_b0": (
-        12,
-        64,
-        ((1, 1, 2, 2, 36), (2, 1, 3, 1, 36), (1, 2, 4, 1, 36), (2, 1, 5, 1, 36), (1, 2, 4, 1, 18), (2, 1, 3, 1, 18)),
-    ),
-    "redimnet2_b1": (
-        16,
-        0,
-        ((1, 1, 2, 2, 32), (2, 1, 3, 1, 32), (1, 2, 4, 1, 32), (2, 1, 5, 1, 32), (1, 2, 4, 1, 16), (2, 1, 3, 1, 16)),
-    ),
-    "redimnet2_b2": (
-        20,
-        0,
-        ((1, 1, 2, 2, 40), (2, 1, 3, 1, 30), (1, 2, 4, 1, 30), (3, 1, 5, 1, 20), (1, 2, 4, 1, 20), (2, 1, 3, 1, 10)),
+    "redimnet2_b0": Size(12, 64, _stages(36, 36, 36, 36, 18, 18)),
+    "redimnet2_b1": Size(16, 0, _stages(32, 32, 32, 32, 16, 16)),
+    "redimnet2_b2": Size(20, 0, _stages(40, 30, 30, 20, 20, 10, bins=3)),
+    "redimnet2_b3": Size(24, 0, _stages(36, 36, 36, 36, 18, 18)),
+    "redimnet2_b4": Size(32, 0, _stages(24, 24, 24, 24, 24, 24, expansions=WIDE)),
+    "redimnet2_b5": Size(48, 256, _stages(48, 48, 48, 48, 32, 32, expansions=WIDE)),
+    "redimnet2_b6": Size(
+        64, 224, _stages(64, 64, 48, 48, 32, 24, blocks=(3, 4, 5, 5, 4, 3), expansions=(3, 2, 2, 1, 0.75, 0.5))
     ),
 }
 SPANS = (7, 19, 31, 59)  # frames that the convolutions of a time context see
@@ -50,21 +90,25 @@ def add(x: keras.KerasTensor, architecture: Mapping) -> keras.KerasTensor:
     return redimnet2(x, size)
 
 
-def redimnet2(x: keras.KerasTensor, size: str) -> keras.KerasTensor:
+def redimnet2(x: keras.KerasTensor, size: str | Size, cut: bool = False) -> keras.KerasTensor:
     """
     Add a ReDimNet2 to a functional model.
 
     Each stage reads a learnt mean of the outputs of all stages before it, in which frames x bins x channels is the
     same number throughout. It merges bins and frames into channels, convolves in two dimensions, then looks along time
-    over all bins and channels at once, and repeats its frames until they are as many as at the start.
+    over all bins and channels at once, and repeats its frames until they are as many as at the start. Layers bear the
+    names of the authors' checkpoints.
 
     Parameters
     ----------
     x : KerasTensor [shape=(batch, frames, bins, channels)]
         A multiple of `bins_multiple` bins; 72 mel bands as published.
-    size : str
-        ``"redimnet2_b0"``, ``"redimnet2_b1"`` or ``"redimnet2_b2"``: 1.1, 2.2 and 3.7 million parameters with
+    size : str or Size
+        ``"redimnet2_b0"`` to ``"redimnet2_b6"``: 1.1, 2.2, 3.7, 3.8, 6.7, 9.0 and 12.5 million parameters with
         attentive pooling and a 192-d embedding.
+    cut : bool
+        Leave frames out that are more than a multiple of 4, as the published network does, instead of adding some; it
+        takes 4 at least.
 
     Returns
     -------
@@ -77,32 +121,50 @@ def redimnet2(x: keras.KerasTensor, size: str) -> keras.KerasTensor:
     arXiv 2603.11841; sizes, kernels and normalisations after the authors' published recipes.
     Yakovlev et al.: Reshape dimensions network for speaker recognition, Interspeech 2024, arXiv 2407.18223.
     """
-    width, channels_out, stages = SIZES[size]
+    size = SIZES[size] if isinstance(size, str) else size
     bins = x.shape[2]
-    x = layers.Conv2D(width, 3, padding="same")(FullStrides(4)(x))
-    x = layers.LayerNormalization(epsilon=1e-6)(x)
-    outputs = [_normalised(_flat(x), width)]
+    x = FullStrides(math.prod(stage.frames for stage in size.stages), cut)(x)
+    x = layers.Conv2D(size.width, 3, padding="same", name="backbone.stem.0")(x)
+    x = layers.LayerNormalization(epsilon=1e-6, name="backbone.stem.1")(x)
+    outputs = [_aggregated(_flat(x), size, "backbone.stem_gnorm")]
     frame_stride, bin_stride = 1, 1
-    for merged_bins, merged_frames, blocks, expansion, part in stages:
-        frame_stride, bin_stride = frame_stride * merged_frames, bin_stride * merged_bins
-        channels = width * bin_stride
-        x = WeightedSum()(outputs) if len(outputs) > 1 else outputs[0]
-        x = layers.Reshape((-1, bins * merged_bins // bin_stride, channels // merged_bins))(x)
-        x = MergedPatches(frame_stride, merged_bins, merged_bins * expansion)(x)
-        for _ in range(blocks):
-            x = _block(x)
-        if expansion != 1:
-            x = BatchNormalization(momentum=0.9, epsilon=1e-6)(layers.Conv2D(channels, 1)(x))
-        x = _time_context(_flat(x), bins * width // part)
-        x = layers.UpSampling1D(frame_stride)(x) if frame_stride > 1 else x
-        outputs.append(_normalised(x, width))
-    x = layers.Reshape((-1, bins // bin_stride, width * bin_stride))(WeightedSum()(outputs))
-    return layers.Conv2D(channels_out, 1)(x) if channels_out else x
+    for number, stage in enumerate(size.stages):
+        frame_stride, bin_stride = frame_stride * stage.frames, bin_stride * stage.bins
+        shape = (-1, bins * stage.bins // bin_stride, size.width * bin_stride // stage.bins)
+        outputs += _stage(outputs, size, stage, f"backbone.stage{number}", shape, frame_stride)
+    x = WeightedSum(name="backbone.fin_wght1d")(outputs)
+    if size.by_bin or not size.channels_out:
+        x = layers.Reshape((-1, bins // bin_stride, size.width * bin_stride))(x)
+    else:
+        x = layers.Reshape((-1, 1, bins * size.width))(x)
+    return layers.Conv2D(size.channels_out, 1, name="backbone.head")(x) if size.channels_out else x
 
 
 def bins_multiple(size: str) -> int:
     """Number of which the bins must be a multiple: 8, or 12 for size b2."""
-    return math.prod(stage[0] for stage in SIZES[size][2])
+    return math.prod(stage.bins for stage in SIZES[size].stages)
+
+
+def _stage(
+    outputs: list[keras.KerasTensor], size: Size, stage: Stage, name: str, shape: tuple[int, ...], frame_stride: int
+) -> list[keras.KerasTensor]:
+    """What a stage adds to the outputs [shape=(batch, frames, bins channels)]; `shape` is that of the maps it makes."""
+    before = f"{name}_pre" if size.split else name
+    x = WeightedSum(name=f"{before}.0")(outputs) if len(outputs) > 1 else outputs[0]
+    x = layers.Reshape(shape)(x)
+    channels, last = shape[-1] * stage.bins, 3 + stage.blocks  # places in the authors' sequence: 0, 1, 2 are used
+    x = MergedPatches(frame_stride, stage.bins, stage.bins * stage.expansion, name=f"{before}.2")(x)
+    for block in range(3, last):
+        x = _block(x, f"{before}.{block}.conv_block")
+    if stage.expansion != 1:
+        x = layers.Conv2D(channels, 1, name=f"{before}.{last}.0")(x)
+        x = BatchNormalization(momentum=0.9, epsilon=1e-6, name=f"{before}.{last}.1")(x)
+        last += 1
+    x = _flat(x)
+    after = _time_context(x, x.shape[-1] // stage.part, f"{name}_1d" if size.split else f"{name}.{last + 1}")
+    found = ((x, f"{name}_up_2d.1"), (after, f"{name}_up_1d.1")) if size.split else ((after, f"{name}.{last + 3}"),)
+    repeat = layers.UpSampling1D(frame_stride) if frame_stride > 1 else layers.Identity()
+    return [_aggregated(repeat(maps), size, norm) for maps, norm in found]
 
 
 def _flat(x: keras.KerasTensor) -> keras.KerasTensor:
@@ -110,33 +172,39 @@ def _flat(x: keras.KerasTensor) -> keras.KerasTensor:
     return layers.Reshape((-1, x.shape[2] * x.shape[3]))(x)
 
 
-def _normalised(x: keras.KerasTensor, groups: int) -> keras.KerasTensor:
+def _aggregated(x: keras.KerasTensor, size: Size, name: str) -> keras.KerasTensor:
     """Zero mean and unit variance of each group of features over the utterance, scaled and shifted."""
-    return layers.GroupNormalization(groups, epsilon=1e-5)(x)
+    return layers.GroupNormalization(size.width, epsilon=1e-5, name=name)(x) if size.normalised else x
 
 
-def _block(x: keras.KerasTensor) -> keras.KerasTensor:
+def _block(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     """Residual block of two 3x3 convolutions, each cut into a channel's own and one across channels."""
     channels = x.shape[-1]
     out = x
-    for activated in (True, False):
-        out = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(out)
-        out = layers.Conv2D(channels, 1, activation="relu" if activated else None)(out)
-        out = BatchNormalization(momentum=0.9, epsilon=1e-5)(out)
+    for number, activation in ((1, "relu"), (2, None)):
+        out = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name=f"{name}.conv{number}")(out)
+        out = layers.Conv2D(channels, 1, activation=activation, name=f"{name}.conv{number}pw")(out)
+        out = BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}.bn{number}")(out)
     return layers.ReLU()(layers.Add()([x, out]))
 
 
-def _time_context(x: keras.KerasTensor, inner: int) -> keras.KerasTensor:
+def _time_context(x: keras.KerasTensor, inner: int, name: str) -> keras.KerasTensor:
     """Add what convolutions over ever longer spans and attention over all frames find in `inner` features."""
-    out = layers.LayerNormalization(epsilon=1e-6)(layers.Dense(inner)(x))
-    for span in SPANS:
-        hidden = layers.DepthwiseConv1D(span, padding="same")(out)
-        hidden = layers.Activation("gelu")(BatchNormalization(momentum=0.9, epsilon=1e-5)(hidden))
-        out = layers.Add()([out, layers.Dense(inner)(hidden)])
-    out = layers.LayerNormalization(epsilon=1e-6)(layers.Add()([out, SelfAttention(HEADS)(out)]))
-    hidden = layers.Dense(inner)(layers.Activation(_gelu)(layers.Dense(inner)(out)))
-    out = layers.LayerNormalization(epsilon=1e-6)(layers.Add()([out, hidden]))
-    return layers.Add()([x, layers.Dense(x.shape[-1])(out)])
+    norm = functools.partial(layers.LayerNormalization, epsilon=1e-6)
+    out = norm(name=f"{name}.red_dim_conv.1")(layers.Dense(inner, name=f"{name}.red_dim_conv.0")(x))
+    for number, span in enumerate(SPANS):
+        part = f"{name}.tcm.{number}"
+        hidden = layers.DepthwiseConv1D(span, padding="same", name=f"{part}.dwconvs.0")(out)
+        hidden = BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{part}.norm")(hidden)
+        hidden = layers.Dense(inner, name=f"{part}.pwconv1")(layers.Activation("gelu")(hidden))
+        out = layers.Add()([out, hidden])
+    part = f"{name}.tcm.{len(SPANS)}"
+    heard = SelfAttention(HEADS, name=f"{part}.attention")(out)
+    out = norm(name=f"{part}.layer_norm")(layers.Add()([out, heard]))
+    hidden = layers.Dense(inner, name=f"{part}.feed_forward.intermediate_dense")(out)
+    hidden = layers.Dense(inner, name=f"{part}.feed_forward.output_dense")(layers.Activation(_gelu)(hidden))
+    out = norm(name=f"{part}.final_layer_norm")(layers.Add()([out, hidden]))
+    return layers.Add()([x, layers.Dense(x.shape[-1], name=f"{name}.exp_dim_conv")(out)])
 
 
 @keras.saving.register_keras_serializable(package="sv_utils")
@@ -149,15 +217,17 @@ class FullStrides(layers.Layer):
     """
     Append frames of zeros until their number is a multiple of `stride`: [shape=(batch, frames, bins, channels)].
 
-    (The published network drops the frames that are left over, and could not take fewer than `stride`.)
+    (The published network drops the frames that are left over, and could not take fewer than `stride`: `cut`.)
     """
 
-    def __init__(self, stride: int, **kwargs: Any):
+    def __init__(self, stride: int, cut: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
-        self.stride = stride
+        self.stride, self.cut = stride, cut
 
     def call(self, maps: keras.KerasTensor) -> keras.KerasTensor:
         frames = ops.shape(maps)[1]
+        if self.cut:
+            return maps[:, : frames // self.stride * self.stride]
         padded = ops.pad(maps, [[0, 0], [0, self.stride - 1], [0, 0], [0, 0]])
         return padded[:, : (frames + self.stride - 1) // self.stride * self.stride]
 
@@ -165,7 +235,7 @@ class FullStrides(layers.Layer):
         return (input_shape[0], None, *input_shape[2:])
 
     def get_config(self) -> dict:
-        return {**super().get_config(), "stride": self.stride}
+        return {**super().get_config(), "stride": self.stride, "cut": self.cut}
 
 
 @keras.saving.register_keras_serializable(package="sv_utils")
@@ -195,22 +265,25 @@ class MergedPatches(layers.Layer):
     ----------
     frames, bins : int
         Size of a patch, and stride.
-    multiplier : int
-        Channels that come of each channel.
+    multiplier : float
+        Channels that come of each channel. Where they are no whole number, channels are taken in groups: of four that
+        become three, as an example.
 
     Call: [shape=(batch, frames t, bins f, c)] → [shape=(batch, t, f, c multiplier)].
     """
 
-    def __init__(self, frames: int, bins: int, multiplier: int, **kwargs: Any):
+    def __init__(self, frames: int, bins: int, multiplier: float, **kwargs: Any):
         super().__init__(**kwargs)
         self.frames, self.bins, self.multiplier = frames, bins, multiplier
 
     def build(self, input_shape: tuple) -> None:
-        channels = input_shape[-1]
-        shape = (self.frames, self.bins, channels, self.multiplier)
-        scale = keras.initializers.RandomUniform(*(s * (self.frames * self.bins) ** -0.5 for s in (-1, 1)))
-        self.kernel = self.add_weight(shape=shape, initializer=scale, name="kernel")
-        self.bias = self.add_weight(shape=(channels * self.multiplier,), initializer="zeros", name="bias")
+        channels, filters = input_shape[-1], int(input_shape[-1] * self.multiplier)
+        self.grouped = channels // math.gcd(channels, filters)  # channels of a group
+        shape = (channels, filters // channels) if self.grouped == 1 else (self.grouped, filters)
+        scale = (self.frames * self.bins * self.grouped) ** -0.5
+        start = keras.initializers.RandomUniform(-scale, scale)
+        self.kernel = self.add_weight(shape=(self.frames, self.bins, *shape), initializer=start, name="kernel")
+        self.bias = self.add_weight(shape=(filters,), initializer="zeros", name="bias")
 
     def call(self, maps: keras.KerasTensor) -> keras.KerasTensor:
         bins, channels = maps.shape[2], maps.shape[3]
@@ -218,15 +291,23 @@ class MergedPatches(layers.Layer):
             maps, (-1, ops.shape(maps)[1] // self.frames, self.frames, bins // self.bins, self.bins, channels)
         )
         merged = sum(
-            ops.expand_dims(patches[:, :, i, :, j], -1) * self.kernel[i, j]
+            self._merged(patches[:, :, i, :, j], self.kernel[i, j])
             for i in range(self.frames)
             for j in range(self.bins)
         )
-        shape = (-1, ops.shape(merged)[1], bins // self.bins, channels * self.multiplier)
+        shape = (-1, ops.shape(merged)[1], bins // self.bins, self.bias.shape[0])
         return ops.reshape(merged, shape) + self.bias
 
+    def _merged(self, places: keras.KerasTensor, kernel: keras.KerasTensor) -> keras.KerasTensor:
+        if self.grouped == 1:
+            return ops.expand_dims(places, -1) * kernel
+        groups = places.shape[-1] // self.grouped
+        kernel = ops.transpose(ops.reshape(kernel, (self.grouped, groups, -1)), (1, 0, 2))
+        places = ops.reshape(places, (-1, ops.shape(places)[1], places.shape[2], groups, 1, self.grouped))
+        return ops.matmul(places, kernel)
+
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        return (input_shape[0], None, input_shape[2] // self.bins, input_shape[3] * self.multiplier)
+        return (input_shape[0], None, input_shape[2] // self.bins, int(input_shape[3] * self.multiplier))
 
     def get_config(self) -> dict:
         return {**super().get_config(), "frames": self.frames, "bins": self.bins, "multiplier": self.multiplier}
@@ -249,7 +330,8 @@ class SelfAttention(layers.Layer):
         self.heads = heads
 
     def build(self, input_shape: tuple) -> None:
-        self.projections = [layers.Dense(input_shape[-1], dtype=self.dtype_policy) for _ in range(4)]
+        names = (f"{self.name}.{projection}_proj" for projection in ("q", "k", "v", "out"))
+        self.projections = [layers.Dense(input_shape[-1], dtype=self.dtype_policy, name=name) for name in names]
         for projection in self.projections:
             projection.build(input_shape)
 

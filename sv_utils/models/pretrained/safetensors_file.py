@@ -5,6 +5,7 @@ The format holds nothing that could be executed; what is checked is that every a
 in two of them.
 """
 
+import io
 import json
 import math
 import os
@@ -29,13 +30,14 @@ LENGTH = 8  # of the number that tells how long the table is [bytes]
 LONGEST = 1 << 23  # of the table [bytes]; an encoder's takes some 100,000
 
 
-def read(source: str | os.PathLike) -> dict[str, np.ndarray]:
+def read(source: str | os.PathLike | bytes) -> dict[str, np.ndarray]:
     """
     Read all arrays.
 
     Parameters
     ----------
-    source : path
+    source : path or bytes
+        The file, or its content.
 
     Returns
     -------
@@ -52,16 +54,18 @@ def read(source: str | os.PathLike) -> dict[str, np.ndarray]:
     https://github.com/huggingface/safetensors, section "Format" of its README.
     """
     try:
-        if os.path.getsize(source) > LARGEST:
-            raise ValueError(f"more than {LARGEST:,} bytes")
-        with open(source, "rb") as file:
+        with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+            if file.seek(0, os.SEEK_END) > LARGEST:
+                raise ValueError(f"more than {LARGEST:,} bytes")
+            file.seek(0)
             table = _table(file.read(LENGTH), file.read(LONGEST))
             file.seek(LENGTH + len(table.pop("")))
             numbers = file.read()
         _refuse_overlaps(table, len(numbers))
         return {name: _array(numbers, **entry) for name, entry in table.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise RequestError(f"{source} is no safetensors file ({error}); give the one that was published") from None
+        shown = "the checkpoint" if isinstance(source, bytes) else source
+        raise RequestError(f"{shown} is no safetensors file ({error}); give the one that was published") from None
 
 
 def _table(length: bytes, start: bytes) -> dict[str, Any]:

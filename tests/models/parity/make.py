@@ -89,7 +89,6 @@ def redimnet2(**config):
     from redimnet2.redimnet2 import ReDimNet2Wrap
 
     model = ReDimNet2Wrap(**config)
-    model.eval()  # the front end is part of it
     spec, model.spec = model.spec, torch.nn.Identity()
     return model, spec, lambda out: out
 
@@ -113,7 +112,7 @@ def computed(case, full):
         "source": case["source"],
         "family": case["family"],
         "options": case["options_full" if full else "options"],
-        "parameters": sum(value.numel() for value in model.parameters()),
+        "parameters": sum(value.numel() for value in model.parameters() if value.requires_grad),
         "shapes": shapes,
         "features": {"shape": list(seen.shape), "some": [[round(float(v), 4) for v in row] for row in seen[::40, ::9]]},
         "embedding": [round(float(v), 7) for v in vector / (vector**2).sum() ** 0.5],

@@ -1,0 +1,146 @@
+"""Public encoders: the catalogue, and a release from its address to a vector."""
+
+import dataclasses
+import hashlib
+import json
+import re
+import zipfile
+
+import numpy as np
+import pytest
+from parity import sound, weights
+from test_parity import HERE
+from test_pretrained import server  # noqa: F401
+from test_weights_files import safetensors
+
+from sv_utils import download
+from sv_utils.base.errors import RequestError
+from sv_utils.models import pretrained
+from sv_utils.models.pretrained import catalogue, redimnet2, releases
+from sv_utils.reports import published
+
+KNOWN = json.loads((HERE / "wespeaker_ecapa.json").read_text("utf-8"))
+
+
+def test_every_entry_can_be_found_checked_and_built():
+    for name, encoder in catalogue.read().items():
+        assert (catalogue.HERE / f"{encoder.family}.py").is_file(), name
+        assert bool(encoder.package) != bool(encoder.addresses and encoder.file), name
+        assert encoder.title and encoder.licence and encoder.trained_on and encoder.front_end, name
+        assert re.fullmatch("([0-9a-f]{64})?", encoder.sha256) and bool(encoder.sha256) == bool(encoder.sha256_from), (
+            name
+        )
+        assert all(address.startswith("https://") for address in encoder.addresses), name
+    assert list(pretrained.PUBLISHED) == ["campplus", "ge2e"]
+
+
+def test_the_catalogues_figures_are_those_of_the_table_of_published_systems():
+    table = published.table().fillna(-1)
+    known = {tuple(row) for row in table[["scoring", "O", "E", "H", "source"]].itertuples(index=False)}
+    rows = [row for encoder in catalogue.read().values() for row in encoder.published]
+    assert len(rows) > 12
+    for row in rows:
+        assert (row["scoring"], *(row.get(name, -1.0) for name in "OEH"), row["source"]) in known
+
+
+@pytest.fixture
+def release(monkeypatch, tmp_path):
+    """A narrow network in the catalogue, whose file is of no known checksum."""
+    monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / "outputs"))
+    arrays = weights(KNOWN["shapes"]) | {"projection.weight": np.ones((3, 16), "float32")}
+    entries, numbers = {}, b""
+    for name, array in arrays.items():
+        kind = {"float32": "F32", "int64": "I64"}[str(array.dtype)]
+        place = [len(numbers), len(numbers) + array.nbytes]
+        entries[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": place}
+        numbers += array.tobytes()
+    file = safetensors(tmp_path / "tiny.safetensors", entries, numbers)
+    about = {"title": "t", "licence": "l", "trained_on": "d", "front_end": "f"}
+    tiny = catalogue.Encoder(
+        "tiny", family="wespeaker", dimension=16, options=KNOWN["options"], file=file.name, **about
+    )
+    encoders = {**catalogue.read(), "tiny": tiny}
+    monkeypatch.setattr(catalogue, "read", lambda: encoders)
+
+    def change(**fields):
+        encoders["tiny"] = dataclasses.replace(encoders["tiny"], **fields)
+
+    return file, change
+
+
+def test_a_release_is_fetched_checked_converted_and_embeds(release, server, tmp_path, capsys):  # noqa: F811
+    file, change = release
+    content = file.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    server.files = {"tiny.safetensors": content}
+    change(addresses=(f"{server.url}/gone/{{file}}", f"{server.url}/{{file}}"))
+    with pytest.raises(RequestError, match=r"no public text states .*--sha256 HEX.*--trust-first-use"):
+        pretrained.load("tiny")
+    change(sha256="0" * 64, sha256_from="a text")
+    with pytest.raises(RequestError, match=r"instead of 0000.*another file"):
+        pretrained.load("tiny")
+    assert not list(tmp_path.rglob("*.keras"))
+    change(sha256="", sha256_from="")
+    assert download.main(["--pretrained", "tiny", "--trust-first-use"]) == 0
+    assert "converted: " in capsys.readouterr().out
+    server.server_close()
+    model = pretrained.load("tiny")
+    np.testing.assert_allclose(np.asarray(model(sound()[None]))[0], KNOWN["embedding"], atol=1e-4)
+    assert pretrained.fingerprint("tiny") == f"{digest}.1"
+    assert download.main(["--pretrained"]) == 0
+    assert re.search(r"tiny +16 .*here", capsys.readouterr().out)
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))  # what came first is asked for from then on
+    releases.converted(catalogue.get("tiny")).unlink()
+    with pytest.raises(RequestError, match=f"instead of {digest}"):
+        releases.provide("tiny", file, first_use=True)
+
+
+def test_a_file_at_hand_needs_no_network_and_may_be_packed(release, monkeypatch, tmp_path, capsys):
+    file, change = release
+    assert download.main(["--pretrained", "tiny", "--from", str(tmp_path / "missing")]) == 2
+    assert "--sha256 HEX" in capsys.readouterr().err
+    mirror = tmp_path / "mirror" / "pretrained"
+    mirror.mkdir(parents=True)
+    change(file="tiny.zip")
+    with zipfile.ZipFile(mirror / "tiny.zip", "w") as archive:
+        archive.write(file, "voices/weights.safetensors")
+        archive.writestr("voices/config.yaml", "a: 1")
+    given = hashlib.sha256((mirror / "tiny.zip").read_bytes()).hexdigest()
+    monkeypatch.setenv("SV_MIRROR", str(tmp_path / "mirror"))
+    assert download.main(["--pretrained", "tiny", "--sha256", given.upper()]) == 0
+    assert pretrained.load("tiny").output_shape == (None, 16)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "name a corpus, or --pretrained"),
+        (["mini", "--pretrained"], "name a corpus, or --pretrained"),
+        (["--pretrained", "redimnet2_b2_ml"], "did you mean 'redimnet2_b2_lm'"),
+        (["--pretrained", "redimnet2_b2_lm", "--sha256", "abc"], "64 hex digits"),
+        (["--pretrained", "redimnet2_b2_lm", "--from", "/nowhere"], "there is no file /nowhere"),
+    ],
+)
+def test_what_is_asked_for_wrongly(arguments, said, capsys):
+    try:
+        code = download.main(arguments)
+    except SystemExit as error:
+        code = error.code
+    assert code == 2 and said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"block_2d_type": "convnext_like"}, "block_2d_type 'convnext_like' is not known here"),
+        ({"feat_type": None}, "feat_type None is not known"),
+        ({"spec_params": {"do_preemph": False, "norm_signal": True}}, "do_preemph False is not known"),
+        ({"spec_params": {}}, "norm_signal False is not known"),
+    ],
+)
+def test_a_redimnet2_of_another_kind_is_refused(change, said):
+    known = {"C": 4, "causal": "none", "feat_type": "tf", "spec_params": {"norm_signal": True}, "stages_setup": []}
+    with pytest.raises(RequestError, match=said):
+        redimnet2.build(**known | change)
+    with pytest.raises(RequestError, match="no model_config"):
+        redimnet2.options({"state_dict": {}})
