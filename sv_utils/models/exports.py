@@ -10,7 +10,6 @@ import importlib.util
 import json
 import os
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,11 @@ from unittest import mock
 
 import numpy as np
 
-from sv_utils import corpora
 from sv_utils.base.errors import RequestError, WorkError
 from sv_utils.base.paths import replace_on_success
 from sv_utils.models import embedding, pretrained, runtimes
-from sv_utils.speech import archives, audio
+from sv_utils.speech import audio
+from sv_utils.speech.archives import test_voices
 
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite"}
 NEEDS = {"onnx": ("onnx", "onnxruntime", "tf2onnx"), "litert": ("ai_edge_litert",)}
@@ -115,13 +114,6 @@ def _refuse(out: Path, found: dict) -> None:
             f"{out} is not written: its embeddings have a cosine of {found['cosine']:.6f} with the model's, less than "
             f"{LEAST_COSINE}; the converter is at fault"
         )
-
-
-def test_voices() -> zipfile.ZipFile:
-    """Open the archive of the embedded corpus that holds its test voices."""
-    corpus = corpora.get("mini")
-    folder = corpus.bundled or Path()
-    return zipfile.ZipFile(archives.open_parts([folder / file for file, _ in corpus.remotes[1].parts]))
 
 
 def _signature() -> list:

@@ -167,6 +167,13 @@ def open_parts(parts: Sequence[str | os.PathLike]) -> io.BufferedReader:
     return io.BufferedReader(PartsFile(parts))
 
 
+def test_voices() -> zipfile.ZipFile:
+    """Open the archive of the embedded corpus that holds its test voices."""
+    corpus = corpora.get("mini")
+    folder = corpus.bundled or Path()
+    return zipfile.ZipFile(open_parts([folder / file for file, _ in corpus.remotes[1].parts]))
+
+
 def tree(folder: Path, subset: str, name: str = "", session: str = "") -> VerifiedArchive:
     """
     Describe a tree of audio files; its `md5` is that of the list of their names, sizes and modification times.

@@ -24,7 +24,9 @@ KNOWN = json.loads((HERE / "wespeaker_ecapa.json").read_text("utf-8"))
 
 def test_every_entry_can_be_found_checked_and_built():
     for name, encoder in catalogue.read().items():
-        assert (catalogue.HERE / f"{encoder.family}.py").is_file(), name
+        assert (catalogue.HERE / f"{encoder.family}.py").is_file() and name.startswith(encoder.family), (
+            "a key counts by it"
+        )
         assert bool(encoder.package) != bool(encoder.addresses and encoder.file), name
         assert encoder.title and encoder.licence and encoder.trained_on and encoder.front_end, name
         assert re.fullmatch("([0-9a-f]{64})?", encoder.sha256) and bool(encoder.sha256) == bool(encoder.sha256_from), (

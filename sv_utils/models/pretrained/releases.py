@@ -69,7 +69,7 @@ def provide(
         found = sha256_of(file)
         if expected and found != expected:
             raise RequestError(f"{encoder.file} has the sha256 {found} instead of {expected}; it is another file")
-        convert(encoder, content(file), target)
+        _write(of_file(encoder, file), encoder, target)
     how = "given" if sha256 else "kept" if known else encoder.sha256_from or "first use"
     with paths.replace_on_success(_record(name)) as temporary:
         temporary.write_text(json.dumps({"file": encoder.file, "sha256": found, "sha256_from": how}) + "\n", "utf-8")
@@ -115,14 +115,28 @@ def convert(encoder: Encoder, found: Any, target: Path) -> None:
     RequestError
         If it is not the network that the catalogue says.
     """
+    _write(_model(encoder, found), encoder, target)
+
+
+def of_file(encoder: Encoder, file: Path) -> Any:
+    """Build the Keras model of an authors' file; the errors are those of `convert`."""
+    family = importlib.import_module(f"{__package__}.{encoder.family}")
+    return family.of_file(file) if hasattr(family, "of_file") else _model(encoder, content(file))
+
+
+def _model(encoder: Encoder, found: Any) -> Any:
     family = importlib.import_module(f"{__package__}.{encoder.family}")
     described = family.options(found) if hasattr(family, "options") else {}
     part = encoder.part or (encoder.package.part if encoder.package else "")
     state = torch_file.table(found, part, encoder.file or encoder.name)
     model = family.build(**{**described, **encoder.options})
+    family.assign(model, state)
+    return model
+
+
+def _write(model: Any, encoder: Encoder, target: Path) -> None:
     if model.output_shape[-1] != encoder.dimension:
         raise RequestError(f"{encoder.file} has {model.output_shape[-1]} dimensions and not {encoder.dimension}")
-    family.assign(model, state)
     note(target).unlink(missing_ok=True)
     with paths.replace_on_success(target) as temporary:
         model.save(temporary)
