@@ -41,10 +41,10 @@ def assign(
     """
     passed = re.compile(f"{HEADS}|{ignored}" if ignored else HEADS)
     waiting = {name for name in state if not passed.fullmatch(name)}
-    table = [(re.compile(pattern), there) for pattern, there in table]
+    patterns = [(re.compile(pattern), there) for pattern, there in table]
     for variable in model.variables:
         layer, kind = variable.path.split("/")[-2:]
-        name = f"{translated(layer, table)}.{KINDS.get(kind, kind)}"
+        name = f"{translated(layer, patterns)}.{KINDS.get(kind, kind)}"
         if name not in waiting or state[name].size != np.prod(variable.shape):
             raise RequestError(f"the checkpoint has no fitting {name}; it is not the expected model")
         variable.assign(np.reshape(state[name] if kind == "weight" else state[name].T, variable.shape))

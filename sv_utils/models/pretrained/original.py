@@ -30,8 +30,8 @@ MODULES = (
     "keras.regularizers",
     "keras.src.models.functional",
 )
-LAYERS = ("Functional", "InputLayer", "Conv2D", "BatchNormalization", "Activation", "ReLU", "ZeroPadding2D", "Dropout")
-LAYERS += ("MaxPooling2D", "AveragePooling2D", "GlobalAveragePooling2D", "Add", "Dense", "Flatten", "Reshape")
+LAYERS = {"Functional", "InputLayer", "Conv2D", "BatchNormalization", "Activation", "ReLU", "ZeroPadding2D", "Dropout"}
+LAYERS |= {"MaxPooling2D", "AveragePooling2D", "GlobalAveragePooling2D", "Add", "Dense", "Flatten", "Reshape"}
 WEIGHTS = "model.weights.h5"
 
 

@@ -21,7 +21,7 @@ PRE_EMPHASIS = 0.97
 FLOOR = 1e-8
 CONFIG = "model_config"  # where a file describes its network
 # What a description may say beside the sizes, and what is built here.
-BUILT = {
+BUILT: dict[str, tuple] = {
     "causal": ("none",),
     "spec_in_channels": (1,),
     "block_1d_type": ("conv+att",),
@@ -39,10 +39,16 @@ BUILT = {
     "return_all_outputs": (False,),
     "feat_type": ("tf", "tf_mel"),
 }
-FRONT_END = {"do_preemph": True, "norm_signal": True, "n_fft": FFT_LENGTH, "win_length": WINDOW, "f_min": 20}
+FRONT_END: dict[str, Any] = {
+    "do_preemph": True,
+    "norm_signal": True,
+    "n_fft": FFT_LENGTH,
+    "win_length": WINDOW,
+    "f_min": 20,
+}
 FRONT_END |= {"f_max": 7600, "eps": FLOOR, "sample_rate": SAMPLE_RATE, "hop_length": HOP}
 # What the authors' class takes where a description does not say.
-DEFAULTS = {"feat_type": "pt", "block_1d_type": "conv+att", "do_preemph": True, "norm_signal": False}
+DEFAULTS: dict[str, Any] = {"feat_type": "pt", "block_1d_type": "conv+att", "do_preemph": True, "norm_signal": False}
 TABLE = (  # names of the layers here, and there
     (r"attend", "pool.linear1"),
     (r"weigh", "pool.linear2"),
@@ -109,9 +115,9 @@ def _refuse_unknown(config: dict) -> None:
         if not any(value is choice or value == choice for choice in known):
             raise RequestError(f"{CONFIG}: {key} {value!r} is not known here, only {known[0]!r}; take another file")
     spec = {**DEFAULTS, **config.get("spec_params", {})}
-    for key, known in FRONT_END.items():
-        if key in spec and spec[key] != known:
-            raise RequestError(f"{CONFIG}: the front end's {key} {spec[key]!r} is not known here, only {known!r}")
+    for key, only in FRONT_END.items():
+        if key in spec and spec[key] != only:
+            raise RequestError(f"{CONFIG}: the front end's {key} {spec[key]!r} is not known here, only {only!r}")
 
 
 def assign(model: keras.Model, state: Mapping[str, np.ndarray]) -> None:
@@ -176,7 +182,8 @@ def mel_filters(n_mels: int) -> np.ndarray:
     np.ndarray [shape=(256, n_mels)]
     """
     mel = 2595 * np.log10(1 + np.linspace(0, SAMPLE_RATE / 2, FFT_LENGTH // 2)[:, None] / 700)
-    feet = np.linspace(*2595 * np.log10(1 + np.array([20, 7600]) / 700), n_mels + 2)
+    low, high = 2595 * np.log10(1 + np.array([20, 7600]) / 700)
+    feet = np.linspace(low, high, n_mels + 2)
     rising = (mel - feet[:-2]) / (feet[1:-1] - feet[:-2])
     falling = (feet[2:] - mel) / (feet[2:] - feet[1:-1])
     filters = np.maximum(0, np.minimum(rising, falling))

@@ -69,8 +69,8 @@ def build(network: str = "resnet34", width: int = 32, embedding_dim: int = 256) 
     else:
         simam, depth = network.startswith("simam"), int(network.rpartition("resnet")[2])
         x = by_channel(ResNet(depth, width, "thin", simam=simam)(x))
-        options = {"attention": "relu", "context": False, "floor": 1e-5}
-        pooling = AttentivePooling(**options, name="pooling") if simam else StatisticsPooling(unbiased=True)
+        attentive = AttentivePooling(attention="relu", context=False, floor=1e-5, name="pooling")
+        pooling = attentive if simam else StatisticsPooling(unbiased=True)
         x = pooling(x)
     x = layers.Dense(embedding_dim, name="embedding")(x)
     return keras.Model(waveform, UnitVectors(name="unit_vectors")(x), name=network)
