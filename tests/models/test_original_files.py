@@ -47,7 +47,8 @@ def made(path, normalised):
     model = VerificationModel(keras.Model(inputs, layers.GlobalAveragePooling2D()(x)))
     model(np.zeros((1, 512, 300, 3), "float32"))
     draws = np.random.default_rng(0)
-    model.set_weights([np.abs(draws.normal(1, 0.3, weight.shape)) for weight in model.get_weights()])
+    drawn = [draws.normal(0, 0.3, weight.shape) for weight in model.get_weights()]
+    model.set_weights([weight if weight.ndim > 1 else 1 + abs(weight) for weight in drawn])  # variances are positive
     model.save(path)
     return model
 

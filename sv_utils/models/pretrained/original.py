@@ -123,8 +123,9 @@ def _normalisation(found: h5py.File) -> list[np.ndarray]:
         if name.endswith("vars") and len(group) == 4:
             arrays.extend(_arrays(group.parent))
 
-    if "normalization_layer" in found:
-        found["normalization_layer"].visititems(look)
+    for name in ("normalization_layer", "layers"):  # Keras files what comes late in the alphabet under its class
+        if name in found:
+            found[name].visititems(look)
     return arrays
 
 
