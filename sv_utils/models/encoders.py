@@ -79,8 +79,9 @@ def build(
     masked_frames, masked_bins : int
         Widest masks of `features.SpecAugment` in training; 0 and 0 for none.
     backbone : str
-        ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"mobilenetv2"``, ``"ecapa"``, or ``"redimnet2_b0"`` to
-        ``"redimnet2_b2"``, which take a multiple of 8 bands (of 12 for b2; 72 as published).
+        ``"resnet18"``, ``"resnet34"``, ``"resnet50"`` to ``"resnet293"``, ``"mobilenetv2"``, ``"ecapa"``,
+        ``"campplus"``, ``"eres2netv2"``, or ``"redimnet2_b0"`` to ``"redimnet2_b6"``, which take a multiple of 8 bands
+        (of 12 for b2; 72 as published).
     width, stem, preactivation, squeeze_excitation, simam
         Of the ResNets, see `backbones.resnet.ResNet`; 64, ``"imagenet"`` and true are the original system's. ECAPA-TDNN
         has a width too, 512 or 1024.

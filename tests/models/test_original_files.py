@@ -10,7 +10,7 @@ from keras import layers
 from parity import sound
 
 from sv_utils.base.errors import RequestError
-from sv_utils.models.features import Deltas, InstanceNormalization, LogSpectrogram
+from sv_utils.models.features import Deltas, InstanceNormalization, LinearSpectrogram
 from sv_utils.models.pretrained import original
 
 
@@ -58,7 +58,7 @@ def test_a_file_of_the_originals_structure_is_read_without_its_class(tmp_path, n
     theirs = made(tmp_path / "model.keras", normalised)
     ours = original.of_file(tmp_path / "model.keras")
     waveform = np.resize(sound(), 48_000)[None]
-    spectrogram = np.asarray(Deltas()(InstanceNormalization()(LogSpectrogram()(waveform))))
+    spectrogram = np.asarray(Deltas()(InstanceNormalization()(LinearSpectrogram()(waveform))))
     expected = theirs.normalization_layer(theirs.embedding_layer(theirs.base_model(spectrogram.transpose(0, 2, 1, 3))))
     np.testing.assert_allclose(np.asarray(ours(waveform)), np.asarray(expected), atol=1e-5)
     assert ours(waveform[:, :20_000]).shape == (1, 6)  # any duration

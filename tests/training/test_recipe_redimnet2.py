@@ -32,6 +32,7 @@ def wespeaker_margin(epoch, number):
 def test_the_recipe_is_wespeakers(size):
     asked = Profile.read(f"voxceleb_redimnet2_{size}").parameters["07_train_sphereface2"]
     assert (asked["scale"], asked["architecture"]["backbone"]) == (32.0, f"redimnet2_{size}")
+    assert asked["outcome"]["keep"] == "last"
     for number, (phase, known) in enumerate(zip(asked["phases"], PHASES)):
         assert (phase["epochs"], phase["crop_seconds"]) == (known["epochs"], known["seconds"])
         assert (phase["optimizer"], phase["momentum"], phase["nesterov"]) == ("sgd", MOMENTUM, True)
@@ -46,4 +47,4 @@ def test_the_recipe_is_wespeakers(size):
             assert rate == pytest.approx(
                 wespeaker_rate(epoch, **known), rel=1e-3, abs=known["initial"] * known["batch"] / 32e3
             )
-            assert schedules.margin(phase, epoch) == pytest.approx(wespeaker_margin(epoch, number), abs=1e-6)
+            assert schedules.of_head(phase, epoch)["margin"] == pytest.approx(wespeaker_margin(epoch, number), abs=1e-6)

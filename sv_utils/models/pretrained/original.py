@@ -2,7 +2,7 @@
 The original system's own two models: `.keras` files of a class of its own, which is not needed to read them.
 
 A file holds a base network of Keras's own layers on a spectrogram (512 bins, frames, 3), a dense layer with tanh, a
-normalisation, and a head of cosines that is left out. Our front end comes before it: spectrogram, mean and variance
+normalisation, and a head of cosines that is left out. Our front end comes before it: magnitudes, mean and variance
 normalised, with its differences.
 """
 
@@ -20,7 +20,7 @@ from keras import layers
 from sv_utils.base.errors import RequestError
 from sv_utils.base.zips import refuse_bomb
 from sv_utils.models.encoders import UnitVectors
-from sv_utils.models.features import Deltas, InstanceNormalization, LogSpectrogram
+from sv_utils.models.features import Deltas, InstanceNormalization, LinearSpectrogram
 
 MODULES = (
     "keras",
@@ -136,7 +136,7 @@ def _arrays(group: h5py.Group) -> list[np.ndarray]:
 
 def _encoder(base: keras.Model, dense: list[np.ndarray], normalisation: list[np.ndarray]) -> keras.Model:
     waveform = keras.Input((None,), dtype="float32", name="waveform")
-    x = Deltas()(InstanceNormalization()(LogSpectrogram()(waveform)))
+    x = Deltas()(InstanceNormalization()(LinearSpectrogram()(waveform)))
     x = base(layers.Permute((2, 1, 3))(x))
     embedding = layers.Dense(dense[0].shape[1], "tanh", use_bias=len(dense) > 1, name="embedding")
     x = embedding(x)
