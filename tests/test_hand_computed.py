@@ -62,7 +62,8 @@ def prepare(folder, outputs):
     samples = np.repeat(np.rint(32768 * np.array(levels)), SAMPLES).astype("<i2")
     samples.tofile(outputs / "levels.pcm")
     table = pd.DataFrame(rows).assign(corpus="mini", shard="levels.pcm", samples=SAMPLES, bytes=2 * SAMPLES)
-    table = table.assign(offset=SAMPLES * np.arange(len(rows)), gender="", nationality="", language="", error="")
+    table = table.assign(offset=SAMPLES * np.arange(len(rows)), gender="", nationality="", language="")
+    table = table.assign(quality="", error="")
     filler = dict.fromkeys(("rate", "channels", "peak", "clipped", "silent"), 0)
     table.assign(source_sha256="", content="", **filler).to_csv(folder / "utterances.csv", index=False)
     dev = table.loc[table["split"] == "validation", "id"]

@@ -155,7 +155,7 @@ def _copied(sections: dict) -> dict:
 
 
 def measured(stage: str, command: Sequence[str], environment: Mapping[str, str]) -> Rehearsed:
-    """Run a command, and measure its time and memory."""
+    """Run a command, and measure its time and memory (on Linux never less than this process has taken itself)."""
     started, stop = time.perf_counter(), threading.Event()
     device: list[int] = [0]
     watch = threading.Thread(target=_watch, args=(device, stop), daemon=True)

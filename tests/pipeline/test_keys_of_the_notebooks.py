@@ -8,7 +8,7 @@ from sv_utils.base import paths
 from sv_utils.pipeline import keys, stages
 from sv_utils.pipeline.profile import Profile
 
-HOW_AND_NOT_WHAT = {"workers", "scheduler", "connections", "remove_archives"}
+HOW_AND_NOT_WHAT = {"workers", "scheduler", "connections", "remove_archives", "readers", "needs_gpu"}
 TRAINING = {"training.loop", "training.batches", "training.augment", "training.schedules", "training.checkpoints"}
 TRAINING |= {"training.devices", "training.data", "training.validation", "training.speaker_model"}
 TRAINING |= {"models.encoders", "models.features", "models.backbones", "models.backbones.resnet", "models.embedding"}
@@ -97,6 +97,11 @@ def test_every_parameter_counts_but_those_that_say_how(profile):
         for name in parameters.keys() - {"profile", "stage"}:
             if own_key(profile, stage, parameters | {name: other(parameters[name])}) == known:
                 left_out.add(name)
+    engine, known = profile.of("07_train_aam")["engine"], keys.stage_keys(profile)["07_train_aam"]
+    for name in engine:
+        changed = profile.of("07_train_aam") | {"engine": engine | {name: other(engine[name])}}
+        if own_key(profile, "07_train_aam", changed) == known:
+            left_out.add(name)
     assert left_out == HOW_AND_NOT_WHAT == keys.WAYS
 
 

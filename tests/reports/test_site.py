@@ -26,7 +26,7 @@ def run(tmp_path, monkeypatch):
     folder = paths.profile_dir("two")
     for stage in ("03_train_softmax", "09_report"):
         (folder / stage).mkdir(parents=True)
-        (folder / stage / "run.json").write_text(json.dumps({"key": "k"}))
+        (folder / stage / "run.json").write_text(json.dumps({"key": "k", "parameters": {}}))
         (folder / stage / f"{stage}.html").write_text(pages.of_markdown(f"# {stage}", "../index.html", "home"))
     (folder / "03_train_softmax/model.weights").write_text("not for a site")
     (folder / "report.html").write_text(pages.of_markdown("# Report", "index.html", "home"))

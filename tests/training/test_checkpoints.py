@@ -12,9 +12,12 @@ def test_statistics_come_from_the_first_fifty_batches_of_the_phase(monkeypatch):
     taken = []
     monkeypatch.setattr(loop.checkpoints, "renew_statistics", lambda _, batches: taken.extend(batches))
     crops = [SimpleNamespace(batch=lambda step: (("first", step), None)), SimpleNamespace(batch=lambda i: (i, None))]
-    training = SimpleNamespace(crops=crops, encoder=None, _progress=SimpleNamespace(phase=1))
+    training = SimpleNamespace(crops=crops, encoder=None, _progress=SimpleNamespace(phase=1, step=60))
     loop.Training._renew_statistics(training)
     assert taken == list(range(50))
+    training._progress.step, taken[:] = 3, []
+    loop.Training._renew_statistics(training)
+    assert taken == [0, 1, 2]  # no more than it was trained on
 
 
 def test_the_momentum_is_as_it_was_afterwards():

@@ -174,6 +174,7 @@ def test_losses_are_read_late_and_none_that_is_not_finite_gets_past(tmp_path, mo
     run = object.__new__(loop.Training)
     run.engine, run.phases = {"checkpoint_steps": 4, "validate_steps": 0}, [{"steps_per_epoch": 1000, "clip_norm": 0.0}]
     run.crops = [SimpleNamespace(batch=lambda step: (np.full(1, step, np.float32), None), batch_size=1, labels=[0])]
+    run.outcome = {"keep": "best", "centred": False}
     run.directory, run._unread, run._progress = tmp_path, [], checkpoints.Progress()
     run._model = SimpleNamespace(optimizer=SimpleNamespace(learning_rate=0.1))
     monkeypatch.setattr(loop, "why_not_finite", lambda waveforms, *_: f"batch {waveforms[0]:.0f}")
