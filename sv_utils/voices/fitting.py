@@ -465,7 +465,7 @@ class _Columns:
         told = [self._rates(inside & rows, wanted, name) for name, rows in lists.items()]
         if PHONE in self.lists[inside]:
             other = (self.lists == PHONE) & ((self.kinds == "another call") | ~self.target)
-            told = [row for row in told if not row["list"].endswith(PHONE)]
+            told = [row for row in told if row and not row["list"].endswith(PHONE)]
             one = (self.lists == PHONE) & (self.kinds != "another call")
             for name, rows in (("one call", one), ("another call", other)):
                 told.append(self._rates(inside & rows, wanted, f"dev speakers of {CREDITED[PHONE]}, {name}"))

@@ -17,7 +17,7 @@ PROFILES = sorted(path.stem for path in (paths.REPO / "params").glob("*.yaml"))
 def test_every_profile_resolves_made_small(name, tmp_path, monkeypatch):
     real = Profile.read(name)
     small = rehearsal.small(real, cores=2)
-    (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(rehearsal._copied(small)))
+    (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(rehearsal._copied(small), sort_keys=False))
     monkeypatch.setenv("SV_PARAMS", str(tmp_path))
     made = Profile.read(name)
     assert list(made.models) == list(real.models)
