@@ -323,3 +323,18 @@ def test_the_top_level_is_what_the_design_fixed():
     further = {"pyproject.toml", "requirements.lock", "requirements-gpu.lock", "LICENSE"}
     further |= {"CITATION.cff", "CONTRIBUTING.md"}  # where hosting sites look for them
     assert {name for name in names if not name.startswith(".")} <= fixed | further
+
+
+def test_planted_faults_stand_once_where_they_say_and_their_tests_exist():
+    faults = yaml.safe_load((paths.REPO / "tests/planted.yaml").read_text("utf-8"))
+    assert len(faults) > 50
+    for fault in faults:
+        found = (paths.REPO / fault["file"]).read_text("utf-8").count(fault["old"])
+        assert found == 1, f"{fault['file']} holds {found} times {fault['old']!r}: bring tests/planted.yaml up to date"
+        assert fault["tests"], fault
+        for test in fault["tests"]:
+            file, _, name = test.partition("::")
+            if name:
+                assert f"def {name.partition('[')[0]}(" in (paths.REPO / file).read_text("utf-8"), test
+            else:
+                assert (paths.REPO / file).exists(), test

@@ -126,6 +126,8 @@ def test_one_client_cannot_fill_the_queue(guarded, monkeypatch):
     assert status(guarded, client="192.0.2.2", **asked) == 200
     now[0] = 2 * gate.AGAIN
     assert [status(guarded, **asked) for _ in range(3)] == [200, 200, 503]
+    now[0] = 100 * gate.AT_ONCE * gate.AGAIN  # who was away for long has saved nothing up
+    assert [status(guarded, **asked) for _ in range(gate.AT_ONCE + 1)] == [200] * gate.AT_ONCE + [503]
     codes = [status(guarded, client=f"2001:db8::{number:x}", **asked) for number in range(gate.AT_ONCE + 1)]
     assert codes[-1] == 503  # all addresses of one network are one client
     assert status(guarded, client="2001:db8:0:1::1", **asked) == 200

@@ -33,6 +33,13 @@ def test_a_key_that_is_given_to_a_command_is_scrubbed(monkeypatch):
     assert secret.scrubbed("abcd") == "abcd"
 
 
+def test_of_keys_and_spellings_within_each_other_the_longest_goes_first(monkeypatch):
+    monkeypatch.setattr(secret, "_given", {"k3y/+ of", f"{KEY} and yours"})
+    assert secret.scrubbed(f"{KEY} and yours, {KEY}, k3y/+ of") == "..., ..., ..."
+    monkeypatch.setenv("SV_VOXCELEB_KEY", '"mine')
+    assert secret.scrubbed('{"x": "\\"mine"}') == '{"x": "..."}'
+
+
 def test_a_command_that_fails_shows_no_key(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(errors.tempfile, "gettempdir", lambda: str(tmp_path))
 
