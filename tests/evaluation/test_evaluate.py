@@ -131,6 +131,8 @@ def test_the_part_of_a_large_list_is_all_its_trials_between_some_speakers():
     sides = np.stack([[name[0] for name in side] for side in (CROSSED.enrol, CROSSED.test)])
     drawn = set(sides[:, places["large"]].ravel().tolist())
     assert len(drawn) == 3  # a fourth speaker's utterances would be 16
+    fits = evaluate.draw_parts({"large": CROSSED}, crowd(), 12, seed=1)[0]["large"]
+    assert fits.tolist() == places["large"].tolist()  # the three have exactly so many
     assert places["large"].tolist() == [k for k in range(90) if set(sides[:, k].tolist()) <= drawn]
     used = [*CROSSED.enrol[places["large"]], *CROSSED.test[places["large"]], *small.enrol, *small.test]
     assert [MANY[row] for row in rows] == sorted(set(used))

@@ -1,6 +1,7 @@
 """Intervals and comparisons over resampled speakers: resamples written out, and coverage of a known truth."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,11 +44,15 @@ def test_eers_of_all_draws_at_once_are_those_of_one_after_the_other(monkeypatch,
     assert together.tolist() == one_by_one.tolist()
 
 
-def test_a_weight_beyond_a_byte_is_no_smaller():
+def test_a_weight_beyond_a_byte_is_no_smaller(monkeypatch):
     """One of two speakers drawn more often than 15 times would leave a byte when it meets itself."""
-    few = resampling.Resamples(np.array([0]), np.array([0]), np.full((2, 3), 20, np.min_scalar_type(400)))
-    assert few.counts(np.array([0, 0]), np.array([0, 2])).tolist() == [[800] * 3, [0] * 3]
-    assert resampling.Resamples.draw(["a"] * 3, ["b"] * 3, 5).copies.dtype == np.uint8
+    few = resampling.Resamples.draw(["a"] * 3, ["b"] * 3, 5)
+    assert few.copies.dtype == np.uint8
+    drawn = SimpleNamespace(integers=lambda count, size: np.arange(size) % 2)  # 20 copies of each of two of 40 speakers
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: drawn)
+    names = np.arange(40)
+    many = resampling.Resamples.draw(names, np.roll(names, -1), 3)
+    assert many.counts(np.array([0, 0]), np.array([0, 2])).tolist() == [[800] * 3, [0] * 3]
 
 
 def test_trial_bootstrap_keeps_the_number_of_each_kind():

@@ -69,6 +69,8 @@ def test_a_published_encoder_and_another_backbone_count_where_they_are_named(pro
         return keys.used_modules(cells, keys._words(profile.of("07_train_aam") | changed), keys.MACHINERY)
 
     assert "sv_utils.models.pretrained.campplus" in modules(initial_model="campplus")
+    assert "sv_utils.models.pretrained.campplus" in modules(encoder="campplus")  # that is judged
+    assert "sv_utils.models.pretrained.campplus" not in modules(profile="campplus")
     ecapa = modules(architecture={"backbone": "ecapa"})
     assert "sv_utils.models.backbones.ecapa" in ecapa and "sv_utils.models.backbones.resnet" not in ecapa
 

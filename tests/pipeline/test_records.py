@@ -30,6 +30,14 @@ def test_the_record_of_a_run(house):
     assert records.read_run("mini", "02_prep") == record
 
 
+def test_the_record_of_a_run_holds_no_personal_key(house, monkeypatch):
+    monkeypatch.setenv("SV_VOXCELEB_KEY", "k3y of mine")
+    asked = {"profile": "mini", "stage": "01_download", "source": "https://host/k3y%20of%20mine/{file}"}
+    records.write_run("k1", asked, datetime.now(UTC), {"platform": "k3y of mine"})
+    record = records.read_run("mini", "01_download")
+    assert (record["parameters"]["source"], record["platform"]) == ("https://host/.../{file}", "...")
+
+
 @pytest.mark.parametrize("text", [None, "", "{", "[]", "{}"])
 def test_a_missing_or_broken_record_is_no_finished_run(house, text):
     folder = paths.stage_dir("mini", "02_prep")

@@ -136,6 +136,14 @@ def test_a_training_that_leaves_the_band_says_so_in_words(stored):
     assert expected.watch("q", "07_train_aam@seed1")({"epoch": 1, "loss": 200.0, "val_eer": 0.9}) == ""
 
 
+def test_a_training_is_watched_by_bands_that_hold_together(stored, monkeypatch):
+    """Of forty figures of an honest training two would else lie outside."""
+    seen = []
+    monkeypatch.setattr(expected, "interval", lambda *arguments: seen.append(arguments[1:]) or (0.0, 1.0))
+    expected.watch("p", "07_train_aam@seed1")
+    assert sorted(seen) == [(2, False), (2, True)]  # loss and validation EER of one epoch
+
+
 @pytest.mark.parametrize("profile", ["mini", "ocean_best", "losses_compared", "ocean_finetune"])
 def test_what_is_shipped_is_the_sum_of_its_own_values(profile):
     table = expected.figures(profile)
