@@ -124,6 +124,9 @@ def test_another_system_beside(folder, capsys):
     assert code == 0 and beside["file"] == str(other)
     assert beside == {"file": str(other), "eer": beside["eer"], **intervals.compare(*scores, labels, *ids)}
     assert beside["eer"] == metrics.eer(scores[1][labels == 1], scores[1][labels == 0])[0]
+    asked = ("--beside", other, "--replicates", "20", "--seed", "3", "--json")
+    beside = json.loads(run(capsys, folder / "E.npz", folder / "trials.txt", *asked)[1])["beside"]
+    assert beside["low"] == intervals.compare(*scores, labels, *ids, replicates=20, seed=3)["low"]
     text = run(capsys, folder / "E.npz", folder / "trials.txt", "--beside", folder / "E.npz")[1]
     assert "E.npz: EER" in text and "difference +0.00 points (95 % interval +0.00 to +0.00, p = 1.000)" in text
 
