@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -137,6 +138,13 @@ def test_one_training_on_record_allows_no_verdict(run, tmp_path, capsys):
         "no training of this recipe on record"
         in reproduction.verdict(Profile.read("two"), tables.read_results("two"))["sentence"]
     )
+
+
+def test_trainings_that_agree_by_chance_allow_what_one_trial_of_the_rarer_kind_makes(monkeypatch):
+    monkeypatch.setattr(expected, "of_model", lambda *_: np.full(3, 0.1))
+    row = {"model": "aam", "list": "mini", "loss": "aam", "scoring": "cosine", "n_target": 20, "n_nontarget": 200}
+    found = reproduction._judged(SimpleNamespace(name="p"), pd.DataFrame([row | {"eer": 0.149}]))[0]
+    assert (found["low"], found["high"], found["as_expected"]) == (pytest.approx(0.05), pytest.approx(0.15), True)
 
 
 def test_each_run_on_record_is_judged_by_the_others(run):
