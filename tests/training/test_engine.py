@@ -194,10 +194,10 @@ def test_losses_are_read_late_and_none_that_is_not_finite_gets_past(tmp_path, mo
 @pytest.mark.parametrize(
     "names",
     [
-        ["adacos"],
-        *(pytest.param([name], marks=pytest.mark.long) for name in losses.LOSSES if name != "adacos"),
+        *([name] for name in losses.LOSSES),
     ],
 )
+@pytest.mark.long
 def test_two_devices_take_the_step_of_one_with_every_loss(names):
     """Losses, weights, scale, averages and sums of gradients; also where two batches make one step."""
     line = [sys.executable, str(paths.REPO / "tests/helpers/replicas.py"), *names]
