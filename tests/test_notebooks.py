@@ -31,8 +31,10 @@ common:
   validation_nontargets: 120
 train:
   architecture: {width: 4, n_mels: 20, embedding_dim: 8}
+  engine: {readers: 0}
   phases: [{epochs: 1, steps_per_epoch: 2, crop_seconds: 1.0}]
-03_train_softmax: {}
+03_train_softmax:
+  engine: {readers: -1}
 04_train_contrastive: {}
 05_train_cosface: {}
 06_train_adacos: {}

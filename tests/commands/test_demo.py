@@ -105,7 +105,7 @@ def answer(page, words=""):
 
 
 @needs_chromium
-@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+@pytest.mark.parametrize("size", [pytest.param(DESK, marks=pytest.mark.long), PHONE], ids=["desk", "phone"])
 def test_a_visitor_uploads_two_files_and_reads_the_answer(browser, address, files, size):
     page, found = open_page(browser, address, size)
     choose(page, 1, files[TUX])  # the second first: afterwards it has no drop area

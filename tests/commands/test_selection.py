@@ -89,6 +89,7 @@ def test_recipes_are_trained_once_judged_and_logged(tones, capsys):
 OTHERS = ("softmax", "cosface", "adacos", "sphereface2")
 
 
+@pytest.mark.long
 def test_a_recipe_may_have_another_loss_and_recipes_after_it_keep_it(tones):
     recipes = RECIPES.replace("used: 2", "used: 1") + "".join(
         f"  {loss}:\n    after: two speeds\n    change: {{loss: {loss}}}\n" for loss in OTHERS
