@@ -92,7 +92,7 @@ def sentence(found: dict) -> str:
     if found["parameters"]:
         parts.append(f"Parameters are not those of the trainings on record: {_some(found['parameters'])}.")
     if found["made_by"] and able:
-        parts.append(f"Of none of the trainings on record: {_some(found['made_by'])}.")
+        parts.append(f"This run differs from every training on record in: {_some(found['made_by'])}.")
     return " ".join(filter(None, parts))
 
 

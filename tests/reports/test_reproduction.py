@@ -76,7 +76,7 @@ def test_a_run_among_the_others_is_as_expected(run):
         "As expected: 2 of 2 models lie where the next training is expected after 5 of this recipe (95 % prediction"
     )
     assert "Of 6 parts that no rounding changes all agree." in found["sentence"]
-    assert found["sentence"].endswith("Of none of the trainings on record: threads.")
+    assert found["sentence"].endswith("This run differs from every training on record in: threads.")
     row = found["models"][0]
     assert (row["trainings"], row["mean"], row["least"], row["greatest"]) == (5, pytest.approx(0.099), 0.09, 0.11)
     low, high = expected.interval(EERS["softmax"], together=2)
