@@ -13,6 +13,7 @@ import sys
 import time
 from typing import Any
 
+import keras
 import numpy as np
 
 from sv_utils import losses
@@ -94,6 +95,10 @@ def _batch(asked: dict, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _peak(gpu: bool) -> int:
     """Most memory that the device has needed so far [bytes]; on a CPU this process."""
+    if gpu and keras.backend.backend() == "jax":
+        from jax import devices as found
+
+        return int(found()[0].memory_stats()["peak_bytes_in_use"])
     if gpu:
         from tensorflow import config
 

@@ -180,13 +180,19 @@ class Devices:
 def described() -> str:
     """What Keras's backend computes on, in words: its GPUs by name, or the CPU."""
     backend = keras.backend.backend()
-    if backend != "tensorflow":
-        return f"the {backend} backend's own device"
-    from tensorflow import config
+    if backend == "tensorflow":
+        from tensorflow import config
 
-    details = [config.experimental.get_device_details(gpu) for gpu in config.list_physical_devices("GPU")]
-    names = [detail.get("device_name", "a GPU without a name") for detail in details]
-    return ", ".join(f"GPU {place}: {name}" for place, name in enumerate(names)) or "the CPU (TensorFlow sees no GPU)"
+        details = [config.experimental.get_device_details(gpu) for gpu in config.list_physical_devices("GPU")]
+        names = [detail.get("device_name", "a GPU without a name") for detail in details]
+    elif backend == "jax":
+        from jax import devices
+
+        names = [device.device_kind for device in devices() if device.platform == "gpu"]
+    else:
+        return f"the {backend} backend's own device"
+    said = {"tensorflow": "TensorFlow", "jax": "JAX"}[backend]
+    return ", ".join(f"GPU {place}: {name}" for place, name in enumerate(names)) or f"the CPU ({said} sees no GPU)"
 
 
 def lacks(engine: Mapping) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,7 +77,26 @@ def make_encoder(initial_model: str, architecture: dict) -> keras.Model:
     """
     if initial_model in pretrained.BACKBONES:
         return pretrained.begin(initial_model, architecture)
-    return pretrained.load(initial_model) if initial_model else encoders.build(**architecture)
+    if initial_model:
+        return pretrained.load(initial_model)
+    return _drawn_on_the_cpu(lambda: encoders.build(**architecture))
+
+
+def _drawn_on_the_cpu(build: Callable[[], keras.Model]) -> keras.Model:
+    """
+    Build a model whose first weights are the same with a GPU and without: a GPU rounds what it draws otherwise.
+
+    Draws from Python's generator, of which Keras takes its seeds, as one build does.
+    """
+    if not devices.described().startswith("GPU"):
+        return build()
+    state = random.getstate()
+    with keras.device("cpu:0"):
+        weights = build().get_weights()
+    random.setstate(state)
+    model = build()
+    model.set_weights(weights)
+    return model
 
 
 def steps_per_epoch(crops: Crops, phase: dict) -> int:
@@ -250,7 +270,7 @@ class Training:
         with self.devices.batches(self.crops[progress.phase], progress.step, processes) as batches:
             while progress.phase_step < phase["epochs"] * per_epoch:
                 started, batch = time.perf_counter(), next(batches)
-                with self._in_memory(progress.phase):
+                with self._on_the_device(progress.phase):
                     self._note(step(batch, self._settings(), self._ends_step()))
                 progress.seconds += time.perf_counter() - started
                 self._after_step()
@@ -261,17 +281,23 @@ class Training:
         return (self._progress.phase_step + 1) % self._phase["accumulate"] == 0
 
     @contextlib.contextmanager
-    def _in_memory(self, number: int) -> Iterator[None]:
-        """Say which phase is too large for the device, and the mend."""
+    def _on_the_device(self, number: int) -> Iterator[None]:
+        """Say which phase is too large for the device, or cannot be compiled for it, and the mend."""
         try:
             yield
         except Exception as error:
-            if type(error).__name__ != "ResourceExhaustedError":  # TensorFlow's, which another backend has not
-                raise
-            raise RequestError(
-                f"phases[{number}] does not fit into the memory of {devices.described()}: halve its batch_size and "
-                "double its accumulate, or set engine.gradient_checkpointing"
-            ) from None
+            kind = type(error).__name__  # TensorFlow's, which another backend has not
+            if kind == "ResourceExhaustedError":
+                raise RequestError(
+                    f"phases[{number}] does not fit into the memory of {devices.described()}: halve its batch_size "
+                    "and double its accumulate, or set engine.gradient_checkpointing"
+                ) from None
+            if kind in ("InternalError", "UnimplementedError", "InvalidArgumentError") and self.engine["jit_compile"]:
+                raise RequestError(
+                    f"phases[{number}] fails under XLA on {devices.described()} ({str(error).strip()[:200]} ...): set "
+                    "engine.jit_compile to false"
+                ) from error
+            raise
 
     def _try_largest_phase(self) -> None:
         """
@@ -287,7 +313,7 @@ class Training:
         before, begun = [keras.ops.convert_to_numpy(variable) for variable in self._model.variables], progress.phase
         progress.phase = largest
         self._compile()
-        with self.devices.batches(self.crops[largest], 0) as batches, self._in_memory(largest):
+        with self.devices.batches(self.crops[largest], 0) as batches, self._on_the_device(largest):
             logs = self.devices.step(self._model)(next(batches), self._settings(), True)
             float(logs["loss"])  # wait for it
         progress.phase = begun

@@ -1,6 +1,8 @@
 """The engine: what it refuses, what its options leave unchanged, and the same result on one device and on two."""
 
+import contextlib
 import os
+import random
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -63,7 +65,8 @@ def test_recipes_for_a_gpu_ask_for_one_with_xla_and_can_have_it(profile, monkeyp
     engines = [p["engine"] for p in Profile.read(profile).parameters.values() if "engine" in p]
     assert len(engines) == (profile != "voxceleb_known")  # which trains nothing
     for engine in engines:
-        assert engine["needs_gpu"] and engine["jit_compile"] and not engine["deterministic"]
+        assert engine["needs_gpu"] and not engine["deterministic"]
+        assert engine["jit_compile"] != profile.startswith("voxceleb_redimnet2"), "XLA was seen to fail for these"
         assert devices.lacks(engine) == ""
 
 
@@ -159,6 +162,49 @@ def test_each_phase_has_its_batch_size_and_the_largest_is_tried_before_the_first
     ):
         run.run()
     assert tried == [(1, 16, 0)]
+
+
+def test_what_xla_cannot_compile_is_said_with_the_mend():
+    def fail(name, jit):
+        engine = {"jit_compile": jit}
+        with loop.Training._on_the_device(SimpleNamespace(engine=engine), 1):
+            raise type(name, (Exception,), {})("failed to compile a dot")
+
+    with pytest.raises(RequestError, match=r"phases\[1\] fails under XLA on the CPU.*a dot.*jit_compile to false"):
+        fail("InternalError", True)
+    for name, jit in (("InternalError", False), ("ValueError", True)):
+        with pytest.raises(Exception, match="a dot"):
+            fail(name, jit)
+
+
+def test_first_weights_are_drawn_on_the_cpu_where_there_is_a_gpu(monkeypatch):
+    """A GPU rounds its draws otherwise: on an H200 the untrained encoder of mini had other weights, and another EER."""
+    on, real = [], keras.device
+
+    def build():
+        model = keras.Sequential([keras.layers.Dense(3)])
+        model.build((1, 2))
+        if not on:  # as a GPU rounds
+            model.set_weights([weight + 1e-7 for weight in model.get_weights()])
+        return model
+
+    @contextlib.contextmanager
+    def device(name):
+        on.append(name)
+        with real(name):
+            yield
+        on.clear()
+
+    monkeypatch.setattr(keras, "device", device)
+    keras.utils.set_random_seed(7)
+    model = keras.Sequential([keras.layers.Dense(3)])
+    model.build((1, 2))
+    wanted, after = model.get_weights(), random.random()
+    monkeypatch.setattr(devices, "described", lambda: "GPU 0: a card")
+    keras.utils.set_random_seed(7)
+    drawn = loop._drawn_on_the_cpu(build)
+    assert all(map(np.array_equal, drawn.get_weights(), wanted)), "the draws of the CPU"
+    assert random.random() == after, "what is drawn next is the same too"
 
 
 def test_a_trial_leaves_no_trace(prep, tmp_path, monkeypatch):
