@@ -190,8 +190,28 @@ def test_the_disk_is_compared_before_and_after_fetching(tmp_path, monkeypatch):
         inspection.refuse_full(found)
     begun = paths.corpus_dir("tiny") / "store-01234567"
     begun.mkdir(parents=True)
+    (begun / "shard-00000.npy").write_bytes(bytes(1000))
+    inspection.refuse_full({"tiny": inspection.Findings(store=50e9 + 1000)})  # what is written is not needed again
+    with pytest.raises(RequestError, match="needed"):
+        inspection.refuse_full({"tiny": inspection.Findings(store=50e9 + 1001)})
     (begun / "manifest.csv").write_text("")
     inspection.refuse_full(found)  # the store is finished
+
+
+def test_what_has_arrived_of_archives_is_not_asked_for_again(tmp_path, monkeypatch):
+    rows = [{"to_fetch": 5000, "hours": 1 / 3600}]  # a second, of 32,000 bytes
+    monkeypatch.setattr(inspection.needs, "archives_of", lambda *_, **__: rows)
+    monkeypatch.setattr(inspection.shutil, "disk_usage", lambda _: SimpleNamespace(free=32_000 + 2000))
+    with pytest.raises(RequestError, match="needed"):
+        inspection.refuse_small_disk([corpora.get("mini")], None)
+    arrived = paths.corpus_dir("mini") / "archives" / "one.zip.part"
+    arrived.parent.mkdir(parents=True)
+    arrived.write_bytes(bytes(3000))
+    inspection.refuse_small_disk([corpora.get("mini")], None)
+    with pytest.raises(RequestError, match="needed"):  # beside what has arrived, the stores still need their place
+        arrived.write_bytes(bytes(9000))
+        monkeypatch.setattr(inspection.shutil, "disk_usage", lambda _: SimpleNamespace(free=31_999))
+        inspection.refuse_small_disk([corpora.get("mini")], None)
 
 
 def test_folders_that_cannot_be_written_to(tmp_path, monkeypatch):
