@@ -91,6 +91,9 @@ def test_what_is_normalised_over_the_batch_behind_the_backbone(settings, named):
     assert [layer.name for layer in model.layers[-len(named) - 1 :]] == [*named, "unit_vectors"]
     (layer,) = (layer for layer in model.layers if layer.name == "embedding")
     assert (layer.use_bias, layer.activation.__name__) == (True, "linear")
+    normalizations = [x for x in model._flatten_layers() if isinstance(x, keras.layers.BatchNormalization)]
+    assert {x.momentum for x in normalizations} == {0.9}, "of a momentum of 0.1, as PyTorch counts it"
+    assert {x.epsilon for x in normalizations} <= {1e-5, 1e-6}
 
 
 def test_the_originals_embedding_is_a_tanh_without_bias_before_the_normalisation():

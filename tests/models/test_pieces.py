@@ -34,7 +34,8 @@ def speech(tmp_path):
     """Five utterances, constant each."""
     np.concatenate([np.full(n, 1000 * (k + 1)) for k, n in enumerate(LENGTHS)]).astype("<i2").tofile(tmp_path / "s.pcm")
     offsets, ids = np.cumsum([0, *LENGTHS[:-1]]), [f"a/{k}" for k in range(5)]
-    return Speech(pd.DataFrame({"id": ids, "shard": "s.pcm", "offset": offsets, "samples": LENGTHS}), tmp_path)
+    columns = {"id": ids, "shard": "s.pcm", "offset": offsets, "samples": LENGTHS, "content": list("abcde")}
+    return Speech(pd.DataFrame(columns), tmp_path)
 
 
 @pytest.fixture
@@ -83,17 +84,25 @@ def test_a_stopped_run_goes_on_where_it_was(kept, speech, monkeypatch):
     assert 0 < rest.count < 5 and not (kept.folder / "test.pieces").exists()
 
 
-@pytest.mark.parametrize("what", ["weights", "code", "speech", "lengths", "name"])
-def test_what_changed_is_embedded_again(kept, speech, what):
+WHATS = ["weights", "code", "batch", "layer", "hours", "id", "shard", "offset", "samples", "content", "lengths", "name"]
+
+
+@pytest.mark.parametrize("what", WHATS)
+def test_what_changed_is_embedded_again(kept, speech, monkeypatch, what):
     kept.embed("test", Counting(), speech)
     fresh, lengths = Counting(), speech.samples.copy()
     if what == "weights":
         kept.encoder.write_bytes(b"others")
-    if what == "speech":
-        speech.table["offset"] += 1
+    if what == "layer":  # the same without its last: vectors of another length
+        fresh.layers = ["the last but one"]
+    if what == "hours":  # other pieces have other batches, which round otherwise
+        monkeypatch.setattr(pieces, "SECONDS_PER_PIECE", 2.1)
+    if what in speech.table:
+        speech.table[what] = speech.table[what] * 2
     if what == "lengths":
         lengths[2] -= 16_000
-    other = Pieces(kept.encoder, kept.folder, "other" if what == "code" else "code")
+    code, batch_size = "other" if what == "code" else "code", 16 if what == "batch" else 32
+    other = Pieces(kept.encoder, kept.folder, code, batch_size)
     other.embed("again" if what == "name" else "test", fresh, speech, lengths)
     assert fresh.count == 5
 
