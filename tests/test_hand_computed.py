@@ -17,6 +17,7 @@ from sv_utils import run
 from sv_utils.base import paths
 from sv_utils.evaluation import trials
 from sv_utils.models import encoders
+from sv_utils.speech import acquisition, limits, manifest, preparation, splits
 
 # Angles [degrees] of each test speaker's two recordings: 2, 4, 6, 8 and 25 apart.
 TEST = {"a": (-40, -38), "b": (-33, -29), "c": (0, 6), "d": (20, 28), "e": (10, 35)}
@@ -128,3 +129,36 @@ def test_the_notebook_prints_them(evaluated):
     (summary,) = [line for line in lines if line[:3] == ["known", "pretrained", "mini"]]
     assert summary[3:5] == ["5", "10"] and summary[5].startswith("20.00 [") and summary[8:10] == ["0.600", "0.600"]
     assert ["known", "mini", "20.00", "15.00", "20.00", "20.00", "20.00"] in lines, "the definitions in circulation"
+
+
+class Enough(Exception):
+    """What was to be seen has been seen."""
+
+
+def test_the_preparation_hands_on_its_limits_its_seed_and_its_speakers(monkeypatch):
+    """Sounds for augmentation are not held to the limits of speech; own speech is split by the seed of the stage."""
+    seen = {}
+
+    def view(corpus, folder, own, test_share=0.2, split_seed=0):
+        seen[corpus.name] = own, test_share, split_seed
+
+    def utterances(views, lists, **options):
+        seen["split"] = [corpus.name for corpus, _ in views], lists, options
+        raise Enough
+
+    monkeypatch.setattr(acquisition, "verified", lambda corpus: [])
+    monkeypatch.setattr(preparation, "prepare", lambda *_, **__: None)
+    monkeypatch.setattr(manifest, "refuse_incomplete", lambda *_: None)
+    monkeypatch.setattr(manifest, "counts", lambda *_: pd.DataFrame({"count": [1]}))
+    monkeypatch.setattr(limits, "view", view)
+    monkeypatch.setattr(splits, "utterances", utterances)
+    notebook = nbformat.read(paths.NOTEBOOKS / "02_prep.ipynb", 4)
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    cells[0] += "\ncorpora, seed, test_share, min_seconds, max_clipped = ['mini', 'musan'], 7, 0.3, 2.0, 0.5"
+    cells[0] += "\nvalidation_speakers, min_utterances, missing_trials = 5, 3, 'drop'"
+    with pytest.raises(Enough):
+        exec("\n".join(cells[:4]), {})
+    assert seen["mini"] == (limits.Limits(min_seconds=2.0, max_clipped=0.5), 0.3, 7)
+    assert seen["musan"] == (limits.Limits(min_seconds=0.0, max_clipped=1.0, max_silent=1.0), 0.3, 7)
+    options = {"train": ["mini"], "n_validation": 5, "min_utterances": 3, "seed": 7, "missing_trials": "drop"}
+    assert seen["split"] == (["mini"], {"mini": ["mini"]}, options)

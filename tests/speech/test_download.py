@@ -16,7 +16,7 @@ from sv_utils import download
 from sv_utils.base import fetch as network
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError, WorkError
-from sv_utils.speech import acquisition
+from sv_utils.speech import acquisition, needs
 from sv_utils.speech.acquisition import fetch
 from sv_utils.speech.archives import open_parts
 
@@ -59,6 +59,15 @@ def test_mirror_folder_is_read_in_place(tmp_path, monkeypatch, release):
     assert archives[0].files[0]["path"] == str(tmp_path / "mirror" / "tiny" / "tiny_dev_aac_partaa")
     assert len(release.trials("tiny")) == 2
     assert acquisition.recorded(release) == archives
+
+
+def test_a_source_that_is_named_wins_over_the_mirror_and_so_does_what_is_bundled(tmp_path, monkeypatch, release):
+    shutil.copytree(tmp_path / "published", tmp_path / "mirror" / "tiny")
+    monkeypatch.setenv("SV_MIRROR", str(tmp_path / "mirror"))
+    bundled = make(tmp_path / "bundle")
+    for corpus, source, folder in ((release, str(tmp_path / "published"), "published"), (bundled, None, "bundle")):
+        assert fetch(corpus, source)[1].files[0]["path"] == str(tmp_path / folder / "tiny_test_wav.zip")
+        assert needs.own_folder(corpus, source) == tmp_path / folder  # what a forecast counts
 
 
 def test_verified_archives_are_found_again_wherever_they_lie(release, tmp_path):

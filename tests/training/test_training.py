@@ -252,6 +252,59 @@ def test_the_best_encoder_stands_apart_where_another_one_is_kept(tmp_path, outco
     assert run._best == tmp_path / name
 
 
+class Enough(Exception):
+    """What was to be seen has been seen."""
+
+
+def at(tmp_path, phases, progress, **devices):
+    """A training without encoder or data, at some place of it."""
+    crops = [f"crops of phase {number}" for number in range(len(phases))]
+    run = loop.Training(None, None, crops, None, tmp_path, phases, None, SimpleNamespace(**devices), ENGINE)
+    run._model = SimpleNamespace(head=SimpleNamespace(margin=0.0, hard_share=0.0))
+    run._progress = progress
+    return run
+
+
+def test_schedules_begin_anew_with_each_phase(tmp_path):
+    phase = PHASE | {"schedule": "cosine", "margin_end_epoch": 2, "hard_margin_share": 0.5, "accumulate": 2}
+    first = at(tmp_path, [phase, phase], checkpoints.Progress(phase=0, phase_step=3, step=3))
+    later = at(tmp_path, [phase, phase], checkpoints.Progress(phase=1, phase_step=3, step=10))
+    assert later._settings() == first._settings() and set(later._settings()) == {
+        "learning_rate",
+        "margin",
+        "hard_share",
+    }
+    assert later._ends_step() and first._ends_step()
+    assert 0 < later._settings()["margin"] < 0.2 and 0 < later._settings()["hard_share"] < 0.5
+
+
+def test_the_batches_of_a_later_phase_are_new_ones(tmp_path, monkeypatch):
+    seen = []
+
+    def batches(*asked):
+        seen.extend(asked)
+        raise Enough
+
+    monkeypatch.setattr(loop.Training, "_compile", lambda self: None)
+    run = at(tmp_path, [PHASE, PHASE], checkpoints.Progress(phase=1, step=6), batches=batches, step=lambda model: None)
+    with pytest.raises(Enough):
+        run._run_phase()
+    assert seen == ["crops of phase 1", 6, 0]
+
+
+@pytest.mark.parametrize(("setting", "handed_on"), [({"ema": 0.5}, ["judged"]), ({}, [])])
+def test_a_phase_hands_its_moving_average_on(tmp_path, monkeypatch, setting, handed_on):
+    """To the next one, and to the checkpoint between them; also where it was resumed just before its end."""
+    run, done = at(tmp_path, [PHASE | setting], checkpoints.Progress(phase_step=6, step=6, epoch=2)), []
+    run._judged = SimpleNamespace(get_weights=lambda: "judged")
+    run._model.set_weights = done.append
+    monkeypatch.setattr(loop.Training, "_take_weights", lambda self: done.append("taken"))
+    monkeypatch.setattr(checkpoints, "write", lambda *_: done.append("written"))
+    run._end_phase()
+    assert done == [*(["taken", *handed_on] if handed_on else []), "written"]
+    assert (run._progress.phase, run._progress.phase_step, run._progress.step) == (1, 0, 6)
+
+
 def test_the_last_encoder_is_kept_and_centred_where_the_recipe_says_so(prep, tmp_path, monkeypatch, capsys):
     """Of no phases: what the end of a training does to the encoder that it has."""
     monkeypatch.setenv("SV_OUTPUTS", str(prep))

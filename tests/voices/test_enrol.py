@@ -151,6 +151,18 @@ def test_models_are_not_mixed(store, recording, monkeypatch, capsys):
         identify.identify(file, store=store)
 
 
+def test_the_model_of_the_voices_is_found_from_any_folder(store, recording, tmp_path, monkeypatch):
+    (tmp_path / "model.keras").touch()
+    for folder, model, kept in (
+        (tmp_path, "model.keras", str(tmp_path / "model.keras")),
+        (tmp_path.parent, "campplus", "campplus"),
+    ):
+        monkeypatch.chdir(folder)
+        store.unlink(missing_ok=True)
+        enrolment.enrol("ada", [recording("a.wav", 0)], model, store)
+        assert enrolment.read(store).model == kept
+
+
 def test_voices_are_listed_and_deleted_and_nothing_else_is_kept(store, recording, capsys):
     for name in ("ada", "bob"):
         enrolment.enrol(name, [recording("a.wav", 0)], store=store)
