@@ -37,7 +37,7 @@ def train(network, head, inputs, steps):
 folder = sys.argv[1]
 waveforms = np.load(folder + "/waveforms.npy")
 labels = np.repeat(np.arange(4), 4)
-network = keras.saving.load_model(folder + "/encoder.keras", compile=False)
+network = encoders.load(folder + "/encoder.keras")
 np.save(folder + "/vectors.npy", np.asarray(network(waveforms)))
 if sys.argv[2] == "train":
     train(network, AamHead(4, centres=2, hard_margin=0.06), waveforms, 8)
