@@ -330,18 +330,22 @@ class _Projection:
 
     def _training(self, stage: str) -> str:
         own, table = self.asked.parameters[stage], pd.read_csv(self.outputs / stage / "log.csv")
+        rehearsed = rehearsal.small(self.asked, self.cores)[stage]
         official = [item for corpus in self.corpora for item in corpus.remotes if item.subset != "test"]
         trained = {item.name for name in self.preparing["train_corpora"] for item in corpora.get(name).remotes}
         utterances = sum(item.utterances or 0 for item in official if item.name in trained)
         seconds, told = 0.0, []
         for number, phase in enumerate(own["phases"], 1):
             rows = table[(table["phase"] == number) & table["seconds"].notna()]
-            step = float(rows["seconds"].iloc[-1]) / rehearsal.two_steps(phase)["steps_per_epoch"]
-            steps = phase["epochs"] * (phase["steps_per_epoch"] or max(1, utterances // own["batch_size"]))
+            short, crops = rehearsed["phases"][number - 1], phase["batch_size"] or own["batch_size"]
+            step = float(rows["seconds"].iloc[-1]) / short["steps_per_epoch"]
+            step *= crops / (short["batch_size"] or own["batch_size"])
+            steps = phase["epochs"] * (phase["steps_per_epoch"] or max(1, utterances // crops))
             seconds += step * steps
             told.append(f"{steps:,} steps of {step:.2g} s")
         unknown = "" if utterances or all(phase["steps_per_epoch"] for phase in own["phases"]) else "at least "
         engine = "the GPU" if rehearsal.gpus() else "this CPU"
+        engine += f", from batches of {rehearsal.CROPS} crops" if rehearsal.has_few_crops(own) else ""
         return f"{unknown}{_duration(seconds)} ({', then '.join(told)}), by {engine}"
 
     def _evaluation(self, stage: str) -> str:

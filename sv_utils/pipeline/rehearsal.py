@@ -1,6 +1,9 @@
 """
 A rehearsal: all stages of a profile, its own architecture, batch sizes, precision and losses, two steps a phase.
 
+What asks for a GPU and has none gets batches of few crops, for a CPU takes minutes for a batch of theirs; all else is
+its own there too.
+
 What is made small is in `small`; each stage runs as `sv_utils.run` runs it, in a process whose time and memory are
 measured.
 """
@@ -32,6 +35,7 @@ PREPARATION = {"utterances_per_shard": 500, "validation_speakers": 4, "validatio
     "test_nontargets": 40,
     "scheduler": "",
 }
+CROPS = 8  # in a batch of what asks for a GPU, where there is none: its own batches would take a CPU hours
 PAUSE = 0.5  # between two looks at the memory of the GPU [s]
 MIB = 2**20
 
@@ -86,12 +90,24 @@ def small(profile: Profile, cores: int) -> dict[str, dict]:
         if "source" in own:
             own["source"] = ""
         if is_training(stage.name):
-            own["phases"] = [two_steps(phase) for phase in own["phases"]]
+            own["phases"] = [_short(own, phase) for phase in own["phases"]]
             own["engine"] = own["engine"] | {"needs_gpu": False}  # what this machine has must do
         if stage.notebook == LAST[0]:
             own.pop("encoder", None)
         sections[stage.name if is_training(stage.name) else stage.notebook] = own
     return sections | ({ENCODERS: profile.encoders} if profile.encoders else {})
+
+
+def has_few_crops(training: Mapping[str, Any]) -> bool:
+    """Whether a training is rehearsed with `CROPS` in a batch: it asks for a GPU, and there is none."""
+    return training["engine"]["needs_gpu"] and not training.get("speakers_per_batch") and not gpus()
+
+
+def _short(training: Mapping[str, Any], phase: Mapping[str, Any]) -> dict[str, Any]:
+    if has_few_crops(training):
+        crops = min(CROPS, phase["batch_size"] or training["batch_size"])
+        phase = {**phase, "batch_size": crops, "accumulate": min(2, phase["accumulate"])}
+    return two_steps(phase)
 
 
 def _less(value: Any, most: Any) -> Any:
@@ -113,7 +129,13 @@ def two_steps(phase: Mapping[str, Any]) -> dict[str, Any]:
     return {**phase, "epochs": 2, "steps_per_epoch": max(1, phase["accumulate"] // 2), **short}
 
 
-def run(profile: Profile, folder: Path, environment: Mapping[str, str], cores: int) -> Iterator[Rehearsed]:
+def run(
+    profile: Profile,
+    folder: Path,
+    environment: Mapping[str, str],
+    cores: int,
+    sections: Mapping[str, dict] | None = None,
+) -> Iterator[Rehearsed]:
     """
     Run the stages of a profile on a miniature.
 
@@ -126,6 +148,8 @@ def run(profile: Profile, folder: Path, environment: Mapping[str, str], cores: i
     environment : mapping
         Variables that name the miniatures.
     cores : int
+    sections : mapping, optional
+        Of the params file that is run instead of `small`.
 
     Yields
     ------
@@ -134,7 +158,8 @@ def run(profile: Profile, folder: Path, environment: Mapping[str, str], cores: i
     """
     params = folder / "params"
     params.mkdir(parents=True, exist_ok=True)
-    (params / f"{profile.name}.yaml").write_text(yaml.safe_dump(_copied(small(profile, cores)), sort_keys=False))
+    text = yaml.safe_dump(_copied(dict(sections or small(profile, cores))), sort_keys=False)
+    (params / f"{profile.name}.yaml").write_text(text)
     names = {"SV_PARAMS": str(params), "SV_OUTPUTS": str(folder / "outputs"), "PYTHONPATH": str(paths.REPO)}
     names |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "PYTHONUNBUFFERED": "1"}
     failed: set[str] = set()

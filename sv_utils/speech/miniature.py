@@ -33,6 +33,7 @@ SECONDS = (1.7, 2.3)  # of an utterance
 LISTED = 48  # files that a trial list names
 TESTED = 12  # speakers of a half that is only tested, at most
 FILES = 4  # of each of them
+BLOCK = 1 << 24  # of an archive that is in memory [bytes]
 IN_BOTH_HALVES = ("VoxCeleb1-E", "VoxCeleb1-E-cleaned", "VoxCeleb1-H", "VoxCeleb1-H-cleaned")
 VOXCELEB1 = range(10001, 11252), range(10270, 10310)  # numbers of all speakers, and of those tested
 
@@ -61,17 +62,33 @@ def make(
     here = folder / corpus.name
     here.mkdir(parents=True, exist_ok=True)
     if corpus.name == "musan":
-        described = [_packed(corpus.remotes[0], here, musan())]
+        described = [packed(corpus.remotes[0], here, musan())]
     elif corpus.name == "rirs_noises":
-        described = [_packed(corpus.remotes[0], here, rooms())]
+        described = [packed(corpus.remotes[0], here, rooms())]
     elif not corpus.remotes:
         return _own(here, speakers or 12, max(utterances, 4))
     else:
         described = _spoken(corpus, here, speakers, utterances, workers, texts)
-    rows = {text.file: (here / text.file).read_text("utf-8").count("\n") for text in corpus.texts}
+    describe(corpus, folder, described)
+
+
+def describe(corpus: Corpus, folder: Path, made: list[dict]) -> None:
+    """
+    Write the description that `corpora.get` reads, when archives, table and lists are there.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        As it is published.
+    folder : Path
+        Of all miniatures.
+    made : list of dict
+        Its archives, as `packed` describes them.
+    """
+    rows = {text.file: (folder / corpus.name / text.file).read_text("utf-8").count("\n") for text in corpus.texts}
     if corpus.table:
         rows[corpus.table.file] -= 1
-    (folder / f"{corpus.name}.json").write_text(json.dumps({"archives": described, "rows": rows}, indent=1))
+    (folder / f"{corpus.name}.json").write_text(json.dumps({"archives": made, "rows": rows}, indent=1))
 
 
 def voice(speaker: int, utterance: int, seconds: float | None = None) -> np.ndarray:
@@ -191,8 +208,8 @@ def _spoken(
         encode = m4a if suffix[archive.subset] == ".m4a" else wav
         jobs = [(every[name], name, wanted[name], suffix[archive.subset], encode) for name in members]
         files = (pair for batch in _pool(workers, jobs) for pair in batch)
-        described.append(_packed(archive, here, files, len(members)))
-    _write_table(corpus, here, every, tested)
+        described.append(packed(archive, here, files, len(members)))
+    write_table(corpus, here, every, tested)
     return described
 
 
@@ -249,7 +266,7 @@ def _drawn(files: Sequence[tuple[str, str, str]], suffix: str) -> list[tuple[int
     return rows
 
 
-def _write_table(corpus: Corpus, here: Path, every: dict[str, int], tested: set[str]) -> None:
+def write_table(corpus: Corpus, here: Path, every: dict[str, int], tested: set[str]) -> None:
     """A speaker table in the spelling of the published one."""
     head, row = "VoxCeleb2 ID ,VGGFace2 ID ,Gender ,Set ", "{0} ,n{1:06d} ,{2} ,{3} "
     if corpus.name == "voxceleb1":
@@ -320,18 +337,39 @@ def _zipped(path: Path, files: Iterable[tuple[str, bytes]]) -> int:
     return count
 
 
-def _packed(archive: Archive, here: Path, files: Iterable[tuple[str, bytes]], speakers: int = 0) -> dict:
-    """Write an archive under its published name, in as many parts, and describe it."""
+def packed(archive: Archive, here: Path, files: Iterable[tuple[str, bytes]], speakers: int = 0) -> dict:
+    """
+    Write an archive under its published name, in as many parts.
+
+    Parameters
+    ----------
+    archive : Archive
+        The published one.
+    here : Path
+    files : iterable of (str, bytes)
+        Name and content of each.
+    speakers : int
+        In it, 0 where there are none.
+
+    Returns
+    -------
+    dict
+        Fields of the `Archive` that it is now.
+    """
     whole = here / f".{archive.name}"
     count = _tarred(whole, files) if archive.name.endswith(archives.TARS) else _zipped(whole, files)
     parts, size = [], -(-whole.stat().st_size // len(archive.parts))
     digest = hashlib.md5()
     with open(whole, "rb") as file:
         for name, _ in archive.parts:
-            data = file.read(size)
-            (here / name).write_bytes(data)
-            digest.update(data)
-            parts.append([name, hashlib.md5(data).hexdigest()])
+            part, left = hashlib.md5(), size
+            with open(here / name, "wb") as written:
+                while left and (data := file.read(min(left, BLOCK))):
+                    written.write(data)
+                    part.update(data)
+                    digest.update(data)
+                    left -= len(data)
+            parts.append([name, part.hexdigest()])
     size = whole.stat().st_size
     whole.unlink()
     described = {"name": archive.name, "subset": archive.subset, "parts": parts, "gigabytes": size / 1e9}

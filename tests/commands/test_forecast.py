@@ -146,7 +146,7 @@ def test_a_rehearsal_ends_with_a_table_and_what_is_missing(offline, tmp_path, mo
     first, second = (
         phase["epochs"] * (phase["steps_per_epoch"] or steps) for phase in asked.parameters[trained]["phases"]
     )
-    assert f"({first:,} steps of 3 s, then {second:,} steps of 5 s), by this CPU" in lines[trained]
+    assert f"({first:,} steps of 24 s, then {second:,} steps of 40 s), by this CPU" in lines[trained]
     assert "352.0 h of listed speech at 176 s a second: 2.0 h to embed it once" in lines[f"08_evaluate@{model}"]
     assert "09_report" in lines and " NO " in lines["09_report"] and "the cause" in lines["09_report"]
     assert told[-1].startswith(

@@ -15,6 +15,7 @@ PROFILES = sorted(path.stem for path in (paths.REPO / "params").glob("*.yaml"))
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_every_profile_resolves_made_small(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(rehearsal, "gpus", lambda: [(0, 8 * 2**30)])
     real = Profile.read(name)
     small = rehearsal.small(real, cores=2)
     (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(rehearsal._copied(small), sort_keys=False))
@@ -33,6 +34,19 @@ def test_every_profile_resolves_made_small(name, tmp_path, monkeypatch):
             }
             assert phase["epochs"] * phase["steps_per_epoch"] >= 2 * (long["accumulate"] == 1) + long["accumulate"] - 1
     assert made.parameters["02_prep"]["workers"] <= 2
+
+
+def test_batches_that_ask_for_a_gpu_have_few_crops_where_there_is_none(monkeypatch):
+    """All else of the training stays; a profile that is for a CPU keeps its batches."""
+    monkeypatch.setattr(rehearsal, "gpus", lambda: [])
+    asked = Profile.read("voxceleb_modern_small")  # 8 batches of 32 to a step, then 4
+    short, whole = rehearsal.small(asked, 2)["07_train_aam"], asked.parameters["07_train_aam"]
+    sizes = ("batch_size", "accumulate", "epochs", "steps_per_epoch")
+    assert [[phase[name] for name in sizes] for phase in short["phases"]] == [[8, 2, 2, 1], [8, 2, 2, 1]]
+    assert [phase["crop_seconds"] for phase in short["phases"]] == [2.0, 6.0]
+    assert short["architecture"] == whole["architecture"] and short["engine"]["precision"] == "mixed_bfloat16"
+    cpu = rehearsal.small(Profile.read("mini"), 2)["03_train_softmax"]
+    assert {phase["batch_size"] for phase in cpu["phases"]} == {0}
 
 
 def test_a_stage_is_measured_and_its_failure_told(tmp_path):
