@@ -12,6 +12,7 @@ missing for the real run.
 
 import argparse
 import contextlib
+import hashlib
 import io
 import itertools
 import json
@@ -32,10 +33,11 @@ from sv_utils.base.errors import RequestError, WorkError, command
 from sv_utils.corpora import Corpus
 from sv_utils.pipeline import rehearsal
 from sv_utils.pipeline.profile import Profile
-from sv_utils.pipeline.stages import is_training
+from sv_utils.pipeline.stages import LAST, is_training
 from sv_utils.speech import acquisition, archives, audio, manifest, miniature, needs, reader
 
 SAMPLE = 60  # files that are decoded to measure
+WIDTH, NAME = 256, 140  # of an embedding that nothing states, and of its utterance's name [bytes]
 SPEAKERS = 200  # of a rehearsal, where there is no GPU
 # What time and memory of a step depend on; of losses that differ in nothing else the first stands for all.
 SHAPES = ("architecture", "initial_model", "engine", "n_classes", "batch_size", "crop_seconds", "frozen", "optimizer")
@@ -51,7 +53,8 @@ def forecast(profile: str) -> dict[str, Any]:
     dict
         ``archives``: a row per archive with ``corpus, archive, bytes, source`` ('here', 'own files', 'server' or
         'stated') and ``to_fetch`` [bytes]. ``stages``: a row per stage with ``stage, peak`` (bytes of the outputs
-        folder in use while it runs), ``after`` [bytes], ``seconds``. ``speed``: what was measured.
+        folder in use while it runs), ``after`` [bytes], ``seconds`` (NaN: not known). ``speed``: what was measured.
+        ``embeddings``: of all models [bytes], where the corpora state how many utterances there are.
 
     Raises
     ------
@@ -68,17 +71,60 @@ def forecast(profile: str) -> dict[str, Any]:
     fetch, here = int(found["to_fetch"].sum()), int(found.loc[found["source"] == "here", "bytes"].sum())
     written = round(hours * 3600 * speed["bytes_per_second_of_speech"])
     kept = 0 if preparing["remove_archives"] else fetch + here
+    embedded = embeddings(resolved, chosen)
     cores = min(preparing["workers"], len(os.sched_getaffinity(0)))
     unknown = not speed["download"] and fetch
     stages = [
         ("01_download", fetch + here, fetch + here, np.nan if unknown else fetch / (speed["download"] or 1)),
         ("02_prep", fetch + here + written, kept + written, _decoded_in(found, speed) / cores),
+        ("08_evaluate", kept + written + embedded, kept + written + embedded, np.nan),
     ]
     return {
         "archives": found,
         "stages": pd.DataFrame(stages, columns=["stage", "peak", "after", "seconds"]),
-        "speed": speed | {"cores": cores, "hours": hours},
+        "speed": speed | {"cores": cores, "hours": hours, "on_8_cores": _decoded_in(found, speed) / 8},
+        "embeddings": embedded,
     }
+
+
+def embeddings(resolved: dict[str, dict], chosen: list[Corpus]) -> int:
+    """
+    Say how much the embeddings take that evaluations keep: of listed utterances, whole and altered, and of the cohort.
+
+    Parameters
+    ----------
+    resolved : dict
+        Parameters by stage.
+    chosen : list of Corpus
+
+    Returns
+    -------
+    int
+        Of all models [bytes]; nothing is counted of a corpus that does not state its utterances.
+    """
+    total, (trained, listed) = 0, _stated(resolved, chosen)
+    for stage, asked in ((stage, asked) for stage, asked in resolved.items() if stage.startswith(LAST[0])):
+        trainings = (own for name, own in resolved.items() if _model(name) == _model(stage) and "architecture" in own)
+        width = next((own["architecture"]["embedding_dim"] for own in trainings), WIDTH)
+        altered = 1 + len(asked["cuts"]) + 2 * asked["telephone"]  # the first: by the untrained encoder
+        vectors = listed + altered * min(listed, asked["part_utterances"]) + trained * asked["cohort_utterances"]
+        total += vectors * (4 * width + NAME)
+    return total
+
+
+def _model(stage: str) -> str:
+    """Name of the model that a stage trains or judges."""
+    return stage.partition("@")[2] or stage.partition("_train_")[2]
+
+
+def _stated(resolved: dict[str, dict], chosen: list[Corpus]) -> tuple[int, int]:
+    """Speakers that are trained on and utterances that lists name, as the corpora state them."""
+    preparing = resolved["02_prep"]
+    dev = [item for corpus in chosen if corpus.name in preparing["train_corpora"] for item in corpus.remotes]
+    speakers = sum(item.speakers or 0 for item in dev if item.subset != "test")
+    whole = set(miniature.IN_BOTH_HALVES) & set(preparing["lists"])
+    judged = [item for corpus in chosen if set(corpus.lists) & set(preparing["lists"]) for item in corpus.remotes]
+    return speakers, sum(item.utterances or 0 for item in judged if whole or item.subset == "test")
 
 
 def measure(chosen: list[Corpus], encoding: str, ask: bool = True) -> dict:
@@ -88,8 +134,8 @@ def measure(chosen: list[Corpus], encoding: str, ask: bool = True) -> dict:
     Returns
     -------
     dict
-        ``per_file``: what any file costs, however short [s]; ``decoding``: seconds of speech decoded, measured and
-        encoded in a second beside that; ``sample``: what that was measured on; ``bytes_per_second_of_speech`` of a
+        ``per_file``: what any file costs, however short [s]; ``decoding``: seconds of speech decoded, measured, hashed
+        and encoded in a second beside that; ``sample``: what that was measured on; ``bytes_per_second_of_speech`` of a
         shard; ``download`` [bytes/s], 0 where no server answers.
     """
     verified = next((known for corpus in chosen if (known := needs.readable(corpus))), None)
@@ -104,6 +150,7 @@ def measure(chosen: list[Corpus], encoding: str, ask: bool = True) -> dict:
         with contextlib.suppress(audio.AudioError):
             samples = audio.decode(archives.read(files, member), in_worker=True).samples  # as preparation does
             audio.measure(samples)
+            hashlib.sha256(samples.tobytes()).hexdigest()
             size += len(encode(samples))
             lengths.append(len(samples) / reader.SAMPLE_RATE)
             times.append(time.process_time() - started)
@@ -236,6 +283,16 @@ def _print_trainings(found: pd.DataFrame) -> None:
         if "GPU" not in str(device).split(" (")[0]:
             print("  a CPU's time and peak memory of the process: measured with few crops and reckoned for a batch")
     print(PUBLISHED)
+
+
+def _said_of(stage: str, seconds: float, told: dict[str, Any], files: int) -> str:
+    if stage.startswith(LAST[0]):
+        return f"with {needs.size(told['embeddings'])} of embeddings"
+    speed, said = told["speed"], f"takes {_duration(seconds)}"
+    if "prep" not in stage:
+        return said
+    of = f"{speed['hours']:,.0f} h in {files:,} files"
+    return f"{said} for {of} on {speed['cores']} cores ({_duration(speed['on_8_cores'])} on 8), or as the disk writes"
 
 
 def _duration(seconds: float) -> str:
@@ -408,17 +465,13 @@ def main(argv: list[str] | None = None) -> int:
     for row in told["stages"].itertuples():
         print(
             f"{row.stage:12} needs {needs.size(row.peak):>10}, leaves {needs.size(row.after):>10}, "
-            f"takes {_duration(row.seconds)}"
-            + (
-                f" for {speed['hours']:,.0f} h in {files:,} files on {speed['cores']} cores"
-                if "prep" in row.stage
-                else ""
-            )
+            + _said_of(row.stage, row.seconds, told, files)
         )
     if not options.speech_only:
         _print_trainings(trainings(options.profile))
     folder = next(path for path in (paths.outputs(), *paths.outputs().parents) if path.exists())
     used = needs.tree_size(paths.outputs() / "corpora")
+    used += needs.tree_size(paths.profile_dir(options.profile) / "embeddings")
     free, peak = shutil.disk_usage(folder).free, int(told["stages"]["peak"].max())
     enough = free + used >= peak
     missing = "enough" if enough else f"{needs.size(peak - used - free)} are missing"

@@ -1,8 +1,8 @@
 """
 The road from archives to report at VoxCeleb's full width: what would stop a run after days stops it here.
 
-``FULL_WIDTH=273516`` (files of both corpora; default `FILES`) is the whole of it, for some 15 GB and hours; all speakers
-and all lists at their length are there in any case.
+``FULL_WIDTH=273516`` (files of both corpora; default `FILES`) is the whole of it, for some 15 GB and hours; all
+speakers, and all lists at their length, are there in any case.
 """
 
 import os
