@@ -327,6 +327,7 @@ def rehearse(name: str, speakers: int | None = None) -> bool:
     shutil.rmtree(folder, ignore_errors=True)
     _make_miniatures(asked, folder / "corpora", speakers, cores)
     environment = {"SV_MIRROR": str(folder / "corpora"), "SV_REHEARSAL": str(folder / "corpora")}
+    _lend_encoders(folder / "outputs")
     project, passed = _Projection(asked, folder / "outputs" / name, cores), True
     print(f"{'stage':28} {'passed':7} {'seconds':>8} {'memory':>9} {'GPU':>9}  the real one", flush=True)
     for done in rehearsal.run(asked, folder, environment, cores):
@@ -354,6 +355,14 @@ def _make_miniatures(asked: Profile, folder: Path, speakers: int | None, cores: 
             miniature.make(corpus, folder, many, workers=cores, texts=texts)
     size, seconds = needs.size(needs.tree_size(folder)), time.perf_counter() - started
     print(f"miniatures of the corpora made, {size}, {seconds:.0f} s", flush=True)
+
+
+def _lend_encoders(outputs: Path) -> None:
+    """Let a rehearsal use, and fetch for later, the published encoders of the real outputs."""
+    real = paths.outputs() / "pretrained"
+    real.mkdir(parents=True, exist_ok=True)
+    outputs.mkdir(parents=True, exist_ok=True)
+    (outputs / "pretrained").symlink_to(real.absolute(), target_is_directory=True)
 
 
 class _Projection:

@@ -35,7 +35,7 @@ PREPARATION = {"utterances_per_shard": 500, "validation_speakers": 4, "validatio
     "test_nontargets": 40,
     "scheduler": "",
 }
-CROPS = 8  # in a batch of what asks for a GPU, where there is none: its own batches would take a CPU hours
+CROPS = 4  # in a batch of what asks for a GPU, where there is none: its own batches would take a CPU hours
 PAUSE = 0.5  # between two looks at the memory of the GPU [s]
 MIB = 2**20
 

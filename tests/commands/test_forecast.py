@@ -128,6 +128,7 @@ def test_a_rehearsal_ends_with_a_table_and_what_is_missing(offline, tmp_path, mo
     def run(profile, folder, environment, cores):
         outputs = folder / "outputs" / name
         (outputs / trained).mkdir(parents=True)
+        assert (folder / "outputs/pretrained").resolve() == tmp_path / "outputs/pretrained"  # fetched once for both
         log = "epoch,phase,val_eer,seconds\n0,0,0.5,\n1,1,0.4,60\n2,1,0.4,3\n3,2,0.4,70\n4,2,0.4,5\n"
         (outputs / trained / "log.csv").write_text(log)
         (outputs / f"08_evaluate@{model}").mkdir()
@@ -151,7 +152,7 @@ def test_a_rehearsal_ends_with_a_table_and_what_is_missing(offline, tmp_path, mo
     first, second = (
         phase["epochs"] * (phase["steps_per_epoch"] or steps) for phase in asked.parameters[trained]["phases"]
     )
-    assert f"({first:,} steps of 24 s, then {second:,} steps of 40 s), by this CPU" in lines[trained]
+    assert f"({first:,} steps of 48 s, then {second:,} steps of 80 s), by this CPU" in lines[trained]
     assert "352.0 h of listed speech at 176 s a second: 2.0 h to embed it once" in lines[f"08_evaluate@{model}"]
     assert "09_report" in lines and " NO " in lines["09_report"] and "the cause" in lines["09_report"]
     assert told[-1].startswith(
