@@ -38,7 +38,7 @@ from sv_utils.speech import acquisition, archives, audio, manifest, miniature, n
 
 SAMPLE = 60  # files that are decoded to measure
 WIDTH, NAME = 256, 140  # of an embedding that nothing states, and of its utterance's name [bytes]
-SPEAKERS = 200  # of a rehearsal, where there is no GPU
+SPEAKERS = 40  # of a rehearsal, where there is no GPU
 # What time and memory of a step depend on; of losses that differ in nothing else the first stands for all.
 SHAPES = ("architecture", "initial_model", "engine", "n_classes", "batch_size", "crop_seconds", "frozen", "optimizer")
 PUBLISHED = "  beside: thin ResNet-34 on two RTX 2080 Ti, 30 to 40 minutes an epoch of VoxCeleb2 (wespeaker's issue 93)"

@@ -165,10 +165,10 @@ def test_a_rehearsal_ends_with_a_table_and_what_is_missing(offline, tmp_path, mo
 @pytest.mark.long
 @pytest.mark.parametrize("profile", sorted(path.stem for path in (paths.REPO / "params").glob("*.yaml")))
 def test_every_profile_is_rehearsed(profile, capsys, monkeypatch):
-    """At a width of 20 speakers; what asks for a GPU, a key or a download says so instead of passing."""
+    """At a width of 12 speakers; what asks for a GPU, a key or a download says so instead of passing."""
     if Profile.read(profile).encoders:
         pytest.skip("its encoders come from the network")
-    assert forecast.main([profile, "--rehearse", "--speakers", "20"]) == 0, capsys.readouterr().out
+    assert forecast.main([profile, "--rehearse", "--speakers", "12"]) == 0, capsys.readouterr().out
 
 
 def test_addresses_are_asked_and_nothing_is_fetched(tmp_path, monkeypatch, capsys):
