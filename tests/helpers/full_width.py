@@ -1,9 +1,9 @@
 """
 A release of VoxCeleb at its full width, for a machine that will never hold the real one.
 
-All speakers, the official counts of files, parts and trials, by names of the official form; but each recording is one
-of a few short ones. It is a miniature of `sv_utils.speech.miniature` that is small in seconds instead of in files, and
-is used as one: `corpora.get` describes it where ``SV_REHEARSAL`` names its folder.
+All speakers, the official counts of files, parts and trials, by names of the official form; but recordings of a second.
+It is a miniature of `sv_utils.speech.miniature` that is small in seconds instead of in files, and is used as one:
+`corpora.get` describes it where ``SV_REHEARSAL`` names its folder.
 """
 
 import itertools
@@ -18,7 +18,6 @@ from sv_utils.speech import miniature
 
 FILES = {"voxceleb1": 153_516, "voxceleb2": 120_000}  # of VoxCeleb2's 1.13 million; at least two of each speaker
 SECONDS = (1.0, 1.06, 1.12)
-VOICES, TURNS = 48, 3  # distinct recordings of a corpus: so many voices, so often
 PER_SESSION = 7  # files of a video, as VoxCeleb1 has them in the mean
 
 
@@ -71,11 +70,11 @@ def _names(speakers: list[str], count: int) -> Iterator[str]:
 
 
 def _recordings(names: list[str], every: dict[str, int], suffix: str) -> Iterator[tuple[str, bytes]]:
-    """Files by member name; speakers far from each other share their recordings."""
+    """Files by member name, no two alike: the split would leave out what is there twice."""
     folder, encode = ("dev/aac", miniature.m4a) if suffix == ".m4a" else ("wav", miniature.wav)
-    sounds = [[encode(miniature.voice(voice, turn, SECONDS[turn])) for turn in range(TURNS)] for voice in range(VOICES)]
     for number, name in enumerate(names):
-        yield f"{folder}/{name}{suffix}", sounds[every[name.partition("/")[0]] % VOICES][number % TURNS]
+        sound = miniature.voice(every[name.partition("/")[0]], number, SECONDS[number % len(SECONDS)])
+        yield f"{folder}/{name}{suffix}", encode(sound)
 
 
 def _trials(pool: list[str], count: int, rng: np.random.Generator) -> Iterator[tuple[int, str, str]]:
