@@ -340,6 +340,8 @@ def rehearse(name: str, speakers: int | None = None) -> bool:
         passed &= done.passed is True
     for rest in ("corpora", "outputs/corpora"):
         shutil.rmtree(folder / rest, ignore_errors=True)
+    if any(map(is_training, asked.parameters)):
+        print("hours of training hold the validation after each of few steps; make forecast times the steps alone")
     print(f"the notebooks of the rehearsal lie in {folder / 'outputs' / name}")
     print(project.missing())
     return passed
@@ -409,7 +411,8 @@ class _Projection:
             steps = phase["epochs"] * (phase["steps_per_epoch"] or max(1, utterances // crops))
             seconds += step * steps
             told.append(f"{steps:,} steps of {step:.2g} s")
-        unknown = "" if utterances or all(phase["steps_per_epoch"] for phase in own["phases"]) else "at least "
+        known = utterances or all(phase["steps_per_epoch"] for phase in own["phases"])
+        unknown = "up to " if known else "at least "  # up to: the validation of two steps is in it
         engine = "the GPU" if rehearsal.gpus() else "this CPU"
         engine += f", from batches of {rehearsal.CROPS} crops" if rehearsal.has_few_crops(own) else ""
         return f"{unknown}{_duration(seconds)} ({', then '.join(told)}), by {engine}"

@@ -1,8 +1,8 @@
 """
 A rehearsal: all stages of a profile, its own architecture, batch sizes, precision and losses, two steps a phase.
 
-What asks for a GPU and has none gets batches of few crops, for a CPU takes minutes for a batch of theirs; all else is
-its own there too.
+What asks for a GPU and has none gets batches of few crops and no XLA, for a CPU takes minutes to compile a large
+encoder, and minutes for each of its batches; all else is its own there too.
 
 What is made small is in `small`; each stage runs as `sv_utils.run` runs it, in a process whose time and memory are
 measured.
@@ -91,7 +91,8 @@ def small(profile: Profile, cores: int) -> dict[str, dict]:
             own["source"] = ""
         if is_training(stage.name):
             own["phases"] = [_short(own, phase) for phase in own["phases"]]
-            own["engine"] = own["engine"] | {"needs_gpu": False}  # what this machine has must do
+            compiled = own["engine"]["jit_compile"] and not has_few_crops(own)  # on a CPU XLA takes minutes a phase
+            own["engine"] = own["engine"] | {"jit_compile": compiled, "needs_gpu": False}
         if stage.notebook == LAST[0]:
             own.pop("encoder", None)
         sections[stage.name if is_training(stage.name) else stage.notebook] = own

@@ -45,6 +45,7 @@ def test_batches_that_ask_for_a_gpu_have_few_crops_where_there_is_none(monkeypat
     assert [[phase[name] for name in sizes] for phase in short["phases"]] == [[4, 2, 2, 1], [4, 2, 2, 1]]
     assert [phase["crop_seconds"] for phase in short["phases"]] == [2.0, 6.0]
     assert short["architecture"] == whole["architecture"] and short["engine"]["precision"] == "mixed_bfloat16"
+    assert short["engine"]["jit_compile"] is False and whole["engine"]["jit_compile"] is True
     cpu = rehearsal.small(Profile.read("mini"), 2)["03_train_softmax"]
     assert {phase["batch_size"] for phase in cpu["phases"]} == {0}
 
