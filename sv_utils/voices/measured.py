@@ -11,6 +11,7 @@ from sv_utils.evaluation.calibration import Calibration
 from sv_utils.models import pretrained, runtimes
 from sv_utils.pipeline.stages import LAST, TRAINING
 from sv_utils.voices import ratios
+from sv_utils.voices.conditions import Conditions
 from sv_utils.voices.judging import Plain
 from sv_utils.voices.ratios import Ratios
 
@@ -93,22 +94,22 @@ def among(answer: dict, model: str) -> dict:
     Returns
     -------
     dict
-        ``target, nontarget`` (np.ndarray), ``threshold``, ``score`` (None where there is no answer), ``counts`` (trials
-        of either kind) and ``label``: log-likelihood ratios measured under the condition of the answer, or cosines of a
+        ``target, nontarget`` (np.ndarray), ``threshold``, ``score`` (None where there is no answer), all cosines, as
+        the answer tells them; ``counts`` (trials of either kind) and ``label``. They are those measured under the
+        condition of the answer, each moved to the cosine that means as much for these two recordings; or those of a
         list where the model was measured under one condition only.
     """
     point, found = answer["operating_point"], judge(model, answer["operating_point"]["wanted"])
     if isinstance(found, Ratios):
-        known = found.conditions[point["condition"]]
-        values = {kind: np.array(known[kind]) for kind in ("target", "nontarget")}
-        threshold = point["log_likelihood_ratio"]
-        score, label = answer["log_likelihood_ratio"], f"log-likelihood ratio, {point['condition']}"
-        counts = point["n_target"], point["n_nontarget"]
+        known, fields = found.conditions[point["condition"]], Conditions.__dataclass_fields__
+        sides = [Conditions(**{name: side[name] for name in fields}) for side in answer["recordings"]]
+        target, nontarget = (found.cosines(np.array(known[kind]), sides) for kind in ("target", "nontarget"))
+        counts, label = (point["n_target"], point["n_nontarget"]), f"cosine, {point['condition']}"
     else:
         target, nontarget = scores(model)
-        values, counts = {"target": target, "nontarget": nontarget}, (len(target), len(nontarget))
-        threshold, score, label = point["threshold"], answer["cosine"], "cosine"
-    return {**values, "threshold": threshold, "score": score, "counts": counts, "label": label}
+        counts, label = (len(target), len(nontarget)), "cosine"
+    told = {"threshold": point["threshold"], "score": answer["cosine"], "counts": counts, "label": label}
+    return {"target": target, "nontarget": nontarget, **told}
 
 
 def evaluation(model: Path) -> Path:

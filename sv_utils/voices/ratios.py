@@ -173,6 +173,12 @@ class Ratios:
         """Log-likelihood ratios [shape=(n,)]; arguments as of `features`."""
         return features(cosines, first, second, self.names) @ np.array(self.weights) + self.offset
 
+    def cosines(self, ratios: np.ndarray, conditions: Sequence[Conditions]) -> np.ndarray:
+        """Cosines [shape=(n,)] at which two sides of these conditions have some ratios [shape=(n,)]."""
+        sides = [np.array([list(side.as_dict().values())] * 2) for side in conditions]
+        at_zero, at_one = self.ratios(np.array([0.0, 1.0]), *sides)
+        return (ratios - at_zero) / (at_one - at_zero)
+
     def point(self, conditions: Sequence[Conditions], voices: int = 1) -> dict:
         """
         Give the operating point of two sides' conditions.
@@ -193,9 +199,7 @@ class Ratios:
         known = self.conditions[name]
         found = next(point for point in known["points"] if point["wanted"] == self.wanted)
         ratio = found["threshold"] + math.log(voices)
-        sides = [np.array([list(side.as_dict().values())]) for side in conditions]
-        at_zero, at_one = (float(self.ratios(np.array([cosine]), *sides)[0]) for cosine in (0.0, 1.0))
-        cosine = (ratio - at_zero) / (at_one - at_zero)
+        (cosine,) = self.cosines(np.array([ratio]), conditions).tolist()
         told = {"condition": name, **found, "threshold": cosine, "log_likelihood_ratio": ratio}
         return told | ({"false_accept": _share_above(known["nontarget"], ratio, found)} if voices > 1 else {})
 

@@ -78,6 +78,17 @@ def test_the_same_cosine_means_less_on_the_telephone(judge):
     assert narrow.point["condition"] == "narrow band" and wide.warnings == narrow.warnings == []
 
 
+def test_a_figure_shows_the_cosines_that_the_answer_tells(judge, monkeypatch):
+    monkeypatch.setattr(measured, "judge", lambda *_: judge)
+    point, recordings = judge.point([CALL, CALL]), [CALL.as_dict(), CALL.as_dict()]
+    point |= {"wanted": None, "n_target": 7, "n_nontarget": 9}
+    shown = measured.among({"operating_point": point, "cosine": 0.5, "recordings": recordings}, "any")
+    assert shown["target"].tolist() == pytest.approx([0.8])  # a ratio of 2 is 10 x 0.8 - 2 - 4
+    assert shown["nontarget"][[0, -1]].tolist() == pytest.approx([0.2, 0.7])
+    assert (shown["score"], shown["threshold"], shown["counts"]) == (0.5, pytest.approx(0.6), (7, 9))
+    assert shown["label"] == "cosine, narrow band"
+
+
 def test_no_ratio_goes_beyond_what_was_measured(judge):
     assert judge(*sides(0.89)).ratio == 3.0
     assert judge(*sides(-0.4)).ratio == -3.0
@@ -148,6 +159,16 @@ def test_a_fit_hears_the_conditions_and_a_corpus_is_judged_without_itself():
         if one.corpus == "ccc" and one.target:
             np.testing.assert_allclose(before, after)  # its own strangers do not matter to it
     assert np.mean(found[1] >= limits[1][0.05]) == pytest.approx(0.025, abs=0.025)  # half of what is claimed
+
+
+def test_a_threshold_holds_in_the_hardest_pair_of_channels():
+    easy = [pairs("a", "one session", 0.6), pairs("a", "strangers", 0.1)]
+    hard = dataclasses.replace(pairs("a", "strangers", 0.2), cell="mp3 x mp3")
+    few = dataclasses.replace(pairs("a", "strangers", 0.9, count=fitting.FEWEST - 1), cell="opus x opus")
+    alone = fitting.thresholds([*easy, hard], [one.cosines for one in [*easy, hard]])["wide band"][0.05]
+    assert np.mean(hard.cosines >= alone) == 0.025  # half of what is wanted, of 400
+    again = fitting.thresholds([*easy, hard, few], [one.cosines for one in [*easy, hard, few]])["wide band"][0.05]
+    assert again == alone  # too few trials tell nothing of a quantile
 
 
 def heard(embeddings):
