@@ -123,9 +123,10 @@ def rates(point: dict) -> str:
     """Say the error rates of an operating point, and where they were measured."""
     accepted, missed = (_rate(*point[name]) for name in ("false_accept", "miss"))
     condition = f" under the condition {point['condition']}" if "condition" in point else ""
+    whose = point["list"] if point["list"].startswith("dev speakers") else f"speakers of list {point['list']}"
     return (
-        f"{accepted} of different voices accepted, {missed} of same voices missed on list {point['list']}{condition} "
-        f"({point['n_speakers']} speakers, {point['n_target'] + point['n_nontarget']:,} trials)"
+        f"{accepted} of different voices accepted, {missed} of same voices missed{condition} "
+        f"({point['n_speakers']} {whose}; {point['n_target'] + point['n_nontarget']:,} trials)"
     )
 
 

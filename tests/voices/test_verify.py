@@ -130,7 +130,7 @@ def test_the_text_names_rates_list_and_interval(fixed, sound, capsys):
     assert text.startswith("same speaker\n  cosine 0.600, threshold 0.400 (campplus)")
     assert "a.wav: 3.0 s of speech, up to 8.0 kHz" in text
     assert "2.0% [1.0%, 8.0%] of different voices accepted, 1.0% [0.0%, 4.0%] of same voices missed" in text
-    assert "list own (5 speakers, 50 trials)" in text
+    assert "(5 speakers of list own; 50 trials)" in text
     assert "b.wav: 1.00 s of speech are too short" in text
 
 
