@@ -59,6 +59,24 @@ def of_model(profile: str, model: str, name: str, figure: str = "eer") -> np.nda
     return own["values"].iloc[0] if len(own) else np.array([])
 
 
+def last_losses(table: pd.DataFrame) -> dict[str, np.ndarray]:
+    """
+    Give the losses with which the trainings on record ended.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        As of `figures`.
+
+    Returns
+    -------
+    dict
+        For each model the values of its training loss in the last epoch on record, one a training.
+    """
+    own = table[(table["figure"] == "loss") & table["epoch"].notna()].sort_values("epoch")
+    return dict(own.groupby("model", sort=False)["values"].last())
+
+
 def expected(profile: str, stage: str) -> pd.DataFrame | None:
     """
     Give the curves to expect of a training stage.
@@ -240,13 +258,31 @@ def _curves_of(profile: Profile, folder: Path) -> list[dict]:
             continue
         if not path.exists():
             raise RequestError(f"{path} is missing; make it with: make reproduce PROFILE={profile.name}")
-        log = pd.read_csv(path)
-        if "loss" in log:  # the average of the last epochs has a row of its own, without loss
-            log = log[log["loss"].notna() | (log["epoch"] == 0)]
-        for row in log.reindex(columns=["epoch", *CURVES]).to_dict("records"):
+        for row in curve(path).to_dict("records"):
             place = {"model": pooled(model), "list": "", "epoch": int(row["epoch"])}
             rows += [place | {"figure": figure, "value": row[figure]} for figure in CURVES]
     return rows
+
+
+def curve(path: Path) -> pd.DataFrame:
+    """
+    Read the curve of a training.
+
+    Parameters
+    ----------
+    path : Path
+        ``log.csv`` of a training stage.
+
+    Returns
+    -------
+    pd.DataFrame
+        ``epoch, loss, accuracy, learning_rate, val_eer``, a row an epoch, epoch 0 first; averages of weights are left
+        out.
+    """
+    log = pd.read_csv(path)
+    if "loss" in log:  # the average of the last epochs has a row of its own, without loss
+        log = log[log["loss"].notna() | (log["epoch"] == 0)]
+    return log.reindex(columns=["epoch", *CURVES])
 
 
 def ran_on(profile: Profile, folder: Path) -> dict:

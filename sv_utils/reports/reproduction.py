@@ -2,12 +2,14 @@
 Did a run reproduce what is expected of its params file? The verdict, in words and as ``reproduction.json``.
 
 Trained models are judged by where the trainings on record lay: rounding differs between machines, and a small training
-makes much of it, so that digits cannot agree. What no rounding changes is told apart, and must agree to the digit:
-digests of the data, counts, first weights, the EER of the untrained encoder, the metrics of given scores.
+makes much of it, so that digits cannot agree. A model has to reach an EER of theirs, and its training to end with a
+loss of theirs: in a small training some broken recipes reach an EER like any other. What no rounding changes is told
+apart, and must agree to the digit: digests of the data, counts, first weights, the EER of the untrained encoder, the
+metrics of given scores.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,8 +25,8 @@ from sv_utils.reports import expected, tables
 
 AS_EXPECTED, NOT, NONE = "as expected", "not as expected", "no verdict"
 METHOD = (
-    "95 % prediction interval for one further training, from mean and standard deviation of the log-odds of the EERs "
-    "on record by Student's t, all models of the run together (Bonferroni)"
+    "95 % prediction intervals for one further training, from mean and standard deviation of the log-odds of the EERs "
+    "and of the logarithms of the last losses on record by Student's t, all of the run together (Bonferroni)"
 )
 # EER, minDCF(0.01), minDCF(0.05) and Cllr_min of `given_scores`.
 GIVEN = {"EER": 0.276666667, "minDCF(0.01)": 0.75, "minDCF(0.05)": 0.75, "Cllr_min": 0.604148542}
@@ -45,20 +47,21 @@ def verdict(profile: Profile, results: pd.DataFrame) -> dict:
     dict
         ``verdict``: as expected, not as expected, or no verdict (fewer than three trainings on record); ``sentence``;
         ``method``; ``models``: ``model, list, eer, trainings, mean, least, greatest, low, high, as_expected`` of each;
-        ``fixed``: ``part, found, expected, agrees`` of each part that both have; ``parameters`` that differ, and
-        ``made_by``: what of the machine or code is of none of the trainings on record.
+        ``curves``: ``model, loss`` (of the last epoch) and the same others of each training; ``fixed``: ``part, found,
+        expected, agrees`` of each part that both have; ``parameters`` that differ, and ``made_by``: what of the
+        machine or code is of none of the trainings on record.
     """
     known = expected.certificate(profile.name)
-    models = _judged(profile, results)
+    models, curves = _judged(profile, results)
     fixed = _fixed(profile, known["fixed"])
     folder = paths.profile_dir(profile.name)
     own = expected.ran_on(profile, folder) if (folder / "results.csv").exists() else {"run": {}, "parameters": {}}
     parameters = _other_parameters(known["parameters"], own["parameters"])
-    able = [row for row in models if row["as_expected"] is not None]
-    wrong = [row for row in able if not row["as_expected"]]
+    able = [row["as_expected"] for row in (*models, *curves) if row["as_expected"] is not None]
     differing = [row for row in fixed if not row["agrees"]]
-    said = NONE if not able and not differing else NOT if wrong or differing else AS_EXPECTED
-    found = {"profile": profile.name, "verdict": said, "method": METHOD, "models": models, "fixed": fixed}
+    said = NONE if not able and not differing else NOT if differing or not all(able) else AS_EXPECTED
+    found = {"profile": profile.name, "verdict": said, "method": METHOD, "models": models, "curves": curves}
+    found |= {"fixed": fixed}
     found |= {"parameters": parameters, "made_by": _nowhere_else(own["run"], known["runs"])}
     return found | {"sentence": sentence(found)}
 
@@ -72,22 +75,22 @@ def sentence(found: dict) -> str:
     found : dict
         As of `verdict`, whose ``sentence`` it becomes.
     """
-    able = [row for row in found["models"] if row["as_expected"] is not None]
-    lie = [row for row in able if row["as_expected"]]
+    able = [row for row in (*found["models"], *found["curves"]) if row["as_expected"] is not None]
+    wrong = [row for row in able if not row["as_expected"]]
     parts = []
     if able:
-        counts = sorted({row["trainings"] for row in able})
-        many = " or ".join(map(str, counts))
+        models = {row["model"] for row in able}
+        many = " or ".join(map(str, sorted({row["trainings"] for row in able})))
         parts.append(
-            f"{found['verdict'].capitalize()}: {len(lie)} of {len(able)} models lie where the next training is "
-            f"expected after {many} of this recipe ({METHOD})."
+            f"{found['verdict'].capitalize()}: {len(models - {row['model'] for row in wrong})} of {len(models)} models "
+            f"lie where the next training is expected after {many} of this recipe ({METHOD})."
         )
     elif found["verdict"] == NOT:
         parts.append("Not as expected.")
-    parts += [_outside(row) for row in able if not row["as_expected"]]
+    parts += [_outside(row) for row in wrong]
     parts += _without(found["models"])
     parts.append(_fixed_in_words(found["fixed"]))
-    if len(lie) < len(able):
+    if wrong:
         parts.append("An honest run is refused about once in twenty times; look at the training's curves first.")
     if found["parameters"]:
         parts.append(f"Parameters are not those of the trainings on record: {_some(found['parameters'])}.")
@@ -123,9 +126,13 @@ def refused(table: pd.DataFrame) -> list[bool]:
     list of bool
         For each run, whether it would have been called not as expected.
     """
-    eers = [row["values"] for row in _trained_eers(table)]
-    runs = range(min(map(len, eers), default=0))
-    return [any(not _within(values[run], np.delete(values, run), len(eers)) for values in eers) for run in runs]
+    kinds = [(row["values"], True) for row in _trained_eers(table)]
+    kinds += [(values, False) for values in expected.last_losses(table).values()]
+    runs = range(min((len(values) for values, _ in kinds), default=0))
+    return [
+        any(not _within(values[run], np.delete(values, run), len(kinds), rate) for values, rate in kinds)
+        for run in runs
+    ]
 
 
 def judged_by_others(profile: str) -> str:
@@ -142,32 +149,56 @@ def _trained_eers(table: pd.DataFrame) -> list[dict]:
     return own.to_dict("records")
 
 
-def _within(value: float, values: np.ndarray, together: int) -> bool:
-    low, high = expected.interval(values, together)
+def _within(value: float, values: np.ndarray, together: int, rate: bool) -> bool:
+    low, high = expected.interval(values, together, rate)
     return low <= value <= high
 
 
-def _judged(profile: Profile, results: pd.DataFrame) -> list[dict]:
+def _judged(profile: Profile, results: pd.DataFrame) -> tuple[list[dict], list[dict]]:
+    """The place of each EER and of the loss that each training ended with, beside those on record."""
     own = results[(results["scoring"] == COSINE.name) & ~results["loss"].isin(("none", "pretrained"))]
-    found = []
-    for row in own.to_dict("records"):
-        values = expected.of_model(profile.name, row["model"], row["list"])
-        entry = {"model": row["model"], "list": row["list"], "eer": row["eer"], "trainings": len(values)}
-        found.append((entry, values, 1 / min(row["n_target"], row["n_nontarget"])))
-    together = sum(len(values) >= expected.FEWEST for _, values, _ in found)
-    return [entry | _place(entry["eer"], values, together, step) for entry, values, step in found]
+    eers = [
+        (row["model"], row["list"], row["eer"], 1 / min(row["n_target"], row["n_nontarget"]))
+        for row in own.to_dict("records")
+    ]
+    known = [expected.of_model(profile.name, model, name) for model, name, _, _ in eers]
+    losses = _losses(profile, dict.fromkeys(own["model"]))
+    before = expected.last_losses(expected.figures(profile.name))
+    ended = [before.get(expected.pooled(model), np.array([])) for model in losses]
+    together = sum(len(values) >= expected.FEWEST for values in (*known, *ended))
+    models = [
+        {"model": model, "list": name, "eer": eer} | _place(eer, values, together, step)
+        for (model, name, eer, step), values in zip(eers, known, strict=True)
+    ]
+    curves = [
+        {"model": model, "loss": loss} | _place(loss, values, together, rate=False)
+        for (model, loss), values in zip(losses.items(), ended, strict=True)
+    ]
+    return models, curves
 
 
-def _place(eer: float, values: np.ndarray, together: int, step: float) -> dict:
-    """Where an EER lies; `step` is what one trial makes of it, by which trainings that agree by chance may differ."""
-    none = dict.fromkeys(("mean", "least", "greatest", "low", "high", "as_expected"))
+def _losses(profile: Profile, models: Iterable[str]) -> dict[str, float]:
+    """The loss that the training of each model ended with, where it left its log."""
+    found = {}
+    for model in models:
+        path = paths.profile_dir(profile.name) / (profile.models.get(model) or "") / "log.csv"
+        own = expected.curve(path)["loss"].dropna().tolist() if path.is_file() else []
+        if own:
+            found[model] = float(own[-1])
+    return found
+
+
+def _place(value: float, values: np.ndarray, together: int, step: float = 0.0, rate: bool = True) -> dict:
+    """Where a value lies; `step` is what one trial makes of it, by which trainings that agree by chance may differ."""
+    row: dict = {"trainings": len(values)}
+    row |= dict.fromkeys(("mean", "least", "greatest", "low", "high", "as_expected"))
     if len(values):
-        none |= {"mean": float(values.mean()), "least": float(values.min()), "greatest": float(values.max())}
+        row |= {"mean": float(values.mean()), "least": float(values.min()), "greatest": float(values.max())}
     if len(values) < expected.FEWEST:
-        return none
-    low, high = expected.interval(values, together)
+        return row
+    low, high = expected.interval(values, together, rate)
     low, high = max(0.0, low - step), high + step
-    return none | {"low": low, "high": high, "as_expected": bool(low <= eer <= high)}
+    return row | {"low": low, "high": high, "as_expected": bool(low <= value <= high)}
 
 
 def _fixed(profile: Profile, known: Mapping[str, str]) -> list[dict]:
@@ -220,6 +251,13 @@ def _nowhere_else(own: dict, runs: list[dict]) -> list[str]:
 
 
 def _outside(row: dict) -> str:
+    if "loss" in row:
+        side = "above" if row["loss"] > row["high"] else "below"
+        return (
+            f"The training of {row['model']} ended with a loss of {row['loss']:.3g}, {side} [{row['low']:.3g}, "
+            f"{row['high']:.3g}], where {row['trainings']} trainings ended between {row['least']:.3g} and "
+            f"{row['greatest']:.3g}: was its recipe changed?"
+        )
     side = "above" if row["eer"] > row["high"] else "below"
     return (
         f"{row['model']} on {row['list']} has an EER of {100 * row['eer']:.2f} %, {side} "

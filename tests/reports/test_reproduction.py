@@ -21,22 +21,31 @@ PARAMS = """
 08_evaluate: {}
 09_report: {}
 """
+LOSSES = {"softmax": [0.011, 0.013, 0.009, 0.010, 0.012], "cosface": [0.08, 0.12, 0.10, 0.05, 0.21]}
 EERS = {"softmax": [0.09, 0.10, 0.11, 0.10, 0.095], "cosface": [0.08, 0.09, 0.10, 0.11, 0.09]}
+
+
+def recorded(eers, losses):
+    """Trainings on record, whose losses began at 3."""
+    places = {"eer": ("mini", -1, eers), "loss": ("", 8, losses)}
+    rows = [
+        {"model": model, "list": name, "epoch": epoch, "figure": figure, "value": value}
+        for figure, (name, epoch, figures) in places.items()
+        for model, values in figures.items()
+        for value in values
+    ]
+    began = [row | {"epoch": 1, "value": 3.0} for row in rows if row["figure"] == "loss"]
+    return expected.summed(rows + began)
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """A function that leaves a finished run with these EERs; five trainings are on record."""
+    """A function that leaves a finished run with these EERs and last losses; five trainings are on record."""
     monkeypatch.setenv("SV_PARAMS", str(tmp_path / "params"))
     monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / "outputs"))
     (tmp_path / "params/expected").mkdir(parents=True)
     (tmp_path / "params/two.yaml").write_text(PARAMS)
-    rows = [
-        {"model": model, "list": "mini", "epoch": -1, "figure": "eer", "value": value}
-        for model, values in EERS.items()
-        for value in values
-    ]
-    expected.summed(rows).to_csv(tmp_path / "params/expected/two.csv", index=False)
+    recorded(EERS, LOSSES).to_csv(tmp_path / "params/expected/two.csv", index=False)
     known = {
         "runs": [{"processor": "A", "threads": 2}],
         "parameters": {"05_train_cosface": {"phases": [{"margin": 0.2}]}},
@@ -47,7 +56,7 @@ def run(tmp_path, monkeypatch):
     }
     (tmp_path / "params/expected/two.json").write_text(json.dumps(known))
 
-    def left(softmax, cosface, margin=0.2, prep="cd", n_target=1530):
+    def left(softmax, cosface, margin=0.2, prep="cd", n_target=1530, loss=0.1):
         folder = paths.profile_dir("two")
         runs = {"02_prep": {}, "03_train_softmax": {"parameters": {}, "processor": "A", "threads": 1, "seed": 1}}
         runs["05_train_cosface"] = {
@@ -58,6 +67,9 @@ def run(tmp_path, monkeypatch):
         for stage, record in runs.items():
             (folder / stage).mkdir(parents=True, exist_ok=True)
             (folder / stage / "run.json").write_text(json.dumps({"key": "k"} | record))
+        for stage, last in {"03_train_softmax": 0.011, "05_train_cosface": loss}.items():
+            log = f"epoch,loss,val_eer\n0,,0.3\n1,3.0,0.2\n8,{last},0.1\n8,,0.05\n"  # its end is an average of weights
+            (folder / stage / "log.csv").write_text(log)
         (folder / "02_prep/trials").mkdir(exist_ok=True)
         (folder / "02_prep/trials/mini.txt").write_text(prep)
         (folder / "02_prep/session_notes.json").write_text('["one session"]')
@@ -79,7 +91,7 @@ def test_a_run_among_the_others_is_as_expected(run):
     assert found["sentence"].endswith("This run differs from every training on record in: threads.")
     row = found["models"][0]
     assert (row["trainings"], row["mean"], row["least"], row["greatest"]) == (5, pytest.approx(0.099), 0.09, 0.11)
-    low, high = expected.interval(EERS["softmax"], together=2)
+    low, high = expected.interval(EERS["softmax"], together=4)  # two EERs and two losses
     assert (row["low"], row["high"]) == (low - 1 / 1530, high + 1 / 1530)  # one trial more or less
     assert json.loads((paths.profile_dir("two") / "reproduction.json").read_text()) == found
 
@@ -87,11 +99,25 @@ def test_a_run_among_the_others_is_as_expected(run):
 def test_a_broken_recipe_is_named_with_what_was_changed(run):
     found = run(0.10, 0.31, margin=0.9)
     assert found["verdict"] == "not as expected"
-    low, high = (end + sign / 1530 for end, sign in zip(expected.interval(EERS["cosface"], together=2), (-1, 1)))
+    low, high = (end + sign / 1530 for end, sign in zip(expected.interval(EERS["cosface"], together=4), (-1, 1)))
     assert f"cosface on mini has an EER of 31.00 %, above [{100 * low:.2f}, {100 * high:.2f}] %." in found["sentence"]
     assert "Not as expected: 1 of 2 models lie" in found["sentence"]
     assert found["parameters"] == ["other 05_train_cosface.phases.0.margin: 0.2; 0.9"]
     assert "below [" in run(0.01, 0.10)["sentence"]
+
+
+def test_a_training_that_ended_elsewhere_is_named_though_its_eer_is_like_any_other(run):
+    found = run(0.10, 0.10, loss=6.47)
+    assert found["verdict"] == "not as expected" and "Not as expected: 1 of 2 models lie" in found["sentence"]
+    low, high = expected.interval(LOSSES["cosface"], together=4, rate=False)
+    assert (
+        f"The training of cosface ended with a loss of 6.47, above [{low:.3g}, {high:.3g}], where 5 trainings ended "
+        "between 0.05 and 0.21: was its recipe changed?"
+    ) in found["sentence"]
+    row = found["curves"][1]
+    assert (row["model"], row["loss"], row["least"], row["greatest"]) == ("cosface", 6.47, 0.05, 0.21)
+    assert [row["as_expected"] for row in (*found["models"], *found["curves"])] == [True, True, True, False]
+    assert "ended with a loss of 0.0001, below [" in run(0.10, 0.10, loss=0.0001)["sentence"]
 
 
 def test_what_rounding_cannot_change_is_told_apart(run):
@@ -143,7 +169,7 @@ def test_one_training_on_record_allows_no_verdict(run, tmp_path, capsys):
 def test_trainings_that_agree_by_chance_allow_what_one_trial_of_the_rarer_kind_makes(monkeypatch):
     monkeypatch.setattr(expected, "of_model", lambda *_: np.full(3, 0.1))
     row = {"model": "aam", "list": "mini", "loss": "aam", "scoring": "cosine", "n_target": 20, "n_nontarget": 200}
-    found = reproduction._judged(SimpleNamespace(name="p"), pd.DataFrame([row | {"eer": 0.149}]))[0]
+    found = reproduction._judged(SimpleNamespace(name="p", models={}), pd.DataFrame([row | {"eer": 0.149}]))[0][0]
     assert (found["low"], found["high"], found["as_expected"]) == (pytest.approx(0.05), pytest.approx(0.15), True)
 
 
@@ -151,15 +177,13 @@ def test_each_run_on_record_is_judged_by_the_others(run):
     assert reproduction.refused(expected.figures("two")) == [False] * 5
     assert reproduction.judged_by_others("two") == "of these 5 runs, each judged by the others, 0 are refused"
     assert reproduction.judged_by_others("unknown") == ""
-    rows = [
-        {"model": model, "list": "mini", "epoch": -1, "figure": "eer", "value": value}
-        for model, values in (EERS | {"cosface": [*EERS["cosface"][:4], 0.4]}).items()
-        for value in values
-    ]
-    table = expected.summed(rows).assign(
-        values=lambda table: [np.array(text.split(), float) for text in table["values"]]
+    eers = EERS | {"cosface": [*EERS["cosface"][:4], 0.4]}
+    losses = LOSSES | {"softmax": [6.5, *LOSSES["softmax"][1:]]}
+    table = recorded(eers, losses).assign(
+        values=lambda table: [np.array(text.split(), float) for text in table["values"]],
+        epoch=lambda table: table["epoch"].replace("", np.nan),
     )
-    assert reproduction.refused(table.assign(list="mini")) == [False, False, False, False, True]
+    assert reproduction.refused(table) == [True, False, False, False, True]
 
 
 def test_of_simulated_honest_runs_few_are_refused_and_of_worse_ones_most():
