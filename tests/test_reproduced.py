@@ -1,7 +1,8 @@
 """
-What another machine, seed or recipe does to the verdict on `mini`: real trainings, minutes each (``make test-long``).
+What another machine, seed or recipe does to the verdict on `mini`: real trainings of one model (``make test-long``).
 
-Instruction sets and threads of other machines are imitated by the variables that limit them.
+Each takes three to five minutes on one core; ``-k`` chooses. Instruction sets and threads of other machines are
+imitated by the variables that limit them.
 """
 
 import json
@@ -81,9 +82,11 @@ def trained(prepared, tmp_path, monkeypatch):
 
 
 def test_two_runs_on_one_machine_give_the_same_digits(trained):
-    (first, curve), (second, again) = trained("softmax", "{}"), trained("softmax", "{}")
-    assert curve == again and first["models"] == second["models"]
-    assert first["verdict"] == reproduction.AS_EXPECTED, first["sentence"]
+    """Two epochs: what differs later has differed there already."""
+    short = "{phases: [{epochs: 2}]}"
+    (first, curve), (second, again) = trained("softmax", short), trained("softmax", short)
+    assert curve.count("\n") == 4 and curve == again  # a head, the untrained encoder and two epochs
+    assert first["models"][0]["eer"] > 0 and (first["models"], first["curves"]) == (second["models"], second["curves"])
 
 
 @pytest.mark.parametrize("case", HONEST)

@@ -25,10 +25,10 @@ from sv_utils.pipeline.stages import EXTRA, FIRST, LAST, TRAINING, Stage
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2733; --dim: #5a6776; --line: #d9dfe6; --box: #f5f7f9; --mark: #0b6aa8;
-  --paper: #fff; --late: #a65c00 }
+  --paper: #fff; --late: #a65c00; --shade: #1d273338 }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e3e8ee; --dim: #9aa7b5; --line: #36414d; --box: #1e262f; --mark: #6cb8ec; --paper: #141a21;
-    --late: #f0a94e } }
+    --late: #f0a94e; --shade: #000000a8 } }
 * { box-sizing: border-box }
 html { -webkit-text-size-adjust: 100% }
 body { margin: 0 auto; max-width: 70rem; padding: 1.25rem clamp(1rem, 4vw, 2.5rem) 4rem; color: var(--ink);
@@ -41,7 +41,11 @@ a:focus-visible, summary:focus-visible, .scroll:focus-visible { outline: 3px sol
 .anchor-link { visibility: hidden; margin-left: 0.35em; text-decoration: none }
 :is(h1, h2, h3):hover .anchor-link { visibility: visible }
 nav { display: flex; justify-content: space-between; gap: 1rem; font-size: 0.9rem; color: var(--dim) }
-.scroll { overflow-x: auto; margin: 1rem 0; max-width: 100% }
+.scroll { overflow-x: auto; margin: 1rem 0; max-width: 100%; /* a shade where more lies beyond the edge */
+  background: linear-gradient(to right, var(--paper) 40%, transparent) left / 3rem 100% no-repeat local,
+    linear-gradient(to left, var(--paper) 40%, transparent) right / 3rem 100% no-repeat local,
+    linear-gradient(to right, var(--shade), transparent) left / 0.9rem 100% no-repeat,
+    linear-gradient(to left, var(--shade), transparent) right / 0.9rem 100% no-repeat }
 table { border-collapse: collapse; font-size: 0.88rem; font-variant-numeric: tabular-nums; border: 0 !important }
 th, td { padding: 0.4rem 0.7rem 0.4rem 0; text-align: left !important; vertical-align: top !important; border: 0;
   border-bottom: 1px solid var(--line) }
@@ -270,9 +274,7 @@ def index(profile: Profile, sources: Mapping[str, str] | None = None) -> str:
         for name, run in runs.items()
     }
     file = profile.file
-    said = [line.removeprefix("#").strip() for line in file.read_text("utf-8").splitlines() if line.startswith("#")]
-    parts = [f"<h1>{html.escape(profile.name)}</h1>"]
-    parts += [f"<p>{html.escape(line.removeprefix(f'{profile.name} - '))}</p>" for line in said[:1]]
+    parts = [f"<h1>{html.escape(profile.name)}</h1>", f"<p>{html.escape(summed_up(profile))}</p>"]
     parts += [_scroll(_pipeline(profile, runs, states)), *_results(profile.name, states)]
     parts += ["<h2>Stages</h2>", _scroll(_stages(runs, states))]
     parts += [
@@ -299,6 +301,13 @@ def _results(profile: str, states: dict[str, str]) -> list[str]:
         notes.append("<p>These are of the run before: something that they come from has changed since.</p>")
     links = '<p>More in the <a href="report.html">report</a>; as numbers in <a href="results.csv">results.csv</a>.</p>'
     return ["<h2>Results</h2>", *notes, results_table(profile), links]
+
+
+def summed_up(profile: Profile) -> str:
+    """What a profile is, in the words of the first line of its params file; '' where that says nothing."""
+    first = profile.file.read_text("utf-8").partition("\n")[0]
+    said = first.removeprefix("#").strip().removeprefix(f"{profile.name} - ") if first.startswith("#") else ""
+    return said[:1].upper() + said[1:]
 
 
 def results_table(profile: str, brief: bool = False) -> str:
@@ -338,7 +347,7 @@ def _made_by(runs: list[dict]) -> list[str]:
     git = last["git"] or {"commit": "not under git", "dirty": False}
     facts = {
         "commit": git["commit"] + (" with changes" if git["dirty"] else ""),
-        "machine": f"{last['processor']}, {last['cores']} cores, {last['memory'] / 2**30:.0f} GiB",
+        "machine": f"{last['processor']}; cores: {last['cores']}; {last['memory'] / 2**30:.0f} GiB",
         "GPU": "; ".join(last["gpus"]) or "none",
         "digits": f"instruction sets {last.get('instructions') or 'not recorded'}, {last.get('threads', '?')} threads",
         "system": f"{last['platform']}, Python {last['python']}",
@@ -418,7 +427,7 @@ def _boxed(content: str) -> str:
     content = re.sub(r"(<th[^>]*>[^<]*?\w)([(_])", r"\1<wbr>\2", content)
     content = re.sub(r"<td>[^<]*[_@][^<]*</td>", lambda cell: re.sub(r"([_@])", r"\1<wbr>", cell[0]), content)
     content = re.sub(r"(<td>[^<]*?(?:<wbr>[^<]*?)*)(AS-norm)", r'\1<span class="whole">\2</span>', content)
-    content = re.sub(r", n = (\d+)<", r",&nbsp;n&nbsp;=&nbsp;\1<", content)
+    content = re.sub(r", n = (\d+)<", r", n&nbsp;=&nbsp;\1<", content)
     return re.sub(r"(>[-+]?[\d.]+) (\[[-+]?[\d.]+,) ([-+]?[\d.]+\][<,])", r"\1&nbsp;\2&nbsp;\3", content)
 
 

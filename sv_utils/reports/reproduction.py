@@ -25,8 +25,8 @@ from sv_utils.reports import expected, tables
 
 AS_EXPECTED, NOT, NONE = "as expected", "not as expected", "no verdict"
 METHOD = (
-    "95 % prediction intervals for one further training, from mean and standard deviation of the log-odds of the EERs "
-    "and of the logarithms of the last losses on record by Student's t, all of the run together (Bonferroni)"
+    "95 % prediction intervals by Student's t for EERs, as log-odds, and for the last losses, as logarithms, of one "
+    "further training; all of the run hold together"
 )
 # EER, minDCF(0.01), minDCF(0.05) and Cllr_min of `given_scores`.
 GIVEN = {"EER": 0.276666667, "minDCF(0.01)": 0.75, "minDCF(0.05)": 0.75, "Cllr_min": 0.604148542}

@@ -172,10 +172,10 @@ def validation_curves(histories: Mapping[str, pd.DataFrame]) -> str:
     best = {name: history.loc[history["val_eer"].idxmin()] for name, history in histories.items()}
     lowest = min(best, key=lambda name: best[name]["val_eer"])
     until = {name: histories[name]["seconds"].fillna(0).cumsum()[row.name] for name, row in best.items()}
-    return (
-        f"Lowest comes {lowest}, {_percent(best[lowest]['val_eer'])} after {until[lowest]:,.0f} s of training; the "
-        f"best epochs of all lie between {min(until.values()):,.0f} s and {max(until.values()):,.0f} s."
-    )
+    text = f"Lowest comes {lowest}, {_percent(best[lowest]['val_eer'])} after {until[lowest]:,.0f} s of training"
+    if len(best) == 1:
+        return f"{text}."
+    return f"{text}; the best epochs of all lie between {min(until.values()):,.0f} s and {max(until.values()):,.0f} s."
 
 
 def training_curves(history: pd.DataFrame, expected: pd.DataFrame | None = None) -> str:

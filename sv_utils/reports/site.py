@@ -171,15 +171,10 @@ def _front(profiles: list[Profile], cards: dict[str, dict[str, str]], readmes: d
 
 
 def _run(profile: Profile, cards: dict[str, str]) -> list[str]:
-    said = [
-        line.removeprefix("# ").removeprefix(f"{profile.name} - ")
-        for line in profile.file.read_text("utf-8").splitlines()
-        if line.startswith("# ")
-    ]
     verdict = pages.reproduced(profile.name)
     name = html.escape(profile.name)
     links = [f'<a href="{name}/index.html">all stages</a>', f'<a href="{name}/report.html">the report</a>']
     links += [f'<a href="{link}">card of {html.escape(model)}</a>' for model, link in cards.items()]
-    parts = [f"<h2>{name}</h2>", *(f"<p>{html.escape(line)}</p>" for line in said[:1])]
+    parts = [f"<h2>{name}</h2>", f"<p>{html.escape(pages.summed_up(profile))}</p>"]
     parts += [f"<p>{html.escape(verdict)}</p>"] if verdict else []
     return [*parts, pages.results_table(profile.name, brief=True), f"<p>{', '.join(links)}</p>"]

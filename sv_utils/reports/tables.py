@@ -395,9 +395,10 @@ def properties_text(about: pd.DataFrame) -> pd.DataFrame:
     ----------
     about : pd.DataFrame
     """
-    patterns = {"parameters": "{:,.0f}", "macs_of_3_s": "{:.3g}", "dimensions": "{:.0f}", "epochs": "{:.0f}"}
+    patterns = {"parameters": "{:,.0f}", "macs_of_3_s": "{:,.0f} M", "dimensions": "{:.0f}", "epochs": "{:.0f}"}
     patterns |= {"best_epoch": "{:.0f}", "training_seconds": "{:,.0f} s", "realtime": "{:,.0f} x"}
     names = {"macs_of_3_s": "MACs of 3 s", "best_epoch": "best epoch", "training_seconds": "training"}
+    about = about.assign(macs_of_3_s=about["macs_of_3_s"] / 1e6)
     shown = {name: about[name].map(_number(pattern)) for name, pattern in patterns.items() if name in about}
     return about.assign(**shown).rename(columns=names)
 

@@ -208,7 +208,7 @@ def test_properties_are_shown_with_units_and_nothing_where_nothing_is_known(prof
     assert table.columns.tolist() == [
         *("model", "loss", "parameters", "MACs of 3 s", "dimensions", "epochs", "best epoch", "training", "realtime"),
     ]
-    assert table.loc[0].tolist()[2:] == ["6,640,000", "7e+09", "256", "2", "1", "20 s", "450 x"]
+    assert table.loc[0].tolist()[2:] == ["6,640,000", "7,000 M", "256", "2", "1", "20 s", "450 x"]
     assert table.loc[1].tolist()[5:] == ["", "", "", "450 x"]
 
 

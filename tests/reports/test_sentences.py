@@ -126,6 +126,7 @@ def test_validation_curves():
     assert sentences.validation_curves({"slower": slower, "aam": HISTORY}) == (
         "Lowest comes aam, 10.00 % after 30 s of training; the best epochs of all lie between 30 s and 60 s."
     )
+    assert sentences.validation_curves({"aam": HISTORY}) == "Lowest comes aam, 10.00 % after 30 s of training."
 
 
 def test_training_curves():
