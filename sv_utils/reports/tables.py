@@ -149,11 +149,10 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def brief(results: pd.DataFrame) -> pd.DataFrame:
-    """Of `summary` the EERs of the plain cosines alone."""
+    """Of `summary` the EERs of the plain cosines alone; the list where there are several."""
     table = summary(results[results["scoring"] == COSINE.name])
-    return table[
-        [name for name in ("model", "list", "EER % [95 % interval]", "expected", "untrained") if name in table]
-    ]
+    shown = ["model", *(["list"] if table["list"].nunique() > 1 else []), "EER % [95 % interval]"]
+    return table[[*shown, *(name for name in ("expected", "untrained") if name in table)]]
 
 
 def _expected(row: Any) -> str:
