@@ -389,7 +389,8 @@ def store(profile: str, folders: Sequence[Path]) -> str:
     _refuse_twins(asked, folders)
     made = [ran_on(asked, folder) for folder in folders]
     fixed, differing = _agreed([run["fixed"] for run in made])
-    content = {"runs": [run["run"] for run in made], "parameters": made[0]["parameters"]}
+    newest = max(made, key=lambda run: run["run"]["start"] or "")  # an older one may lack keys, or name them otherwise
+    content = {"runs": [run["run"] for run in made], "parameters": newest["parameters"]}
     content |= {"fixed": fixed, "differing": differing}
     with replace_on_success(file) as temporary:
         table.to_csv(temporary, index=False)

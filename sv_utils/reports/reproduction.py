@@ -234,9 +234,11 @@ def _other_parameters(known: dict, own: dict) -> list[str]:
 
 
 def _shared(one: Any, other: Any) -> Any:
-    """What of `one` has a place in `other` too."""
+    """What of `one` has a place in `other` too; lists of different lengths as they are."""
     if isinstance(one, dict) and isinstance(other, dict):
         return {name: _shared(one[name], other[name]) for name in one if name in other and name != "seed"}
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        return [_shared(*pair) for pair in zip(one, other, strict=True)]
     return one
 
 

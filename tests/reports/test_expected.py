@@ -38,7 +38,11 @@ def finished(folder, first, second, weights="ab", rate=0.1):
         log = [head, "0,0,0.3,,,", f"1,1,0.{seed},{seed}.5,0.5,{rate}", "1,1,0.05,,,"]
         (stage / "log.csv").write_text("\n".join(log))
         run = {"key": "k", "seed": seed, "processor": "A", "threads": 2, "packages": {"numpy": "2", "ruff": "1"}}
-        run |= {"parameters": {"stage": stage.name}, "engine": {"devices": ["CPU:0"], "initial_weights": weights}}
+        run |= {
+            "start": f"2026-01-0{1 + (rate == 0.2)}",
+            "parameters": {"stage": stage.name, "rate": rate},
+            "engine": {"devices": ["CPU:0"], "initial_weights": weights},
+        }
         (stage / "run.json").write_text(json.dumps(run))
     (folder / "02_prep/trials").mkdir(parents=True)
     (folder / "02_prep/trials/mini.txt").write_text("1 a b\n")
@@ -80,6 +84,7 @@ def test_what_the_runs_ran_on_is_recorded_and_what_differs_between_them_is_no_fi
         "targets, non-targets and speakers of list mini": "30 60 18",
         "EER of untrained aam@seed1 on mini, seed 1": "0.300000",
     }
+    assert known["parameters"]["07_train_aam@seed1"]["rate"] == 0.2  # of the newest run
     assert known["differing"] == ["first weights of aam@seed1, seed 1", "first weights of aam@seed2, seed 2"]
     assert stored.endswith(f"these differ: {', '.join(known['differing'])}")
 

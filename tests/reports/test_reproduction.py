@@ -60,7 +60,7 @@ def run(tmp_path, monkeypatch):
         folder = paths.profile_dir("two")
         runs = {"02_prep": {}, "03_train_softmax": {"parameters": {}, "processor": "A", "threads": 1, "seed": 1}}
         runs["05_train_cosface"] = {
-            "parameters": {"phases": [{"margin": margin}], "seed": 9},
+            "parameters": {"phases": [{"margin": margin, "dither": 0.0}], "seed": 9},  # a key that is newer
             "processor": "A",
             "threads": 1,
         }
