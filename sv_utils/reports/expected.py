@@ -326,23 +326,31 @@ def fixed_parts(profile: Profile, folder: Path) -> dict[str, str]:
     -------
     dict
         Digests of the decoded speech, of speakers and splits, and of the trial lists; counts of each list; of each
-        training and its seed the digest of the first weights, and of each list the EER of the untrained encoder.
+        training and its seed the digest of the first weights, and of each list the EER of the untrained encoder. A GPU
+        draws other first weights of the same seed, as was seen, and an ARM processor may: these two parts name them.
     """
     parts = _prepared_parts(folder / FIRST[-1])
     runs = {model: records.read_run_of(folder / stage) or {} for model, stage in profile.models.items() if stage}
     for model, run in runs.items():
         weights = (run.get("engine") or {}).get("initial_weights")
         if weights:
-            parts[f"first weights of {model}, seed {run.get('seed')}"] = weights
+            parts[f"first weights of {model}, {_drawn(run)}"] = weights
     results = pd.read_csv(folder / "results.csv", keep_default_na=False, na_values=[""])
     for row in results.to_dict("records"):
         counts = (row["n_target"], row["n_nontarget"], row["n_speakers"])
         parts[f"targets, non-targets and speakers of list {row['list']}"] = " ".join(f"{count:.0f}" for count in counts)
         model = row["model"].removesuffix(" (untrained)")
         if row["loss"] == "none" and model in runs:
-            place = f"EER of untrained {model} on {row['list']}, seed {runs[model].get('seed')}"
-            parts[place] = f"{row['eer']:.6f}"
+            parts[f"EER of untrained {model} on {row['list']}, {_drawn(runs[model])}"] = f"{row['eer']:.6f}"
     return parts
+
+
+def _drawn(run: Mapping) -> str:
+    """With which seed the first weights were drawn, and on what, where that is no x86 processor."""
+    if any(name.startswith("GPU") for name in (run.get("engine") or {}).get("devices", [])):
+        return f"seed {run.get('seed')} on a GPU"
+    arm = re.search("aarch64|arm64", run.get("platform") or "")
+    return f"seed {run.get('seed')}{' on ARM' if arm else ''}"
 
 
 def _prepared_parts(prep: Path) -> dict[str, str]:

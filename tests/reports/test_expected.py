@@ -89,6 +89,19 @@ def test_what_the_runs_ran_on_is_recorded_and_what_differs_between_them_is_no_fi
     assert stored.endswith(f"these differ: {', '.join(known['differing'])}")
 
 
+def test_first_weights_that_a_gpu_drew_are_a_part_of_their_own(stored, tmp_path):
+    file = tmp_path / "one/07_train_aam@seed1/run.json"
+    for change, end in (
+        ({"engine": {"devices": ["CPU:0", "GPU:0 X"], "initial_weights": "cd"}}, " on a GPU"),
+        ({"platform": "Linux-6.1-aarch64-with-glibc2.36"}, " on ARM"),
+    ):
+        file.write_text(json.dumps(json.loads(file.read_text()) | change))
+        found = expected.fixed_parts(Profile.read("p"), tmp_path / "one")
+        assert found[f"EER of untrained aam@seed1 on mini, seed 1{end}"] == "0.300000"
+        assert found[f"first weights of aam@seed1, seed 1{end}"] == "cd" and found["first weights of aam@seed2, seed 2"]
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"engine": {"initial_weights": "cd"}}))
+
+
 def test_a_stage_finds_its_own_curves_without_the_averages_of_weights(stored):
     found = expected.expected("p", "07_train_aam@seed2")
     assert found["epoch"].tolist() == [0, 1] and found["val_eer"].tolist() == [0.3, 0.15]
