@@ -90,7 +90,7 @@ def sentence(found: dict) -> str:
     parts += [_outside(row) for row in wrong]
     parts += _without(found["models"])
     parts.append(_fixed_in_words(found["fixed"]))
-    if wrong:
+    if wrong and not found["parameters"]:
         parts.append("An honest run is refused about once in twenty times; look at the training's curves first.")
     if found["parameters"]:
         parts.append(f"Parameters are not those of the trainings on record: {_some(found['parameters'])}.")
