@@ -70,6 +70,10 @@ def test_calibration_of_a_collapsed_model_knows_nothing():
     assert fitted.weights == (0.0,)
     # only what is left of Platt's counts: 6/7 and 1/17 at equal priors
     assert fitted.offset == pytest.approx(math.log((6 / 7 + 1 / 17) / (1 / 7 + 16 / 17)))
+    scores, labels = overlapping()
+    both = calibration.fit_calibration(np.column_stack([scores, np.zeros(len(scores))]), labels, ("score", "nothing"))
+    alone = calibration.fit_calibration(scores, labels)
+    assert both.weights == (pytest.approx(alone.weights[0]), 0.0) and both.offset == pytest.approx(alone.offset)
 
 
 @pytest.mark.parametrize(

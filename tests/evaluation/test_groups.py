@@ -30,13 +30,16 @@ def test_by_group_counts_and_rates_at_one_threshold():
 
 
 def test_by_known_passes_over_what_is_the_same_everywhere():
-    known = {"gender": np.array(["f", "m"]), "nationality": np.array(["", ""])}
+    known = {"gender": np.array(["f", "m"]), "nationality": np.array(["", ""]), "age": np.array(["30", "40"])}
     sides, speakers = (np.array([0, 0, 1]), np.array([0, 1, 1])), (np.array(["a", "a", "b"]), np.array(["a", "b", "b"]))
     rows = groups.by_known(np.array([1.0, 2.0, -1.0]), np.array([1, 0, 1]), sides, speakers, known)
     assert [(row["by"], row["group"], row["n_speakers"]) for row in rows] == [
         ("gender", "different", 2),
         ("gender", "f", 1),
         ("gender", "m", 1),
+        ("age", "30", 1),
+        ("age", "40", 1),
+        ("age", "different", 2),
     ]
     assert [rows[0]["p_fa"], rows[1]["p_miss"], rows[2]["p_miss"]] == [1.0, 0.0, 1.0]
 

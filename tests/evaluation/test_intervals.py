@@ -118,6 +118,14 @@ def test_rate_interval_at_its_edges():
     assert 0.01 < high < 0.05
     assert all(map(math.isnan, intervals.rate_interval(0.1, np.array([0.1, math.nan]), 5, 100)))
     assert all(map(math.isnan, intervals.rate_interval(0.1, np.array([0.1, 0.2]), 1, 100)))
+    low, high = intervals.rate_interval(0.1, np.array([0.05, 0.2]), 5, 100)
+    assert 0 < low < 0.1 < high < 1
+
+
+def test_a_draw_without_trials_of_one_kind_says_nothing():
+    drawn = np.array([[1, 0], [0, 1], [1, 1]])
+    values = intervals._replicate(np.array([1.0, 2.0]), np.array([0, 1]), lambda order: drawn, lambda *_: 0.5)
+    assert values.tolist() == [pytest.approx(math.nan, nan_ok=True)] * 2 + [0.5]
 
 
 @pytest.mark.parametrize("freedom", [3, 15, 39, 1250])

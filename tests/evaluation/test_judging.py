@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -136,6 +137,23 @@ def test_rates_of_decisions_have_intervals_over_resampled_speakers():
     assert equal["miss"][1:] == pytest.approx(intervals.rate_interval(2 / 3, np.array(misses), 3, 3))
     assert equal["false_accept"][1:] == pytest.approx(intervals.rate_interval(1 / 3, np.array(accepts), 3, 3))
     assert equal["miss"][1] < 2 / 3 < equal["miss"][2] and equal["false_accept"][1] < 1 / 3 < equal["false_accept"][2]
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_a_draw_without_trials_of_one_kind_has_no_rates(kind):
+    def counts(trials, starts):
+        """Of two draws; in the first of them there is no trial of the kind."""
+        return np.array([[int(trials[0] != kind), 1], [0, 0]])
+
+    rates = judging._resampled_rates([0.5], np.array([0.2, 0.8]), np.array([0, 1]), SimpleNamespace(counts=counts))
+    assert np.isnan(rates[0, :, 0]).all() and np.isfinite(rates[0, :, 1]).all()
+
+
+def test_rates_of_decisions_are_those_of_scores_at_a_threshold():
+    (equal, _), accepted = decision_points(), LIST[0] >= 149.5
+    rates = judging.rates_with_intervals(accepted, LIST[1], SPEAKERS, 3, seed=5, replicates=30)
+    assert rates == {name: pytest.approx(equal[name]) for name in ("false_accept", "miss")}
+    assert rates == judging.rates_with_intervals(accepted, LIST[1], SPEAKERS, 3, seed=5, replicates=30)
 
 
 def test_decisions_that_are_all_alike_have_no_interval():

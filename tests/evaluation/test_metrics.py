@@ -219,6 +219,9 @@ def test_probit_agrees_with_scipy():
     p = np.concatenate([np.logspace(-12, -1, 50), np.linspace(0.1, 0.9, 50), 1 - np.logspace(-1, -12, 50)])
     np.testing.assert_allclose(metrics.probit(p), stats.norm.ppf(p), rtol=1e-11, atol=1e-14)
     assert metrics.probit([0, 1]).tolist() == [-math.inf, math.inf]
+    assert metrics.probit(np.float32([1e-7])) == pytest.approx(
+        stats.norm.ppf(np.float32(1e-7).astype(float)), rel=1e-11
+    )
 
 
 def test_det_of_gaussians_is_a_straight_line():
@@ -234,6 +237,9 @@ def test_det_keeps_the_corners_alone():
     assert stats.norm.cdf(x) == pytest.approx([1 / 3])
     assert stats.norm.cdf(y) == pytest.approx([2 / 3])
     assert metrics.det([1.0], [0.0])[0].size == 0
+    # (1,0) (1,1/2) (1/2,1/2) (1/2,1) (0,1): where all non-targets are let in, a probit would be infinite
+    x, y = metrics.det([0, 3], [1, 4])
+    assert x.tolist() == pytest.approx([0]) and y.tolist() == pytest.approx([0])
 
 
 @pytest.mark.parametrize("bad", [[], [math.nan], [1.0, math.inf], [[1.0]]])

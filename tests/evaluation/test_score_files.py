@@ -72,3 +72,10 @@ def test_embeddings_are_read_with_their_ids(tmp_path):
     np.savez(tmp_path / "E.npz", paths=np.array(["a", "b"]), embeddings=np.eye(2, dtype=np.float32))
     paths, embeddings = score_files.read_embeddings(str(tmp_path / "E.npz"))
     assert paths.tolist() == ["a", "b"] and embeddings.tolist() == [[1, 0], [0, 1]]
+
+
+def test_embeddings_whose_squares_are_no_numbers_keep_their_directions():
+    given = np.array([[3e20, 4e20], [0, 3e-30], [0, 0], [3, 4]], np.float32)
+    found = score_files._measurable(given)
+    np.testing.assert_allclose(found, [[0.75, 1], [0, 1], [0, 0], [3, 4]], rtol=1e-6)
+    assert score_files._measurable(given[:, :0]).shape == (4, 0)

@@ -45,6 +45,11 @@ def test_read_without_labels(listed):
     assert read.test.tolist() == ["b", "d"]
 
 
+def test_a_line_is_that_of_the_file_and_of_what_was_made_here_its_place(listed):
+    assert [trials.read(listed("a b\n\nc d\n")).line(place) for place in (0, 1)] == [1, 3]
+    assert trials.Trials(None, np.array(["a"]), np.array(["b"])).line(0) == 1
+
+
 @pytest.mark.parametrize(
     "text, sentence",
     [

@@ -180,7 +180,9 @@ def test_differences_are_told_in_points():
 
 
 def test_findings_name_the_best_model_and_what_is_more_than_chance(profile):
-    assert tables.findings(tables.collect(Profile.read(profile)), DIFFERENCES) == (
+    results = tables.collect(Profile.read(profile))
+    results.loc[results["model"] == "softmax + AS-norm", "eer"] = 0.01  # the best, by scores that nobody asked for
+    assert tables.findings(results, DIFFERENCES) == (
         "On **mini** the lowest EER is that of **adacos**: 7.50 %, cosine scores. "
         "Pairs of models that differ by more than chance (p < 0.05 after Holm): 1 of 2 (softmax and adacos)."
     )

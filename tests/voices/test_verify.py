@@ -242,6 +242,8 @@ def test_where_a_second_voice_speaks_the_answer_says_so_and_claims_less(fixed, m
     assert "a.wav: a second voice seems to speak from 3.0 to 7.5 s" in answer["warnings"][0]
     of_a_part = compare.compare(sound(), sound("b.wav"), segments=[(0.5, 3.0), None])
     assert "from 3.5 to 8.0 s" in of_a_part["warnings"][0]  # of the recording, not of its part
+    monkeypatch.setattr(turns, "warned", lambda recording, model: [f"heard by {model}"])
+    assert compare.compare(sound(), sound("b.wav"), "own.keras")["warnings"] == ["heard by own.keras"] * 2
 
 
 @pytest.mark.parametrize(
