@@ -139,6 +139,31 @@ def test_of_a_notebook_only_the_code_counts(house, edit, stages):
     assert changed_by(lambda: edit_notebook(house, edit)) == stages
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda source: source.replace("seed = 1", "seed = 2"),  # which the profile sets
+        lambda source: "\n".join(reversed(source.split("\n"))),
+    ],
+    ids=["default", "order"],
+)
+def test_of_parameters_only_those_of_the_run_count(house, change):
+    path = house / "notebooks/03_train_softmax.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    before, notebook.cells[1].source = notebook.cells[1].source, change(notebook.cells[1].source)
+    assert notebook.cells[1].source != before
+    assert changed_by(lambda: nbformat.write(notebook, path)) == []
+
+
+def test_the_code_of_a_folder_is_that_of_the_folder_itself_too(house):
+    found = [keys.code_key("models")]
+    for module in ("models/__init__", "models/backbones/__init__", "models/backbones/ecapa", "losses/softmax"):
+        file = house / "sv_utils" / f"{module}.py"
+        file.write_text(file.read_text() + "ANOTHER = 1\n")
+        found.append(keys.code_key("models"))
+    assert len(set(found)) == 4 and found[3] == found[4]
+
+
 def test_a_further_training_changes_only_itself_and_the_report(house):
     path = house / "params/mini.yaml"
     added = changed_by(lambda: path.write_text(path.read_text() + "03_train_softmax@wide: {learning_rate: 0.2}\n"))
