@@ -398,11 +398,13 @@ def test_the_digest_notices_what_changed_and_nothing_else(own):
         lambda: os.utime(root / "ben" / "2.wav", (1, 1)),
         lambda: os.rename(root / "ben" / "2.wav", root / "ben" / "3.wav"),
         lambda: (root / "speakers.csv").write_text("id,set\nanna,dev\nben,test\n"),
+        lambda: (root / "speakers.csv").write_text("id,set\nanna,test\nben,dev \n"),
         lambda: (root / "trials.txt").write_text("1 ben/1.wav ben/3.wav\n0 ben/1.wav anna/1.wav\n"),
+        lambda: os.utime(root / "trials.txt", (1, 1)),
     ):
         change()
         seen.add(acquisition.sources_digest(FOLDER, source))
-    assert len(seen) == 7
+    assert len(seen) == 9
 
 
 def test_what_the_first_stage_hands_on_changes_with_recordings_table_and_list(own):
