@@ -74,30 +74,33 @@ def test_a_finished_run_does_nothing_also_when_every_file_is_touched(house):
     assert records(house) == before
 
 
-def test_an_edited_training_re_runs_itself_and_what_follows(house):
-    replace(house / "params/mini.yaml", "margin: 0.3", "margin: 0.4")
-    done = make(house, "reproduce")
-    assert done.returncode == 0
-    assert started(done.stdout) == ["04_train_contrastive", "08_evaluate@contrastive", "09_report"]
+MEANINGLESS = [
+    ("sv_utils/losses/softmax.py", "return 0.1", "return 0.1  # said"),
+    ("sv_utils/losses/softmax.py", "def loss():", 'def loss():\n    """Said."""'),
+    ("sv_utils/models/backbones/ecapa.py", "512", "1024"),  # no profile names it
+    ("sv_utils/base/fetch.py", "ATTEMPTS = ", "ATTEMPTS = 2 * "),
+    ("sv_utils/corpora/ocean.py", "MD5", "TREE = '1'\nMD5"),
+]
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new", "expected"),
+    ("edits", "expected"),
     [
-        ("sv_utils/losses/softmax.py", "return 0.1", "return 0.1  # said", []),
-        ("sv_utils/losses/softmax.py", "def loss():", 'def loss():\n    """Said."""', []),
-        ("sv_utils/losses/softmax.py", "0.1", "0.3", ["03_train_softmax", "08_evaluate@softmax", "09_report"]),
-        ("sv_utils/models/backbones/ecapa.py", "512", "1024", []),  # no profile names it
-        ("sv_utils/corpora/mini.py", "'a'", "'A'", ["01_download"]),  # hands on the same as before
-        ("sv_utils/base/fetch.py", "ATTEMPTS = ", "ATTEMPTS = 2 * ", []),
-        ("sv_utils/corpora/ocean.py", "MD5", "TREE = '1'\nMD5", []),
+        (MEANINGLESS, []),
+        (
+            [("params/mini.yaml", "margin: 0.3", "margin: 0.4")],
+            ["04_train_contrastive", "08_evaluate@contrastive", "09_report"],
+        ),
+        ([("sv_utils/corpora/mini.py", "'a'", "'A'")], ["01_download"]),  # hands on the same as before
     ],
+    ids=["nothing", "a parameter", "the same bytes"],
 )
-def test_make_runs_what_a_change_means_and_nothing_else(house, file, old, new, expected):
-    replace(house / file, old, new)
+def test_make_runs_what_a_change_means_and_nothing_else(house, edits, expected):
+    for file, old, new in edits:
+        replace(house / file, old, new)
     done = make(house, "reproduce")
     assert (done.returncode, started(done.stdout)) == (0, expected)
-    assert started(make(house, "reproduce").stdout) == []
+    assert not expected or started(make(house, "reproduce").stdout) == []
 
 
 def test_make_notices_recordings_that_changed_without_a_checksum(house):

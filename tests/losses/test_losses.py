@@ -465,11 +465,6 @@ def test_one_batch_is_learnt_by_heart(head):
     assert learns_by_heart(tiny_encoder(), head)
 
 
-def test_a_whole_encoder_learns_one_batch_by_heart():
-    keras.utils.set_random_seed(0)
-    assert learns_by_heart(encoders.build(n_mels=24, backbone="resnet18", **TINY["resnet18"]), AamHead(8))
-
-
 WIDE = [(backbone, head, "float32") for backbone in TINY for head in HEADS_OF_8]
 WIDE += [(backbone, AamHead(8), "mixed_bfloat16") for backbone in TINY]
 
