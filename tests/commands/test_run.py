@@ -6,11 +6,14 @@ import pty
 import signal
 import subprocess
 import sys
+from unittest import mock
 
 import nbformat
 import pytest
 import tiny_repository
 from tiny_repository import replace, run, wait_for
+
+from sv_utils import run as runner
 
 STAGE = "03_train_softmax"
 
@@ -36,6 +39,15 @@ def alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_a_notebook_finds_what_was_named_from_the_folder_of_the_command(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    names = {name: f"here/{name}" for name in ("SV_OUTPUTS", "SV_PARAMS", "SV_MIRROR")}
+    with mock.patch.dict(os.environ, names | {"JUPYTER_PATH": "elsewhere", "TQDM_DISABLE": "0"}):
+        runner._set_environment()
+        assert {name: os.environ[name] for name in names} == {name: str(tmp_path / "here" / name) for name in names}
+        assert "JUPYTER_PATH" not in os.environ and os.environ["TQDM_DISABLE"] == "0"  # what somebody set stays
 
 
 def test_a_stage_leaves_its_notebook_its_page_and_its_record(house):
