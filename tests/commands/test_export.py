@@ -100,6 +100,30 @@ def test_int8_is_judged_on_a_list_and_hears_the_front_end_exactly(litert, tmp_pa
     assert "EER" in export.text(out, found)
 
 
+class Level:
+    """An encoder that tells quiet from loud by so much: a right angle, or nothing."""
+
+    output_shape = (None, 2)
+
+    def __init__(self, angle):
+        self.angle = angle
+
+    def predict_on_batch(self, waves):
+        angles = self.angle * (waves.mean(axis=1) > 0.03)
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def test_the_change_of_the_error_rate_is_that_of_what_was_written(tmp_path):
+    for speaker in "ab":
+        (tmp_path / speaker).mkdir()
+        for number in range(2):
+            write(tmp_path / speaker / f"{number}.wav", np.full(9000, 2000 * (speaker == "a")))
+    lines = ["1 a/0.wav a/1.wav", "1 b/0.wav b/1.wav", "0 a/0.wav b/0.wav", "0 a/1.wav b/1.wav"]
+    (tmp_path / "trials.txt").write_text("\n".join(lines) + "\n")
+    found = export.compared(Level(0), Level(np.pi / 2), tmp_path / "trials.txt", tmp_path)
+    assert found["eer"] == [0.5, 0.0] and found["eer_change"][0] == 0.5
+
+
 def test_what_fails_its_check_is_not_left_behind(litert, tmp_path, monkeypatch):
     folder, _ = litert
     out = tmp_path / "out.tflite"

@@ -26,7 +26,7 @@ def run(tmp_path, monkeypatch):
     folder = paths.profile_dir("two")
     for stage in ("03_train_softmax", "09_report"):
         (folder / stage).mkdir(parents=True)
-        (folder / stage / "run.json").write_text(json.dumps({"key": "k", "parameters": {}}))
+        (folder / stage / "run.json").write_text(json.dumps({"key": "k", "parameters": {"source": "/data/own"}}))
         (folder / stage / f"{stage}.html").write_text(pages.of_markdown(f"# {stage}", "../index.html", "home"))
     (folder / "03_train_softmax/model.weights").write_text("not for a site")
     (folder / "report.html").write_text(pages.of_markdown("# Report", "index.html", "home"))
@@ -47,7 +47,8 @@ def test_a_site_holds_the_pages_and_all_its_links_lead_somewhere(run, capsys):
     assert "As expected: 1 of 1 models." in front and "10.00&nbsp;[5.00,&nbsp;20.00]" in front
     assert "&lt;one&gt; training." in front and "read/params.html" in front
     assert '<a href="../index.html">All runs</a>' in (run / "two/index.html").read_text()
-    assert (run / "two/03_train_softmax/run.json").exists() and not list(run.rglob("*.weights"))
+    assert json.loads((run / "two/03_train_softmax/run.json").read_text())["parameters"] == {"source": "own"}
+    assert not list(run.rglob("*.weights"))
     readme = (run / "read/README.html").read_text()
     assert 'href="params.html#' in readme and "data:image/webp;base64," in readme
     for page in run.rglob("*.html"):
