@@ -489,7 +489,7 @@ class Training:
     def _centre(self, encoder: keras.Model) -> float:
         """Take the mean embedding of training crops away, and give the validation EER without it."""
         crops = dataclasses.replace(self.crops[-1], augmentation=None, speeds=(1.0,))
-        count = min(RENEWAL_BATCHES, self._progress.step)  # a rehearsal of few steps takes as few here
+        count = min(RENEWAL_BATCHES, self._progress.step or RENEWAL_BATCHES)  # a rehearsal of few steps takes as few
         checkpoints.centre(encoder, (crops.batch(i)[0] for i in range(count)))
         judgement = self.validation.judge(encoder)
         row = {"epoch": self._progress.epoch, "phase": len(self.phases), "val_eer": judgement.eer}
