@@ -326,8 +326,8 @@ def fixed_parts(profile: Profile, folder: Path) -> dict[str, str]:
     -------
     dict
         Digests of the decoded speech, of speakers and splits, and of the trial lists; counts of each list; of each
-        training and its seed the digest of the first weights, and of each list the EER of the untrained encoder. A GPU
-        draws other first weights of the same seed, as was seen, and an ARM processor may: these two parts name them.
+        training and its seed the digest of the first weights, and of each list the EER of the untrained encoder. An ARM
+        processor may draw other first weights of the same seed, and a GPU embeds with another rounding: they are named.
     """
     parts = _prepared_parts(folder / FIRST[-1])
     runs = {model: records.read_run_of(folder / stage) or {} for model, stage in profile.models.items() if stage}
@@ -341,14 +341,14 @@ def fixed_parts(profile: Profile, folder: Path) -> dict[str, str]:
         parts[f"targets, non-targets and speakers of list {row['list']}"] = " ".join(f"{count:.0f}" for count in counts)
         model = row["model"].removesuffix(" (untrained)")
         if row["loss"] == "none" and model in runs:
-            parts[f"EER of untrained {model} on {row['list']}, {_drawn(runs[model])}"] = f"{row['eer']:.6f}"
+            devices = (runs[model].get("engine") or {}).get("devices", [])
+            place = _drawn(runs[model]) + (" on a GPU" if any(name.startswith("GPU") for name in devices) else "")
+            parts[f"EER of untrained {model} on {row['list']}, {place}"] = f"{row['eer']:.6f}"
     return parts
 
 
 def _drawn(run: Mapping) -> str:
-    """With which seed the first weights were drawn, and on what, where that is no x86 processor."""
-    if any(name.startswith("GPU") for name in (run.get("engine") or {}).get("devices", [])):
-        return f"seed {run.get('seed')} on a GPU"
+    """With which seed the first weights were drawn, which is done by the CPU, and on which, where that is no x86."""
     arm = re.search("aarch64|arm64", run.get("platform") or "")
     return f"seed {run.get('seed')}{' on ARM' if arm else ''}"
 
