@@ -98,7 +98,9 @@ def test_what_a_gpu_embeds_and_an_arm_processor_draws_are_parts_of_their_own(sto
         file.write_text(json.dumps(json.loads(file.read_text()) | change))
         found = expected.fixed_parts(Profile.read("p"), tmp_path / "one")
         assert found[f"EER of untrained aam@seed1 on mini, seed 1{end[1]}"] == "0.300000"
-        assert found[f"first weights of aam@seed1, seed 1{end[0]}"] == "cd" and found["first weights of aam@seed2, seed 2"]
+        assert (
+            found[f"first weights of aam@seed1, seed 1{end[0]}"] == "cd" and found["first weights of aam@seed2, seed 2"]
+        )
         file.write_text(json.dumps(json.loads(file.read_text()) | {"engine": {"initial_weights": "cd"}}))
 
 
