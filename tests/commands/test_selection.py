@@ -1,6 +1,7 @@
 """Cross-validation of recipes: folds of speakers, the log, requests that cannot be."""
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from sv_utils.base import paths
 from sv_utils.base.errors import RequestError
 from sv_utils.pipeline import params
 from sv_utils.reports import figures
+from sv_utils.training import loop
 from sv_utils.training.data import Data
 
 RECIPES = """
@@ -90,6 +92,30 @@ def test_recipes_are_trained_once_judged_and_logged(tones, capsys):
     capsys.readouterr()
     assert selection.main(["twice"]) == 0 and "fold" not in capsys.readouterr().out  # nothing runs again
     pd.testing.assert_frame_equal(selection.log("twice"), log)
+
+
+class Enough(Exception):
+    """What was to be seen has been seen."""
+
+
+def test_a_recipe_is_trained_with_its_own_seed_and_batches_on_its_fold(tones, monkeypatch):
+    seen = []
+
+    def crops(phases, batch_size, seed):
+        seen.append((len(phases), batch_size, seed))
+        raise Enough
+
+    def read(prep, fold, folds):
+        seen.append((fold, folds))
+        return SimpleNamespace(crops=crops)
+
+    monkeypatch.setattr(loop, "start", lambda seed, engine: seen.append(seed))
+    monkeypatch.setattr(Data, "read", read)
+    own = RECIPES.replace("change: {phases: [{speeds: [1.0, 0.9]}]}", "change: {seed: 7, batch_size: 6}")
+    (tones / "tried.yaml").write_text(own)
+    with pytest.raises(Enough):
+        selection.train("tried", "two speeds", 2)
+    assert seen == [7, (2, 3), (1, 6, 7)]
 
 
 OTHERS = ("softmax", "cosface", "adacos", "sphereface2")
