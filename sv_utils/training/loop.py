@@ -26,6 +26,7 @@ from sv_utils.training.validation import Judgement, ValidationTrials, why_not_fi
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 KEPT = ("best", "last")
 RENEWAL_BATCHES = 50  # from which averaged weights get their batch-normalisation statistics, and embeddings their mean
+SETTLED = 100  # steps from which embeddings may be called collapsed: normalisation has gathered its statistics
 UNREAD = 50  # steps after which losses are fetched from the device at the latest, and looked at for NaN
 
 
@@ -425,7 +426,8 @@ class Training:
         if not judgement.finite:
             self._diverged(f"the embeddings are not finite after step {self._progress.step}", self._progress.step)
         self._board.judgement(self._progress.step, judgement)
-        judgement.raise_if_collapsed(self._kept())
+        if self._progress.step >= SETTLED:
+            judgement.raise_if_collapsed(self._kept())
         if judgement.eer < self._progress.best_eer:
             self._progress.best_eer = judgement.eer
             checkpoints.save(self.encoder, self._best)

@@ -239,6 +239,18 @@ def test_the_best_encoder_is_kept_and_no_later_one_that_is_worse(tmp_path, monke
     assert saved == [(eer, tmp_path / "model.keras") for eer in (0.3, 0.2, 0.1)]
 
 
+def test_nothing_has_collapsed_before_normalisation_has_gathered_its_statistics(tmp_path, monkeypatch):
+    """A rehearsal of two steps of MobileNetV2 did so, by the statistics that it began with."""
+    run = loop.Training(None, None, [], None, tmp_path, [PHASE], None, None, ENGINE)
+    run._progress, run._board = checkpoints.Progress(step=loop.SETTLED - 1), SimpleNamespace(judgement=lambda *_: None)
+    monkeypatch.setattr(checkpoints, "save", lambda *_: None)
+    one_point = validation.Judgement(np.ones(2), np.ones(2), 0.0)
+    assert run._keep_best(one_point) is one_point
+    run._progress.step += 1
+    with pytest.raises(WorkError, match=r"collapsed"):
+        run._keep_best(one_point)
+
+
 @pytest.mark.parametrize(
     ("outcome", "name"),
     [
