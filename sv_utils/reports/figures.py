@@ -397,8 +397,13 @@ def compare_models(results: pd.DataFrame) -> Figure:
     shifts = np.linspace(0.2, -0.2, len(kinds))
     looks = [(marker, "full", shift) for marker, shift in zip(itertools.cycle("oDs^v"), shifts)] + [("o", "none", 0.2)]
     kinds["cosine, untrained"] = untrained
-    with _axes(1, len(lists), width=8, height=1.6 + 0.5 * len(places), squeeze=False, sharey=True) as (figure, axes):
-        for axis, name in zip(axes[0], lists):
+    beside = min(len(lists), 3)  # more panels, and their titles run into each other
+    below = -(-len(lists) // beside)
+    height = (1.6 + 0.5 * len(places)) * below
+    with _axes(below, beside, width=8, height=height, squeeze=False, sharey=True) as (figure, axes):
+        for axis in axes.ravel()[len(lists) :]:
+            axis.set_visible(False)
+        for axis, name in zip(axes.ravel(), lists):
             for (label, chosen), (marker, fill, shift) in zip(kinds.items(), looks):
                 if not chosen.any():
                     continue

@@ -355,6 +355,9 @@ def test_figure_of_the_models_has_a_line_for_each_and_a_mark_for_each_kind(profi
     assert (left.get_title(), right.get_title()) == ("mini", "other")
     marks = {container.get_label(): container.lines[0].get_xdata().tolist() for container in left.containers}
     assert marks == {"cosine": [10.0, 7.5], "AS-norm": [9.0], "cosine, untrained": [30.0]}
+    lists = [f"VoxCeleb1-{name}" for name in ("O", "E", "H", "O-cleaned", "E-cleaned", "H-cleaned")]
+    panels = figures.compare_models(pd.concat(results.assign(list=name) for name in lists)).axes
+    assert len({panel.get_position().y0 for panel in panels}) == 2 and panels[3].get_title() == lists[3]
 
 
 def test_det_marks_stay_on_the_axes():
