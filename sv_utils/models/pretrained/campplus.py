@@ -4,10 +4,9 @@ CAM++ of 3D-Speaker and of wespeaker, which differ in the front end and in the l
 Layers with weights bear the names of the original checkpoints, so that `assign` needs no table.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import keras
-import numpy as np
 from keras import layers
 
 from sv_utils.models.backbones.campplus import Statistics, campplus
@@ -15,6 +14,8 @@ from sv_utils.models.backbones.pooling import StatisticsPooling
 from sv_utils.models.encoders import UnitVectors
 from sv_utils.models.pretrained import converter
 from sv_utils.models.pretrained.kaldi import front_end
+
+assign = converter.assign
 
 
 def build(embedding_dim: int = 192, window: str = "povey", blocks: Sequence[tuple[int, int]] = ()) -> keras.Model:
@@ -43,15 +44,3 @@ def build(embedding_dim: int = 192, window: str = "povey", blocks: Sequence[tupl
     options = {"momentum": 0.9, "epsilon": 1e-5, "center": False, "scale": False}
     x = layers.BatchNormalization(**options, name="xvector.dense.nonlinear.batchnorm")(x)
     return keras.Model(waveform, UnitVectors(name="unit_vectors")(x), name="campplus")
-
-
-def assign(model: keras.Model, state: Mapping[str, np.ndarray]) -> None:
-    """
-    Put the arrays of an original checkpoint into a model of `build`.
-
-    Raises
-    ------
-    RequestError
-        If an array is missing, has another size, or is left over.
-    """
-    converter.assign(model, state)

@@ -1,12 +1,15 @@
-"""From the arrays of a PyTorch checkpoint to the variables of a Keras model, by their names."""
+"""How published encoders end, and how arrays of PyTorch checkpoints become their variables, by name."""
 
 import re
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import keras
 import numpy as np
+from keras import layers
 
 from sv_utils.base.errors import RequestError
+from sv_utils.models.encoders import UnitVectors
 
 # Names of a layer's variables in a checkpoint.
 KINDS = {"kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias"}
@@ -14,23 +17,40 @@ KINDS |= {"moving_mean": "running_mean", "moving_variance": "running_var", "weig
 HEADS = r"projection\..*|.*num_batches_tracked"  # the training's own head, and counters: no part of an encoder
 
 
+def encoder(
+    waveform: keras.KerasTensor, pooled: keras.KerasTensor, dimensions: int, name: str, normalised: bool = False
+) -> keras.Model:
+    """
+    Close an encoder: a normalisation of what was pooled if asked for, the embedding, unit length.
+
+    Returns
+    -------
+    keras.Model
+        waveform [shape=(batch, samples)] → unit vectors [shape=(batch, dimensions)].
+    """
+    if normalised:
+        pooled = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name="pooling_normalization")(pooled)
+    x = layers.Dense(dimensions, name="embedding")(pooled)
+    return keras.Model(waveform, UnitVectors(name="unit_vectors")(x), name=name)
+
+
 def assign(
     model: keras.Model,
     state: Mapping[str, np.ndarray],
-    table: Iterable[tuple[str, str]] = (),
+    tables: Mapping[str, Iterable[tuple[str, str]]] = MappingProxyType({}),
     ignored: str = "",
 ) -> None:
     """
-    Put the arrays of a checkpoint into a model whose layers bear their names, or names that a table translates.
+    Put the arrays of an original checkpoint into a model whose layers bear their names, or a table translates them.
 
     Parameters
     ----------
     model : keras.Model
     state : mapping of str to np.ndarray
         Name to array; arrays (out, in, ...) there are (..., in, out) here.
-    table : iterable of (str, str)
-        Pattern of a layer's name here and what it is there, as `re.sub` takes them; the first whose pattern is the
-        whole name counts, and a name that none has is the same there.
+    tables : mapping of str to iterable of (str, str)
+        How the names of models begin, each with patterns of a layer's name here and what it is there, as `re.sub`
+        takes them; the first whose pattern is the whole name counts, and a name that none has is the same there.
     ignored : str
         Pattern of names there that have no place here.
 
@@ -41,6 +61,7 @@ def assign(
     """
     passed = re.compile(f"{HEADS}|{ignored}" if ignored else HEADS)
     waiting = {name for name in state if not passed.fullmatch(name)}
+    table = next((table for start, table in tables.items() if model.name.startswith(start)), ())
     patterns = [(re.compile(pattern), there) for pattern, there in table]
     for variable in model.variables:
         layer, kind = variable.path.split("/")[-2:]

@@ -1,19 +1,17 @@
 """ERes2NetV2 of 3D-Speaker."""
 
-from collections.abc import Mapping
+import functools
 
 import keras
-import numpy as np
-from keras import layers
 
 from sv_utils.models.backbones.eres2net import eres2netv2
 from sv_utils.models.backbones.pooling import StatisticsPooling
-from sv_utils.models.encoders import UnitVectors
 from sv_utils.models.pretrained import converter
 from sv_utils.models.pretrained.kaldi import front_end
 from sv_utils.models.pretrained.wespeaker import RESNET, by_channel
 
 TABLE = ((r"(.*)convs\.(\d)\.norm", r"\1bns.\2"), *RESNET)  # names of the layers here, and there
+assign = functools.partial(converter.assign, tables={"": TABLE})
 
 
 def build(size: str = "eres2netv2", width: int = 64, embedding_dim: int = 192) -> keras.Model:
@@ -38,17 +36,4 @@ def build(size: str = "eres2netv2", width: int = 64, embedding_dim: int = 192) -
     waveform = keras.Input((None,), dtype="float32", name="waveform")
     x = by_channel(eres2netv2(front_end(waveform), width, size))
     x = StatisticsPooling(unbiased=True, floor=1e-8)(x)
-    x = layers.Dense(embedding_dim, name="embedding")(x)
-    return keras.Model(waveform, UnitVectors(name="unit_vectors")(x), name="eres2netv2")
-
-
-def assign(model: keras.Model, state: Mapping[str, np.ndarray]) -> None:
-    """
-    Put the arrays of an original checkpoint into a model of `build`.
-
-    Raises
-    ------
-    RequestError
-        If an array is missing, has another size, or is left over.
-    """
-    converter.assign(model, state, TABLE)
+    return converter.encoder(waveform, x, embedding_dim, "eres2netv2")

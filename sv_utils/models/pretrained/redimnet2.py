@@ -1,6 +1,6 @@
 """ReDimNet2 with the front end and the pooling of the authors' files, which hold a description of their network."""
 
-from collections.abc import Mapping
+import functools
 from typing import Any
 
 import keras
@@ -10,10 +10,9 @@ from keras import layers, ops
 from sv_utils.base.errors import RequestError
 from sv_utils.models.backbones.pooling import AttentivePooling
 from sv_utils.models.backbones.redimnet import Size, Stage, redimnet2
-from sv_utils.models.encoders import UnitVectors
 from sv_utils.models.features import HOP, SAMPLE_RATE, WINDOW, InstanceNormalization
 from sv_utils.models.pretrained import converter
-from sv_utils.models.pretrained.wespeaker import by_channel
+from sv_utils.models.pretrained.wespeaker import ECAPA, by_channel
 
 FFT_LENGTH = 512
 PAD = HOP // 2  # zeros at both ends [samples]
@@ -49,12 +48,8 @@ FRONT_END: dict[str, Any] = {
 FRONT_END |= {"f_max": 7600, "eps": FLOOR, "sample_rate": SAMPLE_RATE, "hop_length": HOP}
 # What the authors' class takes where a description does not say.
 DEFAULTS: dict[str, Any] = {"feat_type": "pt", "block_1d_type": "conv+att", "do_preemph": True, "norm_signal": False}
-TABLE = (  # names of the layers here, and there
-    (r"attend", "pool.linear1"),
-    (r"weigh", "pool.linear2"),
-    (r"pooling_normalization", "bn"),
-    (r"embedding", "linear"),
-)
+FIXED = r"spec\..*|backbone\.stage0(_pre)?\.0\.w"  # the front end, and the weight of a single input
+assign = functools.partial(converter.assign, tables={"": ECAPA}, ignored=FIXED)
 
 
 def options(content: Any) -> dict:
@@ -103,9 +98,7 @@ def build(**config: Any) -> keras.Model:
     x = InstanceNormalization(variance=False)(LevelledMel(bands)(waveform))
     x = redimnet2(layers.Reshape((-1, bands, 1))(x), size, cut=True)
     x = AttentivePooling(unbiased=True, name="pooling")(by_channel(x) if by_bin else x)
-    x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name="pooling_normalization")(x)
-    x = layers.Dense(config.get("embed_dim", 192), name="embedding")(x)
-    return keras.Model(waveform, UnitVectors(name="unit_vectors")(x), name="redimnet2")
+    return converter.encoder(waveform, x, config.get("embed_dim", 192), "redimnet2", normalised=True)
 
 
 def _refuse_unknown(config: dict) -> None:
@@ -118,18 +111,6 @@ def _refuse_unknown(config: dict) -> None:
     for key, only in FRONT_END.items():
         if key in spec and spec[key] != only:
             raise RequestError(f"{CONFIG}: the front end's {key} {spec[key]!r} is not known here, only {only!r}")
-
-
-def assign(model: keras.Model, state: Mapping[str, np.ndarray]) -> None:
-    """
-    Put the arrays of an original checkpoint into a model of `build`.
-
-    Raises
-    ------
-    RequestError
-        If an array is missing, has another size, or is left over.
-    """
-    converter.assign(model, state, TABLE, ignored=r"spec\..*|backbone\.stage0(_pre)?\.0\.w")
 
 
 @keras.saving.register_keras_serializable(package="sv_utils")

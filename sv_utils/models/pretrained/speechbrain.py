@@ -4,7 +4,7 @@ ECAPA-TDNN as SpeechBrain trains it, with its own front end: 80 mel bands in dec
 Ravanelli et al.: SpeechBrain: a general-purpose speech toolkit, arXiv 2106.04624.
 """
 
-from collections.abc import Mapping
+import functools
 from typing import Any
 
 import keras
@@ -13,7 +13,6 @@ from keras import layers, ops
 
 from sv_utils.models.backbones.ecapa import ecapa_tdnn
 from sv_utils.models.backbones.pooling import AttentivePooling
-from sv_utils.models.encoders import UnitVectors
 from sv_utils.models.features import HOP, SAMPLE_RATE, WINDOW, InstanceNormalization
 from sv_utils.models.pretrained import converter
 
@@ -39,6 +38,7 @@ NAMES = (
     (r"pooling_normalization", "asp_bn.norm"),
     (r"embedding", "fc.conv"),
 )
+assign = functools.partial(converter.assign, tables={"": NAMES})
 
 
 def build(width: int = 1024, embedding_dim: int = 192) -> keras.Model:
@@ -62,21 +62,7 @@ def build(width: int = 1024, embedding_dim: int = 192) -> keras.Model:
     x = InstanceNormalization(variance=False)(DecibelMel()(waveform))
     x = ecapa_tdnn(layers.Reshape((-1, x.shape[-1], 1))(x), width, "ecapa_speechbrain")
     x = AttentivePooling(attention="relu_tanh", floor=1e-12, name="pooling")(x)
-    x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name="pooling_normalization")(x)
-    x = layers.Dense(embedding_dim, name="embedding")(x)
-    return keras.Model(waveform, UnitVectors(name="unit_vectors")(x), name="speechbrain_ecapa")
-
-
-def assign(model: keras.Model, state: Mapping[str, np.ndarray]) -> None:
-    """
-    Put the arrays of an original checkpoint into a model of `build`.
-
-    Raises
-    ------
-    RequestError
-        If an array is missing, has another size, or is left over.
-    """
-    converter.assign(model, state, NAMES)
+    return converter.encoder(waveform, x, embedding_dim, "speechbrain_ecapa", normalised=True)
 
 
 @keras.saving.register_keras_serializable(package="sv_utils")

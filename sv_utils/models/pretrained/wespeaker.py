@@ -4,16 +4,14 @@ ResNets, SimAM-ResNets and ECAPA-TDNN of wespeaker: Kaldi's log mel with a Hammi
 Wang et al.: Wespeaker: a research and production oriented speaker embedding learning toolkit, ICASSP 2023.
 """
 
-from collections.abc import Mapping
+import functools
 
 import keras
-import numpy as np
 from keras import layers
 
 from sv_utils.models.backbones.ecapa import ecapa_tdnn
 from sv_utils.models.backbones.pooling import AttentivePooling, StatisticsPooling
 from sv_utils.models.backbones.resnet import ResNet
-from sv_utils.models.encoders import UnitVectors
 from sv_utils.models.pretrained import converter
 from sv_utils.models.pretrained.kaldi import front_end
 
@@ -39,7 +37,7 @@ ECAPA = (
     (r"pooling_normalization", "bn"),
     (r"embedding", "linear"),
 )
-TABLES = {"resnet": RESNET, "simam": SIMAM, "ecapa": ECAPA}
+assign = functools.partial(converter.assign, tables={"resnet": RESNET, "simam": SIMAM, "ecapa": ECAPA})
 
 
 def build(network: str = "resnet34", width: int = 32, embedding_dim: int = 256) -> keras.Model:
@@ -65,30 +63,15 @@ def build(network: str = "resnet34", width: int = 32, embedding_dim: int = 256) 
     x = front_end(waveform, "hamming")
     if network == "ecapa":
         x = AttentivePooling(unbiased=True, name="pooling")(ecapa_tdnn(x, width, "ecapa_wespeaker"))
-        x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name="pooling_normalization")(x)
     else:
         simam, depth = network.startswith("simam"), int(network.rpartition("resnet")[2])
         x = by_channel(ResNet(depth, width, "thin", simam=simam)(x))
         attentive = AttentivePooling(attention="relu", context=False, floor=1e-5, name="pooling")
         pooling = attentive if simam else StatisticsPooling(unbiased=True)
         x = pooling(x)
-    x = layers.Dense(embedding_dim, name="embedding")(x)
-    return keras.Model(waveform, UnitVectors(name="unit_vectors")(x), name=network)
+    return converter.encoder(waveform, x, embedding_dim, network, normalised=network == "ecapa")
 
 
 def by_channel(maps: keras.KerasTensor) -> keras.KerasTensor:
     """Order a frame by channel first, as PyTorch flattens it: [shape=(batch, frames, bins, c)] → (…, c, bins)."""
     return layers.Permute((1, 3, 2))(maps)
-
-
-def assign(model: keras.Model, state: Mapping[str, np.ndarray]) -> None:
-    """
-    Put the arrays of an original checkpoint into a model of `build`.
-
-    Raises
-    ------
-    RequestError
-        If an array is missing, has another size, or is left over.
-    """
-    (table,) = (table for kind, table in TABLES.items() if model.name.startswith(kind))
-    converter.assign(model, state, table)
