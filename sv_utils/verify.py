@@ -23,18 +23,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("first", help="audio file")
     parser.add_argument("second", help="audio file")
     parser.add_argument(
-        "--model", default="campplus", help="campplus (default), or an evaluated training's .keras file"
+        "--model",
+        default="campplus",
+        help="campplus (default), an evaluated training's .keras file, or with --threshold any encoder",
     )
     parser.add_argument("--prior", type=float, default=0.5, help="probability of one voice beforehand (default: 0.5)")
-    parser.add_argument(
+    point = parser.add_mutually_exclusive_group()
+    point.add_argument(
         "--false-accept", type=float, help="wanted share of different voices accepted (default: equal error)"
     )
+    point.add_argument("--threshold", type=float, help="your own, of the cosine: no error rate belongs to it")
     parser.add_argument("--segment", **recordings.SEGMENT)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     arguments = parser.parse_args(argv)
     wanted = arguments.model, arguments.prior, arguments.false_accept, recordings.segments(arguments.segment, 2)
     try:
-        answer = compare(arguments.first, arguments.second, *wanted)
+        answer = compare(arguments.first, arguments.second, *wanted, arguments.threshold)
     except (WorkError, OSError) as error:  # 1 would mean "different speakers"
         mend = f"; or name a model of your own, such as --model {_example()}" if arguments.model == "campplus" else ""
         raise RequestError(f"{error}{mend}") from error

@@ -6,7 +6,7 @@ from typing import Any
 
 from sv_utils.base.errors import RequestError
 from sv_utils.voices import encoder, measured, recordings, turns
-from sv_utils.voices.judging import UNSURE, Side
+from sv_utils.voices.judging import UNSURE, Own, Side
 from sv_utils.voices.recordings import Segment, Source
 
 
@@ -17,6 +17,7 @@ def compare(
     prior: float = 0.5,
     false_accept: float | None = None,
     segments: Sequence[Segment] = (None, None),
+    threshold: float | None = None,
 ) -> dict:
     """
     Say whether one voice speaks in two recordings.
@@ -29,7 +30,8 @@ def compare(
     first, second : path or np.ndarray [shape=(n,)]
         Audio files of any format, rate and length up to an hour; or samples at 16 kHz, int16 or float in [-1, 1].
     model : str
-        A published encoder, or the ``.keras`` file of a training that ``08_evaluate`` has judged.
+        A published encoder, or the ``.keras`` file of a training that ``08_evaluate`` has judged; with `threshold`
+        whatever `pretrained.load` takes.
     prior : float
         Probability of one voice before the recordings are heard.
     false_accept : float, optional
@@ -37,6 +39,8 @@ def compare(
         equal error.
     segments : sequence of two (float, float) or None
         Where to listen in either recording, from and to [s]; by default everywhere.
+    threshold : float, optional
+        The user's own, of the cosine. No error rate, ratio or probability belongs to it: they are None.
 
     Returns
     -------
@@ -51,7 +55,7 @@ def compare(
     ------
     RequestError
         A file cannot be decoded, an array is no recording, there is no such model, it has no calibration, the prior is
-        no probability, or nothing was measured at the wanted rate.
+        no probability, the threshold no cosine, or nothing was measured at the wanted rate.
     WorkError
         The published encoder or the speech detector cannot be fetched.
 
@@ -64,7 +68,7 @@ def compare(
         raise RequestError(f"the prior {prior:g} is no probability; give a number between 0 and 1, such as 0.5")
     names = "the first array", "the second array"
     heard = [recordings.hear(*side) for side in zip((first, second), names, segments)]
-    judge = measured.judge(model, false_accept)
+    judge = measured.judge(model, false_accept) if threshold is None else Own(threshold)
     answer: dict[str, Any] = {
         "decision": "cannot tell",
         "cosine": None,
@@ -77,14 +81,11 @@ def compare(
         one, other = (Side(embedding, recording.conditions) for embedding, recording in zip(embeddings, heard))
         found = judge(one, other)
         said = [*found.warnings, *(text for recording in heard for text in turns.warned(recording, model))]
-        ratio = min(max(found.ratio, -UNSURE), UNSURE) if said else found.ratio
-        point, logit = found.point, ratio + math.log(prior / (1 - prior))
-        answer = {
-            "decision": "same speaker" if found.accepted else "different speakers",
-            "cosine": found.cosine,
-            "log_likelihood_ratio": ratio,
-            "probability": 1 / (1 + math.exp(-logit)),
-        }
+        point, ratio = found.point, min(max(found.ratio, -UNSURE), UNSURE) if said else found.ratio
+        answer |= {"decision": "same speaker" if found.accepted else "different speakers", "cosine": found.cosine}
+        if not math.isnan(found.ratio):
+            logit = ratio + math.log(prior / (1 - prior))
+            answer |= {"log_likelihood_ratio": ratio, "probability": 1 / (1 + math.exp(-logit))}
     described = [recording.describe() for recording in heard]
     warned = [f"{item['file']}: {warning}" for item in described for warning in item.pop("warnings")]
     return {
@@ -102,9 +103,9 @@ def text(answer: dict) -> str:
     lines = [answer["decision"]]
     point = answer["operating_point"]
     if answer["cosine"] is not None:
-        ratio = answer["log_likelihood_ratio"]
-        voices = "one voice" if ratio > 0 else "two voices"
         lines.append(f"  cosine {answer['cosine']:.3f}, threshold {point['threshold']:.3f} ({answer['model']})")
+    if (ratio := answer["log_likelihood_ratio"]) is not None:
+        voices = "one voice" if ratio > 0 else "two voices"
         lines.append(
             f"  log-likelihood ratio {ratio:+.2f}: {math.exp(abs(ratio)):,.0f} times likelier with {voices}; "
             f"probability of one voice {answer['probability']:.2%} at a prior of {answer['prior']:.1%}"
@@ -113,7 +114,7 @@ def text(answer: dict) -> str:
         f"  {recordings.labelled(side['file'], side['segment'])}: {', '.join(side['chips'])}"
         for side in answer["recordings"]
     ]
-    if answer["cosine"] is not None:
+    if ratio is not None:
         lines.append(f"  operating point {point['name']}: {rates(point)}; threshold from {point['threshold_from']}")
         lines.append(f"  {other_days(point)}")
     return "\n".join(lines + [f"  warning: {text}" for text in answer["warnings"]])

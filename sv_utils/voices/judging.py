@@ -1,4 +1,4 @@
-"""What a comparison of two sides says, and the judge of a model that was measured under one condition only."""
+"""What a comparison of two sides says; judges of a model measured under one condition, and of a user's threshold."""
 
 import math
 from collections.abc import Sequence
@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sv_utils.base.errors import RequestError
 from sv_utils.evaluation.calibration import Calibration
 from sv_utils.voices.conditions import Conditions
 from sv_utils.voices.recordings import NOISY, SHORT
 
+NO_RATES = "no error rate, likelihood ratio or probability belongs to the threshold"
 UNSURE = math.log(20)  # no ratio goes further from 0 outside of what was measured: a probability of 95 %
 
 
@@ -38,7 +40,7 @@ class Judgement:
     ----------
     cosine : float
     ratio : float
-        Natural log-likelihood ratio.
+        Natural log-likelihood ratio; NaN where none was measured.
     accepted : bool
         Whether it is one voice at the operating point.
     point : dict
@@ -88,6 +90,27 @@ class Plain:
         slope = self.calibration.weights[0]
         threshold = self.operating_point["threshold"] + (math.log(voices) / slope if slope > 0 else 0.0)
         return Judgement(cosine, ratio, cosine >= threshold, self.operating_point | {"threshold": threshold}, warnings)
+
+
+@dataclass(frozen=True)
+class Own:
+    """The judge of those who know their threshold: whatever the model, nothing is known of what its scores mean."""
+
+    threshold: float
+
+    def __post_init__(self) -> None:
+        if not -1 <= self.threshold <= 1:
+            raise RequestError(f"the threshold {self.threshold:g} is no cosine; give one from -1 to 1, such as 0.305")
+
+    def point(self, conditions: Sequence[Conditions]) -> dict:
+        """Give the operating point: the threshold, and no error rates."""
+        rates = {"false_accept": None, "miss": None, "list": None}
+        return {"name": "your own", "wanted": None, "threshold": self.threshold, "threshold_from": "you", **rates}
+
+    def __call__(self, first: Side, second: Side) -> Judgement:
+        """Judge whether two sides are one voice, by the cosine of their embeddings as they are."""
+        cosine = float(np.clip(first.embedding @ second.embedding, -1, 1))
+        return Judgement(cosine, math.nan, cosine >= self.threshold, self.point(()), [f"{NO_RATES} {self.threshold:g}"])
 
 
 def _outside(conditions: Conditions) -> list[str]:

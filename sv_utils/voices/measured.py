@@ -128,7 +128,8 @@ def evaluation(model: Path) -> Path:
         pretrained.load(model)  # a wrong name is told as such
         raise RequestError(
             f"{model}: what its scores mean is not known, for calibration.json and metrics.json of {folder.name} do "
-            "not lie beside its training stage; evaluate it (make reproduce), or leave --model out"
+            "not lie beside its training stage; evaluate it (make reproduce), give a --threshold of your own, or leave "
+            "--model out"
         )
     _refuse_another(model, folder)
     return folder

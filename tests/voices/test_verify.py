@@ -99,6 +99,35 @@ def test_the_exit_code_is_the_answer(fixed, sound, capsys, cosine, code, decisio
     assert [recording["seconds"] for recording in answer["recordings"]] == [3.0, 3.0]
 
 
+@pytest.mark.parametrize(("cosine", "code"), [(0.305, 0), (0.3, 1)])
+def test_a_threshold_of_ones_own_decides_and_no_error_rate_belongs_to_it(
+    fixed, sound, monkeypatch, capsys, cosine, code
+):
+    fixed(cosine)
+    monkeypatch.setattr(measured, "judge", lambda *_: pytest.fail("asked what was measured"))
+    line = [sound(), sound("b.wav"), "--threshold", "0.304999", "--model", "original_resnet34"]
+    assert verify.main([*line, "--json"]) == code
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["cosine"] == pytest.approx(cosine) and answer["operating_point"]["threshold"] == 0.304999
+    none = [answer[key] for key in ("log_likelihood_ratio", "probability")]
+    assert [*none, *(answer["operating_point"][key] for key in ("false_accept", "miss", "list"))] == [None] * 5
+    assert answer["warnings"] == ["no error rate, likelihood ratio or probability belongs to the threshold 0.304999"]
+    assert verify.main(line) == code
+    text = capsys.readouterr().out
+    assert "threshold 0.305 (original_resnet34)" in text and "warning: no error rate" in text
+    assert "operating point" not in text and "prior" not in text and "telephone" not in text
+
+
+def test_a_threshold_of_ones_own_makes_no_answer_of_silence_and_must_be_a_cosine(fixed, sound, capsys):
+    fixed(1.0)
+    assert verify.main([sound(), sound("b.wav", seconds=0.3, silence=5.0), "--threshold", "0"]) == 2
+    assert capsys.readouterr().out.startswith("cannot tell\n")
+    assert verify.main([sound(), sound("b.wav"), "--threshold", "30.5"]) == 2
+    assert "the threshold 30.5 is no cosine; give one from -1 to 1" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        verify.main([sound(), sound("b.wav"), "--threshold", "0.3", "--false-accept", "0.01"])
+
+
 def test_the_prior_moves_the_probability_and_not_the_ratio(fixed, sound):
     fixed(0.6)
     answer = compare.compare(sound(), sound("b.wav"), prior=0.01)
