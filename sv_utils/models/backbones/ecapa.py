@@ -8,7 +8,7 @@ import keras
 from keras import layers, ops
 
 SCALE = 8  # parts into which a block's channels are cut
-AGGREGATED = 1536  # channels that leave the network
+AGGREGATED = 1536  # channels that leave the network, as the paper has it
 NORM = {"momentum": 0.9, "epsilon": 1e-5}
 
 
@@ -49,7 +49,9 @@ def add(x: keras.KerasTensor, architecture: Mapping) -> keras.KerasTensor:
     return ecapa_tdnn(x, architecture["width"], architecture["backbone"])
 
 
-def ecapa_tdnn(x: keras.KerasTensor, width: int = 512, variant: str = "ecapa") -> keras.KerasTensor:
+def ecapa_tdnn(
+    x: keras.KerasTensor, width: int = 512, variant: str = "ecapa", aggregated: int = AGGREGATED
+) -> keras.KerasTensor:
     """
     Add ECAPA-TDNN to a functional model; `pooling.AttentivePooling` belongs to it.
 
@@ -62,10 +64,12 @@ def ecapa_tdnn(x: keras.KerasTensor, width: int = 512, variant: str = "ecapa") -
         Channels of a layer, a multiple of 8: 512 (6.2 million parameters with a 192-d embedding) or 1024 (14.7).
     variant : str
         ``"ecapa"``, the paper's; ``"ecapa_wespeaker"`` or ``"ecapa_speechbrain"``, see `Variant`.
+    aggregated : int
+        Channels that leave.
 
     Returns
     -------
-    KerasTensor [shape=(batch, frames, 1, 1536)]
+    KerasTensor [shape=(batch, frames, 1, aggregated)]
 
     References
     ----------
@@ -80,10 +84,10 @@ def ecapa_tdnn(x: keras.KerasTensor, width: int = 512, variant: str = "ecapa") -
         outputs.append(_block(x, width, dilation, f"layer{number}.se_res2block", kind))
         x = layers.Add()([x, outputs[-1]]) if kind.summed else outputs[-1]
     options = {"activation": "relu", "kernel_initializer": "he_normal", "name": "conv"}
-    x = layers.Conv1D(AGGREGATED, 1, **options)(layers.Concatenate()(outputs))
+    x = layers.Conv1D(aggregated, 1, **options)(layers.Concatenate()(outputs))
     if kind.normalised:
         x = layers.BatchNormalization(**NORM, name="conv.norm")(x)
-    return layers.Reshape((-1, 1, AGGREGATED))(x)
+    return layers.Reshape((-1, 1, aggregated))(x)
 
 
 def _delay(

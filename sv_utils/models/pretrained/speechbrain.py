@@ -41,7 +41,7 @@ NAMES = (
 assign = functools.partial(converter.assign, tables={"": NAMES})
 
 
-def build(width: int = 1024, embedding_dim: int = 192) -> keras.Model:
+def build(width: int = 1024, embedding_dim: int = 192, aggregated: int = 3072) -> keras.Model:
     """
     Build the encoder with fresh weights.
 
@@ -51,6 +51,8 @@ def build(width: int = 1024, embedding_dim: int = 192) -> keras.Model:
         Channels of a layer.
     embedding_dim : int
         Dimensions of the embedding.
+    aggregated : int
+        Channels that leave the network; the file that is published has twice as many as the paper.
 
     Returns
     -------
@@ -60,7 +62,7 @@ def build(width: int = 1024, embedding_dim: int = 192) -> keras.Model:
     """
     waveform = keras.Input((None,), dtype="float32", name="waveform")
     x = InstanceNormalization(variance=False)(DecibelMel()(waveform))
-    x = ecapa_tdnn(layers.Reshape((-1, x.shape[-1], 1))(x), width, "ecapa_speechbrain")
+    x = ecapa_tdnn(layers.Reshape((-1, x.shape[-1], 1))(x), width, "ecapa_speechbrain", aggregated)
     x = AttentivePooling(attention="relu_tanh", floor=1e-12, name="pooling")(x)
     return converter.encoder(waveform, x, embedding_dim, "speechbrain_ecapa", normalised=True)
 

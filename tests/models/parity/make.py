@@ -72,11 +72,11 @@ def speakerlab_eres2netv2(width=64, embedding_dim=192, **options):
     return model, lambda sound: fbank(sound, "povey"), lambda out: out
 
 
-def speechbrain_ecapa(width, embedding_dim=192):
+def speechbrain_ecapa(width, embedding_dim=192, aggregated=3072):
     from speechbrain.lobes.features import Fbank
     from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 
-    model = ECAPA_TDNN(80, lin_neurons=embedding_dim, channels=[width] * 4 + [1536])
+    model = ECAPA_TDNN(80, lin_neurons=embedding_dim, channels=[width] * 4 + [aggregated])
 
     def features(sound):
         found = Fbank(n_mels=80)(sound)
