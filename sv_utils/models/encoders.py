@@ -1,6 +1,7 @@
 """Waveform in, unit vector out: build an encoder, load one, embed utterances of any length (`embedding.embed`)."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -185,15 +186,35 @@ def in_float32(encoder: keras.Model) -> keras.Model:
     Other runtimes have no bfloat16, and a score should not depend on what a model was trained in.
     """
 
-    def exact(layer: layers.Layer) -> layers.Layer:
-        return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
-
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")  # for layers within layers
     try:
-        copy = keras.models.clone_model(encoder, clone_function=exact)
+        return _copied(encoder, lambda layer: {"dtype": "float32"})
     finally:
         keras.config.set_dtype_policy(policy)
+
+
+def in_present_policy(encoder: keras.Model) -> keras.Model:
+    """
+    Give a copy of a float32 encoder that computes as `build` would make it now, with the same weights.
+
+    Front ends, which ask for float32 themselves, and what follows the pooling keep it.
+    """
+
+    def dtype(layer: layers.Layer) -> dict:
+        return {"dtype": "float32" if len(layer.output.shape) < 3 else None}
+
+    return _copied(encoder, dtype)
+
+
+def _copied(encoder: keras.Model, changed: Callable[[layers.Layer], dict]) -> keras.Model:
+    """A copy whose layers have other options where `changed` names some; None takes an option away."""
+
+    def made(layer: layers.Layer) -> layers.Layer:
+        config = layer.get_config() | changed(layer)
+        return type(layer).from_config({key: value for key, value in config.items() if key != "dtype" or value})
+
+    copy = keras.models.clone_model(encoder, clone_function=made)
     copy.set_weights(encoder.get_weights())
     return copy
 

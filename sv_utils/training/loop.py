@@ -72,14 +72,15 @@ def make_encoder(initial_model: str, architecture: dict) -> keras.Model:
     ----------
     initial_model : str
         As in `pretrained.load`: ``campplus``, or the path of a ``.keras`` file; one of `pretrained.BACKBONES`, for an
-        encoder that is fresh behind its backbone; ``""`` for a fresh one.
+        encoder that is fresh behind its backbone; ``""`` for a fresh one. It computes in the engine's precision.
     architecture : dict
         Arguments of `encoder.build`, for a fresh one.
     """
     if initial_model in pretrained.BACKBONES:
         return pretrained.begin(initial_model, architecture)
     if initial_model:
-        return pretrained.load(initial_model)
+        encoder = pretrained.load(initial_model)
+        return encoder if keras.config.dtype_policy().name == "float32" else encoders.in_present_policy(encoder)
     return _drawn_on_the_cpu(lambda: encoders.build(**architecture))
 
 

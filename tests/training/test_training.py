@@ -431,6 +431,24 @@ def test_engine_names_that_do_not_exist_are_refused():
         loop.start(1, ENGINE | {"distribution": "mirror"})
 
 
+def test_an_initial_model_computes_in_the_engines_precision(tmp_path):
+    first = small_encoder(masks=False)
+    first.save(tmp_path / "model.keras")
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = loop.make_encoder(str(tmp_path / "model.keras"), {})
+    finally:
+        keras.config.set_dtype_policy(policy)
+    computed = {type(layer).__name__: layer.compute_dtype for layer in model.layers}
+    kept = ("LogMel", "InstanceNormalization", "Dense", "UnitVectors")
+    assert {name: computed[name] for name in kept} == dict.fromkeys(kept, "float32")
+    assert computed["Conv2D"] == "bfloat16"
+    waveform = np.random.default_rng(0).normal(0, 0.1, (1, 8000)).astype("float32")
+    assert 0.999 < float(np.sum(np.asarray(first(waveform)) * np.asarray(model(waveform)))) < 1.0001
+    assert not np.array_equal(np.asarray(first(waveform)), np.asarray(model(waveform)))
+
+
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_trains_with_weights_in_float32(prep, tmp_path, monkeypatch, precision):
     monkeypatch.setenv("SV_OUTPUTS", str(prep))
