@@ -418,6 +418,20 @@ def compare_models(results: pd.DataFrame) -> Figure:
     return figure
 
 
+def costs(results: pd.DataFrame, about: pd.DataFrame) -> Figure:
+    """EER [%] of each trained model's cosines over its multiply-accumulates for 3 s, a colour a list."""
+    macs = about.set_index("model")["macs_of_3_s"]
+    with _axes() as (figure, axis):
+        for name, rows in results[(results["scoring"] == "cosine") & (results["loss"] != "none")].groupby("list"):
+            places, errors = rows["base"].map(macs) / 1e9, 100 * rows["eer"]
+            axis.plot(places, errors, marker="o", linestyle="", label=name)
+            for model, *point in zip(rows["base"], places, errors):
+                axis.annotate(model, point, xytext=(5, 5), textcoords="offset points", fontsize=8)
+        axis.set(xscale="log", xlabel="multiply-accumulates for 3 s [G]", ylabel="EER [%]")
+        axis.legend()
+    return figure
+
+
 def recipes(log: pd.DataFrame) -> Figure:
     """EER [%] of each recipe of `selection.log`, and the difference to the one that it comes after; with intervals."""
     places = np.arange(len(log))[::-1]

@@ -167,6 +167,18 @@ def compare_models(results: pd.DataFrame) -> str:
     return " ".join(lines)
 
 
+def costs(results: pd.DataFrame, about: pd.DataFrame) -> str:
+    """Say what the cheapest and the best model of each list cost and err; arguments as of `figures.costs`."""
+    macs, said = about.set_index("model")["macs_of_3_s"], []
+    for name, rows in results[(results["scoring"] == "cosine") & (results["loss"] != "none")].groupby("list"):
+        known = rows.assign(macs=rows["base"].map(macs) / 1e9).dropna(subset="macs")
+        cheap, best = (known.loc[known[column].idxmin()] for column in ("macs", "eer"))
+        text = [f"{row['base']} ({row['macs']:.3g} G) errs {row['eer']:.2%}" for row in (cheap, best)]
+        also = cheap["base"] == best["base"]
+        said.append(f"On {name} the cheapest, {text[0]}{' and is the best' if also else f'; the best, {text[1]}'}.")
+    return " ".join(said)
+
+
 def validation_curves(histories: Mapping[str, pd.DataFrame]) -> str:
     """Which training came lowest, and after how long."""
     best = {name: history.loc[history["val_eer"].idxmin()] for name, history in histories.items()}

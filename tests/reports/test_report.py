@@ -15,7 +15,7 @@ from sv_utils.base import paths
 from sv_utils.base.errors import RequestError
 from sv_utils.evaluation import intervals, judging, systems
 from sv_utils.pipeline.profile import Profile
-from sv_utils.reports import expected, figures, published, tables
+from sv_utils.reports import expected, figures, published, sentences, tables
 
 PARAMS = """
 01_download: {}
@@ -358,6 +358,18 @@ def test_figure_of_the_models_has_a_line_for_each_and_a_mark_for_each_kind(profi
     lists = [f"VoxCeleb1-{name}" for name in ("O", "E", "H", "O-cleaned", "E-cleaned", "H-cleaned")]
     panels = figures.compare_models(pd.concat(results.assign(list=name) for name in lists)).axes
     assert len({panel.get_position().y0 for panel in panels}) == 2 and panels[3].get_title() == lists[3]
+
+
+def test_error_over_cost_has_a_point_for_each_model_whose_cost_is_known(profile):
+    results = tables.collect(Profile.read(profile))
+    about = pd.DataFrame({"model": ["softmax", "adacos"], "macs_of_3_s": [7e9, 2e9]})
+    (line,) = figures.costs(results, about).axes[0].lines
+    assert sorted(zip(line.get_xdata(), line.get_ydata())) == [(2.0, 7.5), (7.0, 10.0)]
+    assert sentences.costs(results, about) == "On mini the cheapest, adacos (2 G) errs 7.50% and is the best."
+    about.loc[0, "macs_of_3_s"] = 1e9
+    assert sentences.costs(results, about).endswith("softmax (1 G) errs 10.00%; the best, adacos (2 G) errs 7.50%.")
+    about.loc[0, "macs_of_3_s"] = math.nan
+    assert sentences.costs(results, about).endswith("adacos (2 G) errs 7.50% and is the best.")
 
 
 def test_det_marks_stay_on_the_axes():
