@@ -45,6 +45,9 @@ KNOWN = (  # hosts, with all below them, that the publishers of our corpora and 
     "github.com",
     "githubusercontent.com",
     "zenodo.org",
+    "wenet.org.cn",
+    "wespeaker-1256283475.cos.ap-shanghai.myqcloud.com",
+    "modelscope.cn",
 )
 
 
