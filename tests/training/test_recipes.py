@@ -9,6 +9,7 @@ from small_training import ENGINE
 
 from sv_utils.losses import aam
 from sv_utils.models import encoders
+from sv_utils.models.backbones import campplus
 from sv_utils.pipeline.profile import Profile
 from sv_utils.training import augment, loop, schedules
 from sv_utils.training.data import Data
@@ -160,6 +161,7 @@ def test_networks_have_the_published_sizes_and_take_a_step(profile, millions, pr
     where, data = loop.start(1, ENGINE), Data.read(prep)
     crops = data.crops(phases, 4, 1)
     head = aam.AamHead(crops[0].n_classes, scale=asked["scale"])
+    monkeypatch.setattr(campplus, "BLOCKS", ((1, 1), (1, 2), (1, 2)))
     model = encoders.build(**asked["architecture"] | {"width": 16})
     accuracy = keras.metrics.sparse_categorical_accuracy
     made = loop.Training(model, head, crops, data.validation, tmp_path, phases, accuracy, where, ENGINE)
