@@ -27,6 +27,7 @@ BENCHMARKS = {  # name to the module of its function
     "engines": "engine",
     "campplus": "encoders",
     "lengths": "encoders",
+    "costs": "encoders",
 }
 
 

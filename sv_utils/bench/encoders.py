@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import json
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,18 @@ from sv_utils.bench.timing import in_turn, row
 from sv_utils.models import embedding, encoders, pretrained, runtimes
 
 BATCH, SECONDS = 8, 4
+ATTENTIVE = {"pooling": "attentive", "embedding_dim": 192}
+COSTED: dict[str, dict] = {  # public encoders by the arguments of `encoders.build`
+    "CAM++": {"backbone": "campplus", "embedding_dim": 512},
+    "ECAPA-TDNN 512": {"backbone": "ecapa_wespeaker", "width": 512, **ATTENTIVE},
+    "ECAPA-TDNN 1024": {"backbone": "ecapa_wespeaker", "width": 1024, **ATTENTIVE},
+    "ResNet-34": {"backbone": "resnet34"},
+    "SimAM-ResNet-34": {"backbone": "resnet34", "width": 64, "simam": True, "pooling": "attentive"},
+    "ERes2NetV2": {"backbone": "eres2netv2", "width": 64, "embedding_dim": 192},
+    **{f"ReDimNet2-B{n}": {"backbone": f"redimnet2_b{n}", "n_mels": 72, **ATTENTIVE} for n in range(7)},
+    "ResNet-221": {"backbone": "resnet221"},
+    "ResNet-293": {"backbone": "resnet293"},
+}
 
 
 @contextlib.contextmanager
@@ -59,6 +72,25 @@ def campplus() -> list[dict]:
     what = f"CAM++ as {{}}, front end included, {BATCH} utterances of {SECONDS} s"
     others = seconds[len(files) :]
     return [row(what.format(file.suffix), taken, other, *others) for file, taken in zip(files, seconds)]
+
+
+def costs() -> list[dict]:
+    """
+    Embed 3 s on one core: each public network with drawn weights, by Keras, ONNX Runtime and LiteRT.
+
+    Subnormal numbers, which slow a CPU down, are taken for 0 by TensorFlow and ONNX Runtime; LiteRT has no such
+    switch, and noise through drawn weights makes none.
+    """
+    rows = []
+    for name, architecture in COSTED.items():
+        line = [sys.executable, "-m", "sv_utils.bench.one_core", json.dumps(architecture)]
+        found = json.loads(subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True).stdout)
+        size = f"{found.pop('parameters') / 1e6:.1f} M parameters, {found.pop('macs') / 1e9:.2f} G multiply-accumulates"
+        keras = found.pop("keras")
+        said = "".join(f", {1000 * seconds:.0f} by {way}" for way, seconds in found.items())
+        what = f"embed 3 s on one core by {name} ({size}): {1000 * keras:.0f} ms by keras{said}"
+        rows.append(row(what, keras, " and ".join(found), min(found.values(), default=np.nan)))
+    return rows
 
 
 def lengths() -> list[dict]:

@@ -86,7 +86,7 @@ def export(
         raise RequestError(f"{out}: a file of {to} ends in {SUFFIXES[to]}; name it so")
     with replace_on_success(out) as temporary:
         try:
-            (_write_onnx if to == "onnx" else _write_litert)(encoder, temporary, int8)
+            write(encoder, to, temporary, int8)
         except Exception as error:  # the converters raise many kinds
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise WorkError(f"{source} cannot be converted to {to} ({reason}); try the other format") from error
@@ -114,6 +114,11 @@ def _refuse(out: Path, found: dict) -> None:
             f"{out} is not written: its embeddings have a cosine of {found['cosine']:.6f} with the model's, less than "
             f"{LEAST_COSINE}; the converter is at fault"
         )
+
+
+def write(encoder: Any, to: str, out: Path, int8: bool = False) -> None:
+    """Write a Keras model in another format, without the check of `export`; the parameters are those of `export`."""
+    (_write_onnx if to == "onnx" else _write_litert)(encoder, out, int8)
 
 
 def _signature() -> list:
