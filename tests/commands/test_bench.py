@@ -2,6 +2,8 @@
 
 import ast
 import importlib.util
+import inspect
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +13,10 @@ import pandas as pd
 import pytest
 
 from sv_utils import bench
+from sv_utils.bench import encoders as costed
 from sv_utils.bench import judging, training
 from sv_utils.evaluation import scoring
-from sv_utils.models import encoders
+from sv_utils.models import backbones, encoders
 from sv_utils.training.batches import Crops
 
 
@@ -44,6 +47,20 @@ def test_every_benchmark_has_its_function():
     for name, module in bench.BENCHMARKS.items():
         tree = ast.parse((Path(bench.__file__).parent / f"{module}.py").read_text())
         assert name in [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+
+
+def test_networks_whose_cost_is_told_are_such_as_can_be_built(monkeypatch):
+    for architecture in costed.COSTED.values():
+        assert architecture["backbone"] in backbones.names()
+        inspect.signature(encoders.build).bind(**architecture)
+    found = {"parameters": 1e6, "macs": 2e9, "keras": 0.05, "onnx": 0.04, "litert": 0.025}
+    monkeypatch.setattr(costed, "COSTED", {"tiny": {}})
+    done = subprocess.CompletedProcess([], 0, json.dumps(found))
+    monkeypatch.setattr(costed.subprocess, "run", lambda *_, **__: done)
+    (row,) = costed.costs()
+    size = "1.0 M parameters, 2.00 G multiply-accumulates"
+    assert row["what"] == f"embed 3 s on one core by tiny ({size}): 50 ms by keras, 40 by onnx, 25 by litert"
+    assert (row["seconds"], row["its seconds"], row["ratio"]) == (0.05, 0.025, 0.5)
 
 
 def test_the_loader_of_the_benchmark_gives_batches(tmp_path):
