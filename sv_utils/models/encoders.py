@@ -202,7 +202,8 @@ def in_present_policy(encoder: keras.Model) -> keras.Model:
     """
 
     def dtype(layer: layers.Layer) -> dict:
-        return {"dtype": "float32" if len(layer.output.shape) < 3 else None}
+        ranks = [len(output.shape) for output in keras.tree.flatten(layer.output)]
+        return {"dtype": "float32" if min(ranks) < 3 else None}
 
     return _copied(encoder, dtype)
 
@@ -211,7 +212,9 @@ def _copied(encoder: keras.Model, changed: Callable[[layers.Layer], dict]) -> ke
     """A copy whose layers have other options where `changed` names some; None takes an option away."""
 
     def made(layer: layers.Layer) -> layers.Layer:
-        config = layer.get_config() | changed(layer)
+        config = layer.get_config()
+        if isinstance(layer, layers.Layer):  # and no mere operation, as `ops.split` of ECAPA-TDNN
+            config |= changed(layer)
         return type(layer).from_config({key: value for key, value in config.items() if key != "dtype" or value})
 
     copy = keras.models.clone_model(encoder, clone_function=made)

@@ -336,3 +336,18 @@ def test_floats_are_embedded_as_int16_is_and_what_is_no_recording_is_refused():
     for said, given in (bad | {"of type int64": np.zeros(9, int)}).items():
         with pytest.raises(RequestError, match=said):
             embedding.embed(Mean(), [9], [given].__getitem__)
+
+
+def test_an_encoder_that_holds_mere_operations_is_copied_to_float32():
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        waveform = keras.Input((None,))
+        first, second = keras.ops.split(keras.layers.Reshape((-1, 4))(waveform), 2, axis=-1)  # as ECAPA-TDNN does
+        x = keras.layers.Dense(3)(keras.layers.Add()([first, second]))
+        model = keras.Model(waveform, keras.layers.GlobalAveragePooling1D()(x))
+        copy = encoders.in_float32(model)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert [made.layers[-2].compute_dtype for made in (model, copy)] == ["bfloat16", "float32"]
+    assert all(map(np.array_equal, model.get_weights(), copy.get_weights()))

@@ -158,15 +158,25 @@ def test_networks_have_the_published_sizes_and_take_a_step(profile, millions, pr
         "average_last": 0,
     }
     phases = [phase | small | {"accumulate": 1, "augmentation": augment.OFF} for phase in asked["phases"]]
-    where, data = loop.start(1, ENGINE), Data.read(prep)
+    engine = ENGINE | {"precision": asked["engine"]["precision"]}
+    monkeypatch.setattr(campplus, "BLOCKS", ((1, 1), (1, 2), (1, 2)))
+    try:
+        made = small_training_of(asked, phases, engine, prep, tmp_path)
+        _, history, _ = made.run()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert np.isfinite(history["loss"].dropna()).all() and len(history["loss"].dropna()) == 2
+    assert encoders.load(tmp_path / "model.keras").dtype_policy.name == "float32"
+
+
+def small_training_of(asked, phases, engine, prep, directory):
+    """A training of a recipe's network, narrow where it has a width."""
+    where, data = loop.start(1, engine), Data.read(prep)
     crops = data.crops(phases, 4, 1)
     head = aam.AamHead(crops[0].n_classes, scale=asked["scale"])
-    monkeypatch.setattr(campplus, "BLOCKS", ((1, 1), (1, 2), (1, 2)))
     model = encoders.build(**asked["architecture"] | {"width": 16})
     accuracy = keras.metrics.sparse_categorical_accuracy
-    made = loop.Training(model, head, crops, data.validation, tmp_path, phases, accuracy, where, ENGINE)
-    _, history, _ = made.run()
-    assert np.isfinite(history["loss"].dropna()).all() and len(history["loss"].dropna()) == 2
+    return loop.Training(model, head, crops, data.validation, directory, phases, accuracy, where, engine)
 
 
 def test_the_small_profile_differs_in_its_batches_and_its_schedule_alone():
