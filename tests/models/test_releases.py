@@ -4,19 +4,26 @@ import dataclasses
 import hashlib
 import json
 import re
+import shutil
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
+import pandas as pd
 import pytest
 from parity import sound, weights
 from test_parity import HERE
 from test_pretrained import server  # noqa: F401
 from test_weights_files import safetensors
+from torch_save import saved
 
 from sv_utils import download
+from sv_utils.base import paths
 from sv_utils.base.errors import RequestError
 from sv_utils.models import pretrained
 from sv_utils.models.pretrained import catalogue, redimnet2, releases
+from sv_utils.pipeline.profile import Profile
 from sv_utils.reports import published
 
 KNOWN = json.loads((HERE / "wespeaker_ecapa.json").read_text("utf-8"))
@@ -95,6 +102,60 @@ def test_a_release_is_fetched_checked_converted_and_embeds(release, server, tmp_
     releases.converted(catalogue.get("tiny")).unlink()
     with pytest.raises(RequestError, match=f"instead of {digest}"):
         releases.provide("tiny", file, first_use=True)
+
+
+PROFILE = """
+common: {corpora: [mini]}
+encoders: {b2: redimnet2_b2_lm}
+01_download: {}
+02_prep: {}
+07_train_aam@tuned:
+  initial_model: redimnet2_b2_lm
+  batch_size: 16
+  engine: {readers: 0}
+  phases:
+    - epochs: 1
+      steps_per_epoch: 20
+      crop_seconds: 1.0
+      speeds: [1.0]
+      augmentation: {noise: 0.0, babble: 0.0, reverberation: 0.0}
+08_evaluate: {cuts: [1]}
+09_report: {}
+"""
+
+
+def narrow_b2() -> bytes:
+    """A file as ReDimNet2's authors release them, of a narrow network with drawn weights."""
+    known = json.loads((HERE / "redimnet2_b2.json").read_text("utf-8"))
+    shapes = {
+        name: [192, *shape[1:]] if name.startswith("linear.") else shape for name, shape in known["shapes"].items()
+    }
+    state = {name: array for name, array in weights(shapes).items() if array.dtype == np.float32}
+    return saved({"model_config": known["options"] | {"embed_dim": 192}, "state_dict": state})
+
+
+@pytest.mark.long
+def test_a_release_goes_all_the_way_through_a_profile(server, monkeypatch, tmp_path, capsys):  # noqa: F811
+    name, content, known = "redimnet2_b2_lm", narrow_b2(), catalogue.read()
+    server.files = {known[name].file: content}
+    here = {**known, name: dataclasses.replace(known[name], addresses=(f"{server.url}/{{file}}",))}
+    monkeypatch.setattr(catalogue, "read", lambda: here)
+    assert download.main(["--pretrained", name]) == 2
+    assert f"instead of {known[name].sha256}; it is another file" in capsys.readouterr().err
+    assert download.main(["--pretrained", name, "--sha256", hashlib.sha256(content).hexdigest()]) == 0
+    vector = np.asarray(pretrained.load(name)(sound()[None]))[0]
+    assert vector.shape == (192,) and np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+
+    shutil.copytree(paths.REPO / "params", tmp_path / "params")
+    (tmp_path / "params/fake.yaml").write_text(PROFILE)
+    monkeypatch.setenv("SV_PARAMS", str(tmp_path / "params"))
+    for stage in Profile.read("fake").stages:
+        line = [sys.executable, "-m", "sv_utils.run", stage.name, "--profile", "fake"]
+        done = subprocess.run(line, cwd=paths.REPO, capture_output=True, text=True)
+        assert done.returncode == 0, (stage.name, done.stderr)
+    made = tmp_path / "outputs/fake"
+    steps = pd.read_csv(made / "07_train_aam@tuned/steps.csv").dropna(subset="loss")
+    assert steps["step"].max() == 20 and steps["loss"].iloc[-1] < steps["loss"].iloc[0]
 
 
 def test_a_file_at_hand_needs_no_network_and_may_be_packed(release, monkeypatch, tmp_path, capsys):
