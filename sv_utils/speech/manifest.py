@@ -82,7 +82,7 @@ def counts(corpus: Corpus, view: pd.DataFrame) -> pd.DataFrame:
     table["accepted"] = good.groupby("subset").size()
     table["hours"] = good.groupby("subset")["samples"].sum() / SAMPLE_RATE / 3600
     official = pd.DataFrame(corpus.remotes, columns=[field.name for field in fields(Archive)])
-    official = official.astype({"utterances": float, "speakers": float})
+    official = official.astype({"utterances": "Int64", "speakers": "Int64"})  # whole numbers, some of them missing
     official = official[["subset", "utterances", "speakers"]].groupby("subset").sum(min_count=1).add_prefix("official_")
     columns = ["utterances", "official_utterances", "speakers", "official_speakers", "accepted", "hours"]
     return table.join(official)[columns].fillna({"accepted": 0, "hours": 0.0}).astype({"accepted": int})
