@@ -239,7 +239,8 @@ def cosine_histograms(cosines: dict[str, tuple[np.ndarray, np.ndarray]], margin:
     with _axes(1, len(cosines), squeeze=False, sharex=True) as (figure, axes):
         for axis, (title, (target, nontarget)) in zip(axes[0], cosines.items()):
             for values, colour, label in ((target, TARGET, "target"), (nontarget, NONTARGET, "non-target")):
-                sns.histplot(values, bins=60, stat="density", color=colour, label=label, ax=axis, element="step")
+                options = {"bins": 60, "binrange": _ends(values), "stat": "density", "element": "step"}
+                sns.histplot(values, color=colour, label=label, ax=axis, **options)
             if margin:
                 place = float(np.median(target)) - margin
                 axis.axvline(place, color="black", linestyle="--", label=f"median target - margin {margin}")
@@ -291,8 +292,7 @@ def score_histogram(
     """
     counts = counts or (len(target), len(nontarget))
     with _axes(width=width) as (figure, axis):
-        ends = min(target.min(), nontarget.min()), max(target.max(), nontarget.max())
-        options = {"bins": 60, "binrange": ends, "stat": "density", "element": "step", "ax": axis}
+        options = {"bins": 60, "binrange": _ends(target, nontarget), "stat": "density", "element": "step", "ax": axis}
         sns.histplot(nontarget, color=NONTARGET, label=f"{names[1]} ({counts[1]:,})", **options)
         sns.histplot(target, color=TARGET, label=f"{names[0]} ({counts[0]:,})", **options)
         axis.axvline(threshold, color="black", linestyle="--", label=f"threshold {threshold:.3f}")
@@ -301,6 +301,13 @@ def score_histogram(
         axis.set(xlabel=label, ylabel="density", title=title)
         figure.legend(loc="outside lower center", ncols=2 if width < 6 else 4)
     return figure
+
+
+def _ends(*values: np.ndarray) -> tuple[float, float]:
+    """Least and greatest of all values, wider where they are one but for rounding: of that no bins can be made."""
+    least, greatest = float(min(map(np.min, values))), float(max(map(np.max, values)))
+    room = 1e-3 * max(1.0, abs(least)) if greatest - least < 1e-6 * max(1.0, abs(least)) else 0.0
+    return least - room, greatest + room
 
 
 def eer_curve(target: np.ndarray, nontarget: np.ndarray, title: str = "") -> Figure:

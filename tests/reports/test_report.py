@@ -436,3 +436,12 @@ def test_repeated_trainings_are_summed_up_by_mean_and_range():
         ["aam + AS-norm", "ocean", "2", "26", "3,000", "2.50 [2.00, 3.00]", "[1.50, 4.50]"],
     ]
     assert tables.over_seeds(pd.DataFrame(rows[4:5]).assign(n_speakers=2, n_target=1, n_nontarget=1)).empty
+
+
+def test_scores_that_are_one_but_for_rounding_have_a_histogram():
+    """Of an encoder after two steps, as a rehearsal has it: NumPy makes no 60 bins between 1 and 1 - 1e-16."""
+    alike = np.array([1, 1 - 1.2e-16, 1], np.float64)
+    axis = figures.score_histogram(alike, alike[:2], 1.0).axes[0]
+    assert axis.get_xlim()[0] < 0.9995 < 1.0005 < axis.get_xlim()[1]
+    figures.cosine_histograms({"crops": (alike, alike[:2])})
+    assert figures._ends(np.array([0.25, 0.5]), np.array([0.125])) == (0.125, 0.5)
