@@ -161,7 +161,6 @@ class _OnnxRunner:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors alone; they come as exceptions
         options.intra_op_num_threads = THREADS
-        options.add_session_config_entry("session.set_denormal_as_zero", "1")  # as TensorFlow does
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         wanted = self._session.get_inputs()[0]
         self._input, self._type = wanted.name, np.float16 if wanted.type == "tensor(float16)" else np.float32

@@ -61,6 +61,7 @@ def test_a_float_export_gives_the_models_embeddings_for_any_length(kind, request
     sounds = [noise(seconds, seed) for seed, seconds in enumerate((0.3, 1.0, 1.0, 2.00006, 70.0))]
     both = [embedding.embed(one, [len(s) for s in sounds], sounds.__getitem__) for one in (model, written)]
     np.testing.assert_allclose(np.sum(np.multiply(*both), axis=1), 1, atol=1e-4)
+    assert np.float32(1e-40) * np.float32(0.5) > 0, "the process computes with subnormal numbers as before"
 
 
 @pytest.mark.parametrize("kind", ["litert", "onnx"])
