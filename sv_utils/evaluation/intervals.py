@@ -122,14 +122,20 @@ def rate_interval(rate: float, replicates: np.ndarray, n_speakers: int, n_trials
     Returns
     -------
     low, high : float
-        They hold `rate`, and both are `rate` where no replicate differs from it; that says nothing about its precision.
-        NaN with fewer than two speakers or replicates.
+        They hold `rate`. Where no error was made, or nothing else, no replicate differs; then what `S` independent
+        trials without an error would leave possible, ``1 - 0.025^(1 / S)``: Clopper and Pearson's bound for speakers
+        instead of trials, which is on the safe side. NaN with fewer than two speakers or replicates.
+
+    References
+    ----------
+    Clopper, Pearson: The use of confidence or fiducial limits, Biometrika 26 (1934).
     """
     replicates = replicates[np.isfinite(replicates)]
     if n_speakers < 2 or len(replicates) < 2:
         return math.nan, math.nan
-    if np.all(replicates == rate):
-        return rate, rate
+    if rate in (0, 1) and np.all(replicates == rate):
+        possible = 1 - 0.025 ** (1 / n_speakers)
+        return (0.0, possible) if rate == 0 else (1 - possible, 1.0)
     half_error = 0.5 / n_trials
     values = np.clip(np.append(replicates, rate), half_error, 1 - half_error)
     logits = np.log(values / (1 - values))

@@ -175,10 +175,7 @@ def _rates_at(
         accepted, row = scores >= threshold, {}
         for (name, kind), values in zip((("false_accept", 0), ("miss", 1)), rates, strict=True):
             rate = float(np.mean(accepted[labels == kind] != kind))
-            ends = (rate, rate)  # of decisions that are all alike
-            if accepted.any() and not accepted.all():
-                ends = rate_interval(rate, values, resamples.n_speakers, int(np.sum(labels == kind)))
-            row[name] = [rate, *ends]
+            row[name] = [rate, *rate_interval(rate, values, resamples.n_speakers, int(np.sum(labels == kind)))]
         found.append(row)
     return found
 

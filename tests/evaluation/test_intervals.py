@@ -111,8 +111,10 @@ def test_rate_interval_written_out():
 
 
 def test_rate_interval_at_its_edges():
-    assert intervals.rate_interval(0.0, np.zeros(10), 5, 100) == (0.0, 0.0)
-    assert intervals.rate_interval(0.5, np.full(10, 0.5), 5, 100) == (0.5, 0.5)
+    # No error at all: five coins of 0.025^(1/5) = 0.4782 each fall on one side together in 2.5 of 100 cases.
+    assert intervals.rate_interval(0.0, np.zeros(10), 5, 100) == pytest.approx((0.0, 0.5218), abs=1e-4)
+    assert intervals.rate_interval(1.0, np.ones(10), 5, 100) == pytest.approx((0.4782, 1.0), abs=1e-4)
+    assert intervals.rate_interval(0.5, np.full(10, 0.5), 5, 100) == pytest.approx((0.5, 0.5))
     low, high = intervals.rate_interval(0.0, np.array([0.0, 0.01] * 50), 5, 100)
     assert low == 0.0
     assert 0.01 < high < 0.05

@@ -156,9 +156,10 @@ def test_rates_of_decisions_are_those_of_scores_at_a_threshold():
     assert rates == judging.rates_with_intervals(accepted, LIST[1], SPEAKERS, 3, seed=5, replicates=30)
 
 
-def test_decisions_that_are_all_alike_have_no_interval():
+def test_decisions_that_are_all_alike_leave_open_what_three_speakers_cannot_show():
     equal, tenth = decision_points(scores=np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]))
-    assert equal["miss"] == tenth["miss"] == [1.0, 1.0, 1.0] and equal["false_accept"] == [0.0, 0.0, 0.0]
+    assert equal["miss"] == tenth["miss"] == pytest.approx([1.0, 0.025 ** (1 / 3), 1.0])
+    assert equal["false_accept"] == pytest.approx([0.0, 0.0, 1 - 0.025 ** (1 / 3)])
 
 
 def test_rare_false_accepts_are_offered_when_ten_dev_trials_can_show_them():
