@@ -146,9 +146,13 @@ def test_the_preparation_hands_on_its_limits_its_seed_and_its_speakers(monkeypat
         seen["split"] = [corpus.name for corpus, _ in views], lists, options
         raise Enough
 
+    def prepare(corpus, archives, **options):
+        seen[f"prepare {corpus.name}"] = options
+
     monkeypatch.setattr(acquisition, "verified", lambda corpus: [])
-    monkeypatch.setattr(preparation, "prepare", lambda *_, **__: None)
-    monkeypatch.setattr(manifest, "refuse_incomplete", lambda *_: None)
+    monkeypatch.setattr(preparation, "prepare", prepare)
+    monkeypatch.setattr(splits, "required", lambda corpus, lists, missing: (corpus.name, lists, missing))
+    monkeypatch.setattr(manifest, "refuse_incomplete", lambda corpus, *_: seen.setdefault("complete", corpus.name))
     monkeypatch.setattr(manifest, "counts", lambda *_: pd.DataFrame({"count": [1]}))
     monkeypatch.setattr(limits, "view", view)
     monkeypatch.setattr(splits, "utterances", utterances)
@@ -156,8 +160,12 @@ def test_the_preparation_hands_on_its_limits_its_seed_and_its_speakers(monkeypat
     cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     cells[0] += "\ncorpora, seed, test_share, min_seconds, max_clipped = ['mini', 'musan'], 7, 0.3, 2.0, 0.5"
     cells[0] += "\nvalidation_speakers, min_utterances, missing_trials = 5, 3, 'drop'"
+    cells[0] += "\nworkers, scheduler, encoding, utterances_per_shard = 9, 'tcp://host', 'flac', 50"
     with pytest.raises(Enough):
         exec("\n".join(cells[:4]), {})
+    stored = {"workers": 9, "scheduler": "tcp://host", "encoding": "flac", "utterances_per_shard": 50}
+    assert seen["prepare mini"] == stored | {"required": ("mini", ["mini"], "drop")}
+    assert seen["prepare musan"] == stored | {"required": ("musan", [], "drop")} and seen["complete"] == "mini"
     assert seen["mini"] == (limits.Limits(min_seconds=2.0, max_clipped=0.5), 0.3, 7)
     assert seen["musan"] == (limits.Limits(min_seconds=0.0, max_clipped=1.0, max_silent=1.0), 0.3, 7)
     options = {"train": ["mini"], "n_validation": 5, "min_utterances": 3, "seed": 7, "missing_trials": "drop"}

@@ -1,0 +1,235 @@
+"""What a command hands on: each option reaches what does the work, seen by what that is given."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sv_utils import calibrate, card, corpora, demo, enrol, export, identify, report, score, selection, verify
+from sv_utils.evaluation import calibration, judging, trials
+from sv_utils.models import exports, pretrained
+from sv_utils.voices import activity, development, encoder, fitting
+from sv_utils.voices.enrolment import Voices
+
+
+class Enough(Exception):
+    """What was to be seen has been seen."""
+
+
+def recorder(seen, result=None):
+    """A stand-in that keeps what it is given."""
+
+    def called(*arguments, **options):
+        seen.append((*arguments, options) if options else arguments)
+        return result
+
+    return called
+
+
+def test_verify_hands_on_all_that_it_is_asked(monkeypatch, capsys):
+    seen, prepared = [], []
+    monkeypatch.setattr(verify, "compare", recorder(seen, {"decision": "different speakers"}))
+    monkeypatch.setattr(encoder, "prepare", prepared.append)
+    line = ["a.wav", "b.wav", "--model", "own.keras", "--prior", "0.1", "--segment", "2=1-2", "--json"]
+    assert verify.main([*line, "--false-accept", "0.01"]) == verify.main([*line, "--threshold", "0.3"]) == 1
+    segments = [None, (1.0, 2.0)]
+    assert seen == [
+        ("a.wav", "b.wav", "own.keras", 0.1, 0.01, segments, None),
+        ("a.wav", "b.wav", "own.keras", 0.1, None, segments, 0.3),
+    ]
+    assert prepared == ["own.keras"] * 2
+
+
+def test_identify_hands_on_all_that_it_is_asked(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(identify, "identify", recorder(seen, {"decision": "unknown"}))
+    store = str(tmp_path / "v.npz")
+    line = ["a.wav", "--closed", "--false-accept", "0.05", "--segment", "1-2", "--store", store, "--json"]
+    assert identify.main(line) == 1
+    assert seen == [("a.wav", True, 0.05, Path(store), (1.0, 2.0))]
+
+
+def test_enrol_hands_on_all_that_it_is_asked(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(enrol, "enrol", recorder(seen, (2, [])))
+    line = ["ada", "a.wav", "b.wav", "--model", "ge2e", "--store", str(tmp_path / "v"), "--segment", "2=1-2"]
+    assert enrol.main(line) == enrol.main([*line, "--anyway"]) == 0
+    given = ["ada", ["a.wav", "b.wav"], "ge2e", tmp_path / "v"]
+    assert seen == [(*given, False, [None, (1.0, 2.0)]), (*given, True, [None, (1.0, 2.0)])]
+
+
+def test_export_hands_on_its_options_and_the_list_that_int8_is_judged_on(monkeypatch, tmp_path):
+    seen, judged = [], []
+    found = {"int8": False, "megabytes": 1.0, "cosine": 1.0}
+    monkeypatch.setattr(exports, "export", recorder(seen, ("out", found)))
+    monkeypatch.setattr(export, "compared", recorder(judged))
+    options = ["--to", "onnx", "--out", "o.onnx", "--int8", "--list", "t.txt", "--root", "r"]
+    assert export.main(["own.keras", *options]) == 0
+    ((*given, judge),) = seen
+    judge("written", "model")
+    assert given == ["own.keras", "onnx", "o.onnx", True]
+    assert judged == [("written", "model", {"trial_list": "t.txt", "root": "r"})]
+
+
+@pytest.mark.parametrize("int8", [True, False])
+def test_an_export_is_judged_with_what_was_written_first_and_the_model_second(monkeypatch, tmp_path, int8):
+    """Swapped, the change of the error rate would have the other sign."""
+    (tmp_path / "m.keras").write_bytes(b"weights")
+    seen, judged, compared = [], [], []
+    monkeypatch.setattr(exports.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(pretrained, "load", lambda file: "model" if file == tmp_path / "m.keras" else "written")
+    monkeypatch.setattr(
+        exports, "write", lambda model, to, out, asked: seen.append((model, to, asked)) or out.write_bytes(b"1")
+    )
+    monkeypatch.setattr(exports, "_least_cosine", lambda *pair: compared.append(pair) or 1.0)
+    judge = recorder(judged, {"eer_change": [0.0, 0, 0]})
+    exports.export(tmp_path / "m.keras", "litert", None, int8, judge)
+    assert seen == [("model", "litert", int8)] and compared == [("model", "written")]
+    assert judged == ([("written", "model")] if int8 else [])
+
+
+DEV, TEST = ["a/1/x", "a/2/x", "b/1/x", "b/2/x"], ["c/1/x", "c/2/x", "d/1/x", "d/2/x"]
+ANGLES = dict(zip([*DEV, *TEST], np.radians([0, 20, 90, 130, 0, 30, 45, 100])))
+
+
+@pytest.fixture
+def measured(monkeypatch, tmp_path):
+    """What `card.measure` says of an encoder whose embeddings are angles, and what it was asked."""
+    lines = ["1 c/1/x c/2/x", "1 d/1/x d/2/x", "0 c/1/x d/1/x", "0 c/2/x d/2/x"]
+    (tmp_path / "list.txt").write_text("\n".join(lines) + "\n")
+    rows = [(name, "dev", "") for name in DEV] + [(name, "test", "") for name in TEST]
+    table = pd.DataFrame([*rows, ("a/3/x", "dev", "too short"), ("c/3/x", "test", "clipped")])
+    table.columns = ["id", "subset", "error"]
+    voices = SimpleNamespace(list_path=lambda name: tmp_path / "list.txt", session_note="one session")
+    monkeypatch.setattr(corpora, "get", lambda name: voices)
+    monkeypatch.setattr(card.acquisition, "fetch", lambda corpus: [])
+    monkeypatch.setattr(card.preparation, "prepare", lambda *_, **__: tmp_path)
+    monkeypatch.setattr(card.limits, "view", lambda *_: table)
+    monkeypatch.setattr(card, "Speech", lambda rows: SimpleNamespace(samples=rows["id"].tolist(), waveform=None))
+    embed = lambda model, ids, _: np.array([[np.cos(ANGLES[name]), np.sin(ANGLES[name])] for name in ids])  # noqa: E731
+    monkeypatch.setattr(card, "embed", embed)
+    monkeypatch.setattr(card, "DEV_TRIALS", (2, 3))
+    evaluated, decided = [], []
+    monkeypatch.setattr(judging, "evaluate", recorder(evaluated, {"eer": 0.5}))
+    monkeypatch.setattr(judging, "decision_points", recorder(decided, ["a point"]))
+    return card.measure("model"), evaluated, decided
+
+
+def test_a_published_encoder_is_calibrated_on_dev_voices_and_measured_on_the_list(measured):
+    found, ((scores, labels, *speakers, options),), ((dev, *given),) = measured
+    cosines = np.cos(np.radians([30, 55, 45, 70]))
+    np.testing.assert_allclose(scores, cosines)
+    assert labels.tolist() == [1, 1, 0, 0] and [side.tolist() for side in speakers] == [list("cdcc"), list("cddd")]
+    pairs = trials.make(DEV, 2, 3, card.SEED)
+    dev_cosines = [np.cos(ANGLES[one] - ANGLES[other]) for one, other in zip(pairs.enrol, pairs.test)]
+    np.testing.assert_allclose(dev[0], dev_cosines)
+    assert dev[1].tolist() == pairs.labels.tolist() == [1, 1, 0, 0, 0]
+    fitted = calibration.fit_calibration(np.array(dev_cosines), pairs.labels)
+    assert found["calibration"]["weights"] == pytest.approx(fitted.weights)
+    assert options.keys() == {"log_likelihood_ratios", "seed"} and options["seed"] == card.SEED
+    np.testing.assert_allclose(options["log_likelihood_ratios"], fitted(cosines))
+    np.testing.assert_allclose(given[0], cosines)
+    assert given[1].tolist() == labels.tolist() and given[2] == tuple(speakers)
+    assert given[3:] == [{"threshold_from": "dev voices of mini", "list": "mini"}, card.SEED, card.REPLICATES]
+    np.testing.assert_allclose(found["scores"]["target"], np.sort(cosines[:2]))
+    np.testing.assert_allclose(found["scores"]["nontarget"], np.sort(cosines[2:]))
+    assert found["measured"] == {"list": "mini", "eer": 0.5, "note": "one session"}
+
+
+def test_calibration_embeds_with_the_encoder_that_is_named_and_keeps_each_encoders_embeddings_apart(
+    monkeypatch, tmp_path
+):
+    seen, used = [], []
+    monkeypatch.setenv("SV_OUTPUTS", str(tmp_path))
+    monkeypatch.setattr(pretrained, "fingerprint", lambda model: f"{model}-0123456789")
+    monkeypatch.setattr(development, "at_hand", lambda: ["mini", "phone"])
+    monkeypatch.setattr(development, "waveforms", lambda corpus: {"of": corpus})
+    monkeypatch.setattr(encoder, "embeddings", recorder(used))
+    monkeypatch.setattr(development, "through", recorder(seen, "heard"))
+    monkeypatch.setattr(fitting, "content", lambda model, heard: {"model": model, "heard": heard, "chosen": "c"})
+    for name in ("of_conditions", "in_short"):
+        monkeypatch.setattr(calibrate, name, lambda content: f"card of {content['model']}\n")
+    assert calibrate.main(["ge2e", "--out", str(tmp_path / "own.json")]) == 0
+    written = json.loads((tmp_path / "own.json").read_text())
+    assert written["model"] == "ge2e" and (tmp_path / "own.md").read_text() == "card of ge2e\n"
+    assert {name: list(heard) for name, heard in written["heard"].items()} == {
+        "mini": list(development.ALL),
+        "phone": ["clean", "noise_10"],
+    }
+    folder = tmp_path / "calibration" / f"ge2e-ge2e-012-speech{activity.REVISION}"
+    assert {(corpus, sounds["of"], place) for corpus, _, sounds, _, place in seen} == {
+        ("mini", "mini", folder),
+        ("phone", "phone", folder),
+    }
+    seen[0][3](["waves"])
+    assert used == [("ge2e", ["waves"])]
+
+
+def test_score_resamples_as_it_is_asked(monkeypatch, tmp_path):
+    lines = [f"1 {s}/1 {s}/2 0.{k}" for k, s in enumerate("abc", 5)] + ["0 a/1 b/1 0.1", "0 b/1 c/1 0.2"]
+    (tmp_path / "s.txt").write_text("\n".join(lines))
+    seen = []
+
+    def evaluate(*_, **options):
+        seen.append(options)
+        raise Enough
+
+    monkeypatch.setattr(judging, "evaluate", evaluate)
+    with pytest.raises(Enough):
+        score.judge(score._parser().parse_args([str(tmp_path / "s.txt"), "--seed", "3", "--replicates", "20"]))
+    assert seen == [{"log_likelihood_ratios": None, "seed": 3, "replicates": 20}]
+
+
+def test_the_runs_that_are_named_are_those_that_are_stored(monkeypatch):
+    seen = []
+    monkeypatch.setattr(report.expected, "store", recorder(seen, "stored"))
+    monkeypatch.setattr(report.reproduction, "judged_by_others", lambda profile: "")
+    assert report.main(["mini", "--expected", "runs/one", "runs/two"]) == 0
+    assert seen == [("mini", [Path("runs/one"), Path("runs/two")])]
+
+
+def test_each_recipe_and_fold_is_trained_by_a_process_of_its_own(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setenv("SV_PARAMS", str(tmp_path))
+    monkeypatch.setattr(selection, "_waiting", lambda name: [("base", 1), ("wider", 2)])
+    monkeypatch.setattr(selection.os, "cpu_count", lambda: 12)
+    monkeypatch.setattr(selection, "_run_one", recorder(seen))
+    monkeypatch.setattr(selection, "table", lambda name: pd.DataFrame({"of": [name]}))
+    assert selection.main(["tried", "--workers", "3"]) == 0
+    assert (tmp_path / "selection/tried.csv").read_text() == "of\ntried\n"
+    assert sorted(seen) == [("tried", "base", 1, 4), ("tried", "wider", 2, 4)]
+    trained = []
+    monkeypatch.setattr(selection, "train", recorder(trained))
+    assert selection.main(["tried", "--one", "wider", "2"]) == 0 and trained == [("tried", "wider", 2)]
+
+
+def test_a_visitors_recordings_are_compared_by_the_model_of_the_page(monkeypatch):
+    seen = []
+    answer = {"warnings": [], "recordings": [{"chips": []}, {"chips": []}], "decision": "same speaker"}
+    monkeypatch.setattr(demo, "listen", lambda file, name: np.zeros(9))
+    monkeypatch.setattr(demo.comparison, "compare", recorder(seen, answer))
+    monkeypatch.setattr(demo.comparison, "text", lambda answer: "")
+    monkeypatch.setattr(demo, "sentences", lambda answer: [])
+    monkeypatch.setattr(demo, "drawn_voices", lambda *_: ["", ""])
+    monkeypatch.setattr(demo, "drawn_scores", lambda answer, model: seen.append(model) or "")
+    assert "Same voice" in demo.compare("a.wav", "b.wav", "own.keras")
+    assert seen == [("a.wav", "b.wav", "own.keras"), "own.keras"]
+
+
+def test_a_visitors_voice_is_compared_with_what_was_enrolled_of_it(monkeypatch):
+    seen, voices = [], Voices(sums={"ada": np.array([1.0, 0.0])}, conditions={"ada": "quiet"}, counts={"ada": 1})
+    monkeypatch.setattr(demo, "listen", lambda file, name: np.zeros(9))
+    monkeypatch.setattr(demo.enrolment, "heard", lambda files, model: ({"f": (files, model)}, []))
+    monkeypatch.setattr(demo.enrolment, "refuse_others", recorder(seen))
+    monkeypatch.setattr(pretrained, "fingerprint", lambda model: f"print of {model}")
+    monkeypatch.setattr(Voices, "add", lambda voices, *given: seen.append(given))
+    assert demo.remember(voices, " ada ", "f.wav", "own.keras") == ""
+    assert demo.remember(voices, "bob", "f.wav", "own.keras") == ""
+    side = (["f.wav"], "own.keras")
+    (name, sides, model, known, mend), added, other, _ = seen
+    assert (name, sides, model, mend) == ("ada", {"f": side}, "own.keras", "record it anew")
+    assert known.embedding.tolist() == [1.0, 0.0] and other[3] is None
+    assert added == ("own.keras", "print of own.keras", "ada", [side])

@@ -1,0 +1,190 @@
+"""The model and the wanted rate of an answer reach the encoder and the judge; what a fit takes from what."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sv_utils.evaluation.calibration import Calibration
+from sv_utils.models import embedding, pretrained, runtimes
+from sv_utils.voices import activity, compare, development, encoder, enrolment, fitting, identify, measured, ratios
+from sv_utils.voices.conditions import Conditions
+from sv_utils.voices.development import Heard
+from sv_utils.voices.judging import Plain
+
+GOOD = Conditions(5.0, 8000.0, 40.0, 0.0, 0.0, 0.1)
+POINT = {"name": "equal error", "wanted": None, "threshold": 0.4, "list": "own", "false_accept": [0.02, 0.01, 0.08]}
+SOUND = (3000 * np.random.default_rng(0).normal(size=48_000)).clip(-32768, 32767).astype(np.int16)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What encoder and judge are asked, by the name of the function."""
+    seen = {"embeddings": [], "judge": []}
+
+    def embeddings(model, waveforms):
+        seen["embeddings"].append((model, len(waveforms)))
+        return np.tile([1.0, 0.0], (len(waveforms), 1))
+
+    def judge(*given):
+        seen["judge"].append(given)
+        return Plain(Calibration(("cosine",), (10.0,), -4.0, 0.5, 99, 999), POINT)
+
+    monkeypatch.setattr(encoder, "embeddings", embeddings)
+    monkeypatch.setattr(measured, "judge", judge)
+    monkeypatch.setattr(activity, "segments", lambda samples: [(0, len(samples))])
+    monkeypatch.setattr(pretrained, "fingerprint", lambda model: "print")
+    return seen
+
+
+def test_a_comparison_asks_the_model_that_is_named_at_the_rate_that_is_wanted(asked):
+    compare.compare(SOUND, SOUND[::-1], "own.keras", false_accept=0.01)
+    assert asked == {"embeddings": [("own.keras", 2)], "judge": [("own.keras", 0.01)]}
+
+
+def test_who_speaks_is_asked_by_the_model_of_the_voices_at_the_rate_that_is_wanted(asked, tmp_path):
+    enrolment.add(tmp_path / "v.npz", "ge2e", "print", "ada", [fitting_side()])
+    found = identify.identify(SOUND, false_accept=0.05, store=tmp_path / "v.npz")
+    assert found["name"] == "ada" and asked == {"embeddings": [("ge2e", 1)], "judge": [("ge2e", 0.05)]}
+
+
+def fitting_side():
+    return enrolment.Side(np.array([1.0, 0.0]), GOOD)
+
+
+def test_a_voice_is_enrolled_and_held_against_itself_by_the_model_that_is_named(asked, monkeypatch, tmp_path):
+    monkeypatch.setattr(enrolment.recordings, "hear", lambda file, segment: heard_as(file))
+    assert enrolment.enrol("ada", ["a.wav", "b.wav"], "ge2e", tmp_path / "v.npz")[0] == 2
+    assert asked == {"embeddings": [("ge2e", 2)], "judge": [("ge2e",)]}
+
+
+def heard_as(file):
+    speech = np.arange(48_000 + len(file) + ord(file[0]))
+    sound = SimpleNamespace(samples=speech)
+    return SimpleNamespace(
+        enough=True, conditions=GOOD, speech=speech, sound=sound, stretches=[], warnings=list, name=file, label=file
+    )
+
+
+def test_a_figure_shows_the_scores_of_the_model_and_the_rate_of_the_answer(asked, monkeypatch):
+    monkeypatch.setattr(measured, "scores", lambda model: (np.array([0.9]), np.array([0.1, len(model)])))
+    point = POINT | {"wanted": 0.05, "threshold": 0.45}
+    shown = measured.among({"operating_point": point, "cosine": 0.6}, "own.keras")
+    assert asked["judge"] == [("own.keras", 0.05)] and shown["nontarget"].tolist() == [0.1, 9.0]
+    assert (shown["threshold"], shown["score"], shown["counts"]) == (0.45, 0.6, (1, 2))
+
+
+@pytest.mark.parametrize(("model", "wanted"), [("campplus", 0.01), ("campplus", None), ("ge2e", 0.05), ("ge2e", None)])
+def test_a_judge_has_the_operating_point_of_the_wanted_rate(model, wanted):
+    assert measured.judge(model, wanted).point([GOOD, GOOD])["wanted"] == wanted
+
+
+@pytest.mark.parametrize(("fast", "used"), [("fast.tflite", "fast.tflite"), (None, "place of own.keras")])
+def test_an_answer_is_embedded_by_the_quick_form_of_its_own_model(monkeypatch, fast, used):
+    seen = []
+    monkeypatch.setattr(pretrained, "locate", lambda model: f"place of {model}")
+    monkeypatch.setattr(runtimes, "fast_form", lambda source: seen.append(source) or fast)
+    monkeypatch.setattr(encoder, "_network", lambda file: f"network of {file}")
+    monkeypatch.setattr(embedding, "embed", lambda *given, **named: seen.append((*given[:2], given[2](1), named)))
+    encoder.embeddings("own.keras", [np.zeros(3), np.zeros(5)])
+    (source, (network, lengths, second, options)) = seen
+    assert (source, network, lengths, options) == (
+        *("place of own.keras", f"network of {used}"),
+        *([3, 5], {"batch_size": 1}),
+    )
+    assert second.shape == (5,)
+
+
+def test_calibration_hears_the_first_few_utterances_of_each_speaker(monkeypatch):
+    ids = [f"{speaker}/s/{number}" for speaker in "ba" for number in range(6)]
+    table = pd.DataFrame({"id": ids, "subset": "dev", "error": ""})
+    monkeypatch.setattr(development.acquisition, "fetch", lambda entry: [])
+    monkeypatch.setattr(development.preparation, "prepare", lambda *_, **__: None)
+    monkeypatch.setattr(development.limits, "view", lambda *_: table)
+    monkeypatch.setattr(
+        development, "Speech", lambda rows: SimpleNamespace(waveform=lambda row: [int(rows["id"][row][-1])])
+    )
+    for corpus, count in (("mini", 4), ("ocean", 3)):
+        found = development.waveforms(corpus)
+        assert list(found) == [f"{speaker}/s/{number}" for speaker in "ab" for number in range(count)]
+        assert [samples.tolist() for samples in found.values()] == [[number] for number in range(count)] * 2
+
+
+def test_what_is_written_of_an_encoder_comes_from_all_corpora_and_its_choice_from_held_out_ones(monkeypatch):
+    """And what is claimed of it from those too."""
+    heard = {"ocean": "heard of ocean", "mini": "heard of mini"}
+    fitted = Calibration(("cosine",), (9.0,), -3.0, 0.5, 5, 6)
+    monkeypatch.setattr(fitting, "folds", lambda heard: f"folds of {sorted(heard)}")
+    monkeypatch.setattr(pretrained, "card", lambda model: f"card of {model}")
+    monkeypatch.setattr(
+        fitting, "choose", lambda parted, card: ("conditions", {"c": (parted, card)}, {"conditions": "its table"})
+    )
+    monkeypatch.setattr(fitting, "directions", lambda heard: np.eye(2, dtype=np.float32) * len(heard))
+    monkeypatch.setattr(fitting, "pairs_of", lambda *given: [(given[0], given[1], given[2].tolist())])
+    monkeypatch.setattr(fitting, "fit", lambda trials, model: (trials, model) == (pairs, "conditions") and fitted)
+    monkeypatch.setattr(fitting, "ranges", lambda trials: trials)
+    monkeypatch.setattr(fitting, "measured", lambda *given: given)
+    pairs = [(name, heard[name], [[2.0, 0.0], [0.0, 2.0]]) for name in heard]
+    parted = "folds of ['mini', 'ocean']"
+    found = fitting.content("ge2e", heard)
+    assert (found["model"], found["corpora"], found["table"]) == ("ge2e", ["mini", "ocean"], "its table")
+    assert (found["features"], found["weights"], found["offset"]) == (["cosine"], [9.0], -3.0)
+    assert found["chosen"] == {"model": "conditions", "held_out_cllr": {"c": (parted, "card of ge2e")}}
+    assert found["ranges"] == pairs and found["conditions"] == (pairs, parted, "conditions")
+    assert ratios.unpacked(found["directions"]).tolist() == [[2.0, 0.0], [0.0, 2.0]]
+
+
+@pytest.mark.parametrize(
+    ("cllr", "chosen"),
+    [((0.304, 0.302, 0.300), "cosine"), ((0.4, 0.304, 0.300), "conditions"), ((0.4, 0.306, 0.300), "slopes")],
+)
+def test_the_simplest_model_is_taken_that_is_nearly_the_best(monkeypatch, cllr, chosen):
+    costs = dict(zip(ratios.MODELS, cllr))
+    monkeypatch.setattr(fitting, "held_out", lambda parted, model: (model, parted))
+    monkeypatch.setattr(
+        fitting, "table", lambda model, parted, card: [{"now": {"cllr": costs[model] + step}} for step in (-0.1, 0.1)]
+    )
+    model, means, tables = fitting.choose("parted", "card")
+    assert model == chosen and means == pytest.approx(costs) and list(tables) == list(costs)
+
+
+def utterances(degrees, shift):
+    """Utterances at these angles; their first 2 s are turned by `shift`, and as they are by twice that."""
+    points = [np.radians(np.array(degrees) + turn) for turn in (0, shift, 2 * shift)]
+    speech, cut, whole = (np.column_stack([np.cos(angle), np.sin(angle)]) for angle in points)
+    rows = np.arange(6.0) + 10 * np.arange(len(degrees))[:, None]
+    return Heard(np.array(["a/s/0", "a/s/1", "b/s/0"]), speech, cut, whole, rows, rows + 0.5)
+
+
+def test_trials_are_of_the_sides_the_channels_and_the_part_that_a_cell_names(monkeypatch):
+    heard = {"clean": utterances([0, 20, 90], 5), "telephone": utterances([3, 30, 120], -2)}
+    monkeypatch.setattr(fitting, "utterance_pairs", lambda corpus, ids: {"one session": np.array([[0, 1], [0, 2]])})
+    cells = (("clean", "telephone", 0), ("clean", "telephone", 1), ("clean", "telephone", 2), ("clean", "mp3", 0))
+    monkeypatch.setattr(fitting, "CELLS", cells)
+    plain, first, both = fitting.pairs_of("mini", heard, np.zeros((0, 2)))
+    names = ["clean x telephone", "clean x telephone, 2 s x all", "clean x telephone, 2 s x 2 s"]
+    assert [one.cell for one in (plain, first, both)] == names
+    apart = {"plain": ([30, 120], [16, 106]), "first": ([25, 115],) * 2, "both": ([23, 113],) * 2}
+    for one, (cosines, whole) in zip((plain, first, both), apart.values()):
+        np.testing.assert_allclose(one.cosines, np.cos(np.radians(cosines)))
+        np.testing.assert_allclose(one.whole, np.cos(np.radians(whole)))
+    assert [[one.first[0, 0], one.second[0, 0]] for one in (plain, first, both)] == [[0, 10], [0.5, 10], [0.5, 10.5]]
+    assert [side.tolist() for side in plain.speakers] == [["a", "a"], ["a", "b"]]
+
+
+def test_what_was_before_and_what_is_now_stand_beside_each_other():
+    rows, speakers = np.zeros((2, 6)), (np.array(["a", "b"]),) * 2
+    cosines = {"one session": np.array([0.8, 0.3]), "strangers": np.array([0.2, 0.5])}
+    pairs = [fitting.Pairs("mini", "c", kind, c, c - 0.1, rows, rows, speakers) for kind, c in cosines.items()]
+    found = [np.array([3.0, -1.0]), np.array([-2.0, 1.0])]
+    limits = [dict.fromkeys(fitting.WANTED, np.zeros(2)) | {0.01: np.full(2, 4.0)} for _ in pairs]
+    old = [{"wanted": wanted, "threshold": cut} for wanted, cut in ((None, 0.1), (0.05, 0.35), (0.01, 0.6))]
+    card = {"operating_points": old, "calibration": {"weights": [10.0], "offset": -4.0}}
+    (row,) = fitting.table(pairs, found, limits, card)
+    assert (row["kind"], row["target"], row["nontarget"], row["eer"]) == ("one session", 2, 2, 0.5)
+    assert row["now"]["accepted"] == [0.5, 0.5, 0.0] and row["now"]["missed"] == [0.5, 0.5, 1.0]
+    # of the recordings as they are: 0.7 and 0.2 of one voice, 0.1 and 0.4 of two
+    assert row["before"]["accepted"] == [1.0, 0.5, 0.0] and row["before"]["missed"] == [0.0, 0.5, 0.5]
+    cost = [np.log2(1 + np.exp(-ratio)).mean() for ratio in (np.array([3.0, -2.0]), np.array([3.0, 0.0]))]
+    assert row["before"]["cllr"] == pytest.approx(sum(cost) / 2)
