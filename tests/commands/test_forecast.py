@@ -162,6 +162,47 @@ def test_a_rehearsal_ends_with_a_table_and_what_is_missing(offline, tmp_path, mo
     assert forecast.main([name, "--rehearse", "--speakers", "2"]) == 2
 
 
+def test_a_step_is_timed_as_it_will_be_trained_and_multiplied_by_all_of_them(monkeypatch):
+    """1,092,009 utterances of 5,994 speakers, 60 of whom validate; three speeds make three speakers of one."""
+    seen = []
+
+    def measured(work):
+        seen.append(work)
+        return {"seconds": 0.5 if work["phase"]["crop_seconds"] == 2.0 else 2.0, "device": "a test"}
+
+    monkeypatch.setattr(forecast, "_measured", measured)
+    first, second = forecast.trainings("voxceleb_modern_small").to_dict("records")[:2]
+    assert [work["n_classes"] for work in seen[:2]] == [3 * 5934] * 2
+    assert [(work["loss"], work["batch_size"], work["phase"]["learning_rate"]) for work in seen[:2]] == [
+        ("aam", 32, 0.0)
+    ] * 2
+    asked = Profile.read("voxceleb_modern_small").parameters["07_train_aam"]
+    assert all(work[name] == asked[name] for work in seen[:2] for name in ("architecture", "engine", "initial_model"))
+    assert [(row["phase"], row["steps"], row["epochs"]) for row in (first, second)] == [(1, 34125, 150), (2, 34125, 5)]
+    assert [first["hours"], second["hours"]] == pytest.approx([34125 * 150 * 0.5 / 3600, 34125 * 5 * 2.0 / 3600])
+
+
+def test_a_rehearsal_has_so_many_speakers_of_what_is_trained_on_and_few_of_the_others(monkeypatch, tmp_path, capsys):
+    seen = []
+    monkeypatch.setattr(forecast.os, "sched_getaffinity", lambda process: {0, 1, 2})
+    monkeypatch.setattr(
+        forecast.miniature,
+        "make",
+        lambda corpus, folder, many, **named: seen.append((corpus.name, folder, many, named)),
+    )
+    monkeypatch.setattr(forecast.rehearsal, "run", lambda *given: seen.append(given) or iter(()))
+    monkeypatch.setattr(forecast.rehearsal, "gpus", lambda: [])
+    assert forecast.main(["voxceleb_original_resnet18", "--rehearse", "--speakers", "20"]) == 0
+    assert forecast.main(["voxceleb_original_resnet18", "--rehearse"]) == 0
+    home = tmp_path / "outputs/.rehearsal/voxceleb_original_resnet18"
+    (of, folder, environment, cores) = seen[2]
+    assert (of.name, folder, cores) == ("voxceleb_original_resnet18", home, 3)
+    assert environment == {"SV_MIRROR": str(home / "corpora"), "SV_REHEARSAL": str(home / "corpora")}
+    made = {(name, place, many) for name, place, many, _ in seen[:2]}
+    assert made == {("voxceleb2", home / "corpora", 20), ("voxceleb1", home / "corpora", 12)}
+    assert [named["workers"] for *_, named in seen[:2]] == [3, 3] and seen[3][2] == 40
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("profile", sorted(path.stem for path in (paths.REPO / "params").glob("*.yaml")))
 def test_every_profile_is_rehearsed(profile, capsys, monkeypatch):

@@ -8,7 +8,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sv_utils import calibrate, card, corpora, demo, enrol, export, identify, report, score, selection, verify
+from sv_utils import (
+    calibrate,
+    card,
+    corpora,
+    demo,
+    download,
+    enrol,
+    export,
+    identify,
+    report,
+    run,
+    score,
+    selection,
+    verify,
+)
 from sv_utils.evaluation import calibration, judging, trials
 from sv_utils.models import exports, pretrained
 from sv_utils.voices import activity, development, encoder, fitting
@@ -233,3 +247,27 @@ def test_a_visitors_voice_is_compared_with_what_was_enrolled_of_it(monkeypatch):
     assert (name, sides, model, mend) == ("ada", {"f": side}, "own.keras", "record it anew")
     assert known.embedding.tolist() == [1.0, 0.0] and other[3] is None
     assert added == ("own.keras", "print of own.keras", "ada", [side])
+
+
+def test_download_hands_on_all_that_it_is_asked(monkeypatch):
+    seen = []
+    monkeypatch.setattr(download, "fetch", lambda corpus, *given: seen.append((corpus.name, *given)))
+    monkeypatch.setattr(download.needs, "routes_of", lambda corpus, key: seen.append((corpus.name, key)) or [])
+    monkeypatch.setattr(download.catalogue, "get", lambda name: SimpleNamespace(package=None))
+    monkeypatch.setattr(download.catalogue, "told", lambda found: "")
+    monkeypatch.setattr(download.releases, "provide", recorder(seen))
+    assert download.main(["mini", "--source", "here", "--key", "k", "--connections", "9"]) == 0
+    assert download.main(["mini", "--check", "--key", "k"]) == 0
+    named = ["--pretrained", "a", "--from", "f", "--sha256", "ab", "--trust-first-use"]
+    assert download.main(named) == download.main(["--pretrained", "a"]) == 0
+    assert seen == [("mini", "here", "k", 9), ("mini", "k"), ("a", "f", "ab", True), ("a", None, None, False)]
+
+
+def test_a_stage_counts_the_recordings_of_the_source_that_the_params_file_names(monkeypatch):
+    seen = []
+    digest = lambda corpus, source: seen.append((corpus.name, source)) or "ab" * (corpus.name == "folder")  # noqa: E731
+    monkeypatch.setattr(run.acquisition, "sources_digest", digest)
+    for source in ("here", ""):
+        asked = SimpleNamespace(of=lambda stage, source=source: {"corpora": ["mini", "folder"], "source": source})
+        assert run._sources(asked) == {"folder": "ab"}
+    assert seen == [("mini", "here"), ("folder", "here"), ("mini", None), ("folder", None)]

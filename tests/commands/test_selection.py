@@ -10,6 +10,7 @@ import pytest
 from sv_utils import selection
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError
+from sv_utils.evaluation import intervals, metrics
 from sv_utils.pipeline import params
 from sv_utils.reports import figures
 from sv_utils.training import loop
@@ -103,19 +104,62 @@ def test_a_recipe_is_trained_with_its_own_seed_and_batches_on_its_fold(tones, mo
 
     def crops(phases, batch_size, seed):
         seen.append((len(phases), batch_size, seed))
-        raise Enough
+        return [SimpleNamespace(n_classes=4), SimpleNamespace(n_classes=8)]
 
     def read(prep, fold, folds):
-        seen.append((fold, folds))
-        return SimpleNamespace(crops=crops)
+        seen.append((prep, fold, folds))
+        return SimpleNamespace(crops=crops, validation="validation")
 
-    monkeypatch.setattr(loop, "start", lambda seed, engine: seen.append(seed))
+    def training(*given):
+        seen.append(given)
+        raise Enough
+
+    monkeypatch.setattr(loop, "start", lambda seed, engine: seen.append((seed, engine["readers"])) or "devices")
+    monkeypatch.setattr(loop, "make_encoder", lambda *given: seen.append(given) or "encoder")
+    monkeypatch.setattr(loop, "Training", training)
     monkeypatch.setattr(Data, "read", read)
-    own = RECIPES.replace("change: {phases: [{speeds: [1.0, 0.9]}]}", "change: {seed: 7, batch_size: 6}")
+    changed = "seed: 7, batch_size: 6, initial_model: begin.keras, scale: 9.0, centres: 2, hard_margin: 0.06"
+    changed += ", engine: {readers: 3}, phases: [{margin: 0.4}]"
+    own = RECIPES.replace("change: {phases: [{speeds: [1.0, 0.9]}]}", f"change: {{{changed}}}")
     (tones / "tried.yaml").write_text(own)
     with pytest.raises(Enough):
         selection.train("tried", "two speeds", 2)
-    assert seen == [7, (2, 3), (1, 6, 7)]
+    devices, data, batches, (begin, architecture), given = seen
+    assert (devices, data, batches) == ((7, 3), (paths.stage_dir("tones", "02_prep"), 2, 3), (1, 6, 7))
+    assert begin == "begin.keras" and architecture["width"] == 4
+    encoder, head, _, validation, out, (phase,), accuracy, *engine = given
+    assert (encoder, validation, out) == ("encoder", "validation", selection._run("tried", "two speeds", 2))
+    assert (head.n_speakers, head.scale, head.centres, head.hard_margin) == (8, 9.0, 2, 0.06)
+    assert phase["margin"] == 0.4 and accuracy.__name__ == "sparse_categorical_accuracy"
+    assert engine[0] == "devices" and engine[1]["readers"] == 3
+
+
+def test_a_recipe_and_the_one_before_it_are_compared_over_the_same_speakers_of_each_fold(tones):
+    found, labels, rng = {}, np.tile([1, 0], 20), np.random.default_rng(0)
+    enrol = np.repeat(list("abcde"), 8)
+    test = np.where(labels == 1, enrol, np.roll(enrol, 8))
+    for recipe, fold in selection._waiting("tried"):
+        scores = rng.normal(size=40) + (1 + (recipe == "base")) * labels
+        counts = {"core_seconds": 3.0 * fold, "parameters": 5, "crops": 7}
+        out = selection._run("tried", recipe, fold) / "scores.npz"
+        np.savez(out, scores=scores, labels=labels, enrol=enrol, test=test, **counts)
+        resampled = intervals.speaker_bootstrap(scores, labels, enrol, test, 1000, fold - 1)
+        found[recipe, fold] = metrics.eer(scores[labels == 1], scores[labels == 0])[0], resampled
+    log = selection.table("tried").set_index("recipe")
+    means = {
+        recipe: [np.mean(pair, axis=0) for pair in zip(found[recipe, 1], found[recipe, 2])] for recipe in log.index
+    }
+    for recipe, (eer, resampled) in means.items():
+        row = log.loc[recipe]
+        assert row["eer"] == pytest.approx(eer) and (row["speakers"], row["trials"], row["core_seconds"]) == (
+            10,
+            80,
+            4.5,
+        )
+        assert [row["low"], row["high"]] == pytest.approx(np.nanquantile(resampled, [0.025, 0.975]).tolist())
+    gap = [after - before for after, before in zip(means["two speeds"], means["base"])]
+    row = log.loc["two speeds", ["difference", "difference_low", "difference_high"]].tolist()
+    assert row == pytest.approx([gap[0], *np.nanquantile(gap[1], [0.025, 0.975])])
 
 
 OTHERS = ("softmax", "cosface", "adacos", "sphereface2")

@@ -220,6 +220,15 @@ def test_thresholds_are_chosen_on_dev_speakers_and_measured_on_the_list():
     assert tenth["miss"][0] == 0.0 and tenth["false_accept"][0] == 0.5
 
 
+def test_rates_at_the_thresholds_are_resampled_as_the_error_rate_is():
+    one = scorer(dev=(np.linspace(-1, 1, 200), np.tile([1, 0], 100)))
+    found, plain = one.score("O", CROSSED, crowd()), System("aam")
+    (row, *_) = one.judge(found, "p", "aam", {}, seed=3, replicates=25)
+    origin = {"threshold_from": "dev speakers", "list": "O"}
+    judged = [one.dev, found.scores[plain], CROSSED.labels, found.speakers, origin]
+    assert row["operating_points"] == judging.decision_points(*judged, 3, 25) != judging.decision_points(*judged, 0, 25)
+
+
 def test_a_condition_is_judged_at_the_threshold_of_whole_speech():
     found = scorer().score("mini", LISTED, heard())
     changed = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0]])

@@ -55,6 +55,14 @@ def test_embeddings_are_those_of_the_order_given_and_can_be_scored(kept, speech)
     assert paths.tolist() == [f"a/{k}" for k in range(5)] and embeddings.tolist() == vectors.tolist()
 
 
+def test_so_many_are_embedded_at_once_as_is_asked(kept, speech, monkeypatch):
+    seen = []
+    embed = lambda model, lengths, read, batch_size: seen.append(batch_size) or np.ones((len(lengths), 2))  # noqa: E731
+    monkeypatch.setattr(pieces.embedding, "embed", embed)
+    Pieces(kept.encoder, kept.folder, "code", 7).embed("test", Counting(), speech)
+    assert seen == [7]
+
+
 def test_no_shape_is_tuned_for_while_it_embeds_and_all_are_as_before_afterwards(kept, speech, monkeypatch):
     monkeypatch.delenv("TF_CUDNN_USE_AUTOTUNE", raising=False)
     model, seen = Counting(), []

@@ -11,7 +11,7 @@ from sv_utils.models import embedding, pretrained, runtimes
 from sv_utils.voices import activity, compare, development, encoder, enrolment, fitting, identify, measured, ratios
 from sv_utils.voices.conditions import Conditions
 from sv_utils.voices.development import Heard
-from sv_utils.voices.judging import Plain
+from sv_utils.voices.judging import Plain, Side
 
 GOOD = Conditions(5.0, 8000.0, 40.0, 0.0, 0.0, 0.1)
 POINT = {"name": "equal error", "wanted": None, "threshold": 0.4, "list": "own", "false_accept": [0.02, 0.01, 0.08]}
@@ -44,13 +44,10 @@ def test_a_comparison_asks_the_model_that_is_named_at_the_rate_that_is_wanted(as
 
 
 def test_who_speaks_is_asked_by_the_model_of_the_voices_at_the_rate_that_is_wanted(asked, tmp_path):
-    enrolment.add(tmp_path / "v.npz", "ge2e", "print", "ada", [fitting_side()])
+    side = Side(np.array([1.0, 0.0]), GOOD)
+    enrolment.add(tmp_path / "v.npz", "ge2e", "print", "ada", [side])
     found = identify.identify(SOUND, false_accept=0.05, store=tmp_path / "v.npz")
     assert found["name"] == "ada" and asked == {"embeddings": [("ge2e", 1)], "judge": [("ge2e", 0.05)]}
-
-
-def fitting_side():
-    return enrolment.Side(np.array([1.0, 0.0]), GOOD)
 
 
 def test_a_voice_is_enrolled_and_held_against_itself_by_the_model_that_is_named(asked, monkeypatch, tmp_path):
@@ -188,3 +185,34 @@ def test_what_was_before_and_what_is_now_stand_beside_each_other():
     assert row["before"]["accepted"] == [1.0, 0.5, 0.0] and row["before"]["missed"] == [0.0, 0.5, 0.5]
     cost = [np.log2(1 + np.exp(-ratio)).mean() for ratio in (np.array([3.0, -2.0]), np.array([3.0, 0.0]))]
     assert row["before"]["cllr"] == pytest.approx(sum(cost) / 2)
+
+
+def test_thresholds_come_from_all_trials_and_what_is_claimed_of_them_from_held_out_ones(monkeypatch):
+    good, speakers = np.array([list(GOOD.as_dict().values())] * 2), (np.array(["a", "b"]),) * 2
+    cosines = {"one session": np.array([0.8, 0.3]), "strangers": np.array([0.2, 0.5])}
+    pairs = [fitting.Pairs("mini", "c", kind, c, c, good, good, speakers) for kind, c in cosines.items()]
+    found = [np.array([3.0, -1.0]), np.array([-2.0, 1.0])]
+    limits = [dict.fromkeys(fitting.WANTED, np.zeros(2)) | {0.01: np.full(2, 2.0)} for _ in pairs]
+    fitted = Calibration(("cosine",), (10.0,), -4.0, 0.5, 5, 6)
+    seen = []
+
+    def thresholds(trials, ratios):
+        seen.append((trials, [one.tolist() for one in ratios]))
+        return {name: {wanted: 100 * (wanted or 1) for wanted in fitting.WANTED} for name in fitting.all_conditions()}
+
+    monkeypatch.setattr(fitting, "FEWEST", 1)
+    monkeypatch.setattr(fitting, "fit", lambda trials, model: seen.append((trials, model)) or fitted)
+    monkeypatch.setattr(fitting, "thresholds", thresholds)
+    monkeypatch.setattr(fitting, "held_out", lambda *given: seen.append(given) or (pairs, found, limits))
+    known = fitting.measured(pairs, "parted", "cosine")["wide band"]
+    assert seen[0] == (pairs, "cosine") and seen[2] == ("parted", "cosine")
+    assert seen[1][0] is pairs and np.concatenate(seen[1][1]).tolist() == pytest.approx([4.0, -1.0, -2.0, 1.0])
+    points = {point["wanted"]: point for point in known["points"]}
+    assert {wanted: point["threshold"] for wanted, point in points.items()} == {None: 100, 0.1: 10, 0.05: 5, 0.01: 1}
+    assert {wanted: (point["false_accept"][0], point["miss"][0]) for wanted, point in points.items()} == {
+        **dict.fromkeys((None, 0.1, 0.05), (0.5, 0.5)),
+        0.01: (0.0, 0.5),
+    }
+    assert points[None]["measured_under"] == "wide band" and points[None]["n_speakers"] == 2
+    assert [known["lowest"], known["highest"]] == pytest.approx([-np.log(2), np.log(2)])
+    assert known["cosines"] == [0.2, 0.8] and [known[kind][0] for kind in ("target", "nontarget")] == [-1.0, -2.0]
