@@ -12,7 +12,7 @@ import pytest
 
 from sv_utils.base import paths
 from sv_utils.evaluation import calibration, evaluate, trials
-from sv_utils.models import complexity, encoders, pieces, pretrained
+from sv_utils.models import altered, complexity, encoders, pieces, pretrained
 from sv_utils.pipeline import keys, records
 from sv_utils.pipeline.profile import Profile
 from sv_utils.reports import expected, reproduction, tables
@@ -183,6 +183,53 @@ def test_an_evaluation_is_what_its_parameters_say(monkeypatch):
     }
     assert seen["load"] == trained / "model.keras"
     assert seen["saved"] == paths.stage_dir("own", "08_evaluate@m") / "calibration.json"
+
+
+@pytest.mark.parametrize("telephone", [True, False])
+def test_altered_speech_groups_and_the_hardest_trials_are_those_that_the_parameters_name(telephone):
+    seen, cells = {"altered": [], "judged": []}, code("08_evaluate", {})
+
+    def embed_altered(*given):
+        seen["altered"].append(given)
+        return np.array([3, 4]), np.eye(2)
+
+    def at_condition(found, name, changed, whole, drawn):
+        seen["judged"].append((found, name, changed.samples.tolist(), whole, drawn))
+        return {"cut": name}
+
+    table = pd.DataFrame({"id": ["a/1", "b/1"], "speaker": ["a", "b"], "gender": ["f", None], "nationality": ""})
+    test = SimpleNamespace(embeddings="whole embeddings")
+    given = {"name": "m", "cuts": [2], "telephone": telephone, "hardest_trials": 7, "players": 0, "display": str}
+    given |= {"rows": [{"list": "O", "model": "m"}, {"list": "O", "model": "m + AS-norm"}], "scored": {"O": "scored O"}}
+    given |= {"parts": {"test": table.assign(language="", quality="")}, "heard": {"test": test}, "model": "model"}
+    given |= {"speech": {"test": "speech"}, "lengths": {"test": "lengths"}, "trained": "pieces", "drawn": "drawn"}
+    given |= {
+        "scorer": SimpleNamespace(at_condition=at_condition),
+        "Markdown": str,
+        "out": paths.outputs(),
+        "json": json,
+    }
+    given["augment"] = SimpleNamespace(telephone="by telephone")
+    given["altered"] = SimpleNamespace(conditions=altered.conditions, embed_altered=embed_altered)
+    of_list = {"by_known": lambda *pair: seen.update(known=pair) or "groups", "Heard": evaluate.Heard}
+    given["evaluate"] = SimpleNamespace(hardest=lambda *pair: seen.update(hardest=pair) or "hardest", **of_list)
+    told = SimpleNamespace(conditions=list, groups=list, hardest=lambda rows: seen.update(rows=list(rows)) or "")
+    words = SimpleNamespace(durations=str, groups=str, hardest=str)
+    given |= {"evaluated": told, "sentences": words, "tables": SimpleNamespace(markdown=str, escaped=str)}
+    exec(cell_with(cells, "embed_altered"), given)
+    exec(cell_with(cells, "hardest_trials)").partition("with paths")[0], given)
+    phone = [("telephone, 2 s", 2, "by telephone"), ("telephone", np.inf, "by telephone")] if telephone else []
+    conditions = [("2 s", 2, None), ("full", np.inf, None), *phone]
+    asked = [(one[:2], (one[2].name, one[2].seconds, one[2].change), one[3:]) for one in seen["altered"]]
+    assert asked == [(("model", "speech"), one, ("whole embeddings", "pieces", "drawn")) for one in conditions]
+    assert seen["judged"] == [("scored O", name, [3, 4], "lengths", "drawn") for name, _, _ in conditions]
+    found, known = seen["known"]
+    groups = {name: values.tolist() for name, values in known.items()}
+    assert found == "scored O" and groups.pop("gender") == ["f", ""]
+    assert groups == {name: ["", ""] for name in ("nationality", "language", "quality")}
+    assert seen["hardest"] == ("scored O", 7)
+    told = {"by_group": "groups", "by_duration": [{"cut": name} for name, _, _ in conditions], "hardest": "hardest"}
+    assert seen["rows"] == [{"list": "O", "model": "m"} | told]
 
 
 def test_a_download_takes_its_source_and_is_inspected_as_the_preparation_will_ask(monkeypatch):

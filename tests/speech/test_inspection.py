@@ -6,6 +6,7 @@ import shutil
 import zipfile
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from release import files, make, voice, wav
 
@@ -139,6 +140,20 @@ def test_files_that_do_not_decode(tmp_path):
     told(make(tmp_path / "release", test=test), missing_trials="drop")
     with pytest.raises(RequestError, match=r"^none of 6 files out of tiny_test_wav\.zip of corpus tiny can be decoded"):
         told(make(tmp_path / "release", test=dict.fromkeys(test, b"no sound")), missing_trials="drop")
+
+
+def test_files_are_tried_by_the_channel_rule_of_their_corpus(monkeypatch):
+    seen = []
+    decoded = SimpleNamespace(samples=np.zeros(16_000, np.int16))
+    monkeypatch.setattr(inspection.archives, "read", lambda files, member: member.name)
+    monkeypatch.setattr(inspection.audio, "decode", lambda *given, **named: seen.append((*given, named)) or decoded)
+    archive = SimpleNamespace(name="a.zip", files=(), bytes=5)
+    corpus, member = SimpleNamespace(name="own", first_channel=True), SimpleNamespace(name="1.wav", utterance=None)
+    found = inspection.Findings()
+    assert list(inspection._probe(corpus, archive, [member], found, "pcm")) == ["1 of 1 files out of a.zip decode."]
+    assert seen == [("1.wav", 16_000, {"first_channel": True})]
+    assert found.store == 32_000  # of five bytes of an archive five were read
+    assert found.hours == 1 / 3600
 
 
 def test_some_files_are_tried_however_many_there_are(tmp_path):

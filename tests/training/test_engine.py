@@ -53,6 +53,19 @@ def test_the_device_is_printed_as_tensorflow_names_it(capsys):
     assert "device: the CPU (TensorFlow sees no GPU)" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("precision", "deterministic"), [("float32", False), ("mixed_bfloat16", True)])
+def test_a_training_draws_by_its_seed_and_computes_as_its_engine_says(monkeypatch, precision, deterministic):
+    import tensorflow
+
+    seen = []
+    monkeypatch.setattr(keras.utils, "set_random_seed", seen.append)
+    monkeypatch.setattr(keras.config, "set_dtype_policy", seen.append)
+    monkeypatch.setattr(tensorflow.config.experimental, "enable_op_determinism", lambda: seen.append("the same"))
+    monkeypatch.setattr(loop, "Devices", lambda kind: seen.append(kind) or SimpleNamespace(replicas=1))
+    loop.start(5, ENGINE | {"precision": precision, "deterministic": deterministic})
+    assert seen == ["one", precision, 5, *(["the same"] if deterministic else [])]
+
+
 def test_a_single_device_is_not_several():
     with pytest.raises(RequestError, match="'mirrored' needs two devices"):
         devices.Devices("mirrored")

@@ -304,6 +304,42 @@ def test_the_batches_of_a_later_phase_are_new_ones(tmp_path, monkeypatch):
     assert seen == ["crops of phase 1", 6, 0]
 
 
+def test_a_phase_has_an_optimizer_by_its_own_settings_for_all_devices_and_the_precision(tmp_path, monkeypatch):
+    seen, phases = [], [PHASE, PHASE | {"frozen": "encoder"}]
+    run = at(tmp_path, phases, checkpoints.Progress(phase=1), build=lambda make: make(), replicas=3)
+    run.engine, run.encoder = ENGINE | {"precision": "mixed_float16", "jit_compile": True}, "judged"
+    run.accuracy = keras.metrics.sparse_categorical_accuracy
+    compiled = lambda optimizer, metrics, jit_compile: seen.append((metrics[0].name, jit_compile))  # noqa: E731
+    run._model = SimpleNamespace(encoder="trained", compile=compiled, jit_compile=True, trainable_variables=["weight"])
+    monkeypatch.setattr(loop.schedules, "freeze", lambda *given: seen.append(given))
+    monkeypatch.setattr(
+        loop.schedules, "optimizer", lambda *given: seen.append(given) or SimpleNamespace(build=seen.append)
+    )
+    run._compile()
+    frozen = [("trained", "encoder"), ("judged", "encoder")]
+    assert seen == [*frozen, (phases[1], True, 3), ("accuracy", True), ["weight"]]
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_what_is_judged_is_in_float32_and_each_device_trains_its_twin(tmp_path, monkeypatch, precision):
+    seen = []
+
+    def twin(*given):
+        seen.append(given)
+        raise Enough
+
+    run = at(tmp_path, [PHASE], checkpoints.Progress(), build=lambda make: make(), replicas=3)
+    run.encoder, run.head = "encoder", "head"
+    run.engine = ENGINE | {"precision": precision, "gradient_checkpointing": True}
+    monkeypatch.setattr(loop.Training, "_check", lambda self: None)
+    monkeypatch.setattr(loop, "SpeakerModel", lambda *parts: SimpleNamespace(parts=parts, twin=twin))
+    monkeypatch.setattr(loop.encoders, "in_float32", lambda encoder: f"{encoder} in float32")
+    with pytest.raises(Enough):
+        run.run()
+    judged = "encoder" if precision == "float32" else "encoder in float32"
+    assert seen == [(3, True)] and run.encoder == judged and run._judged.parts == (judged, "head")
+
+
 @pytest.mark.parametrize(("setting", "handed_on"), [({"ema": 0.5}, ["judged"]), ({}, [])])
 def test_a_phase_hands_its_moving_average_on(tmp_path, monkeypatch, setting, handed_on):
     """To the next one, and to the checkpoint between them; also where it was resumed just before its end."""
