@@ -23,8 +23,10 @@ from sv_utils import (
     selection,
     verify,
 )
+from sv_utils.base.errors import WorkError
 from sv_utils.evaluation import calibration, judging, trials
 from sv_utils.models import exports, pretrained
+from sv_utils.speech import acquisition
 from sv_utils.voices import activity, development, encoder, fitting
 from sv_utils.voices.enrolment import Voices
 
@@ -64,6 +66,39 @@ def test_identify_hands_on_all_that_it_is_asked(monkeypatch, tmp_path):
     line = ["a.wav", "--closed", "--false-accept", "0.05", "--segment", "1-2", "--store", store, "--json"]
     assert identify.main(line) == 1
     assert seen == [("a.wav", True, 0.05, Path(store), (1.0, 2.0))]
+
+
+@pytest.mark.parametrize(("name", "line"), [("verify", ["a.wav", "b.wav"]), ("identify", ["a.wav"])])
+def test_what_goes_wrong_is_never_an_answer(monkeypatch, capsys, name, line):
+    """1 says "different speakers": work that failed, or that nobody foresaw, exits with 2."""
+    asked = {"verify": (verify, "compare"), "identify": (identify, "identify")}[name]
+    monkeypatch.setattr(encoder, "prepare", lambda model: None)
+    for error in (WorkError("the disk gave up"), OSError("gone"), ValueError("unforeseen")):
+        monkeypatch.setattr(*asked, _raiser(error))
+        assert asked[0].main(line) == 2, error
+    assert "the disk gave up" in capsys.readouterr().err
+
+
+def _raiser(error):
+    def called(*_, **__):
+        raise error
+
+    return called
+
+
+def test_a_personal_key_is_taken_from_the_environment_unless_one_is_given(monkeypatch):
+    seen = []
+
+    def place(corpus, source, key):
+        seen.append(key)
+        raise Enough
+
+    monkeypatch.setattr(acquisition, "_Place", place)
+    monkeypatch.setenv("SV_VOXCELEB_KEY", "of the environment")
+    for key in (None, "given"):
+        with pytest.raises(Enough):
+            acquisition.fetch(corpora.get("voxceleb1"), key=key)
+    assert seen == ["of the environment", "given"]
 
 
 def test_enrol_hands_on_all_that_it_is_asked(monkeypatch, tmp_path):

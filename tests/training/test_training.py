@@ -589,3 +589,28 @@ def test_an_epoch_that_is_not_as_expected_says_so_at_once(tmp_path, capsys):
         training = loop.Training(None, None, [], None, tmp_path, [PHASE], None, None, ENGINE, watch=watch)
         training._print(row)
         assert capsys.readouterr().out.partition("\n")[2] == said
+
+
+def test_the_mean_embedding_is_that_of_plain_crops_of_the_last_phase(monkeypatch):
+    """The longest ones of the published recipes: the encoder that is kept has heard such crops last."""
+
+    @dataclasses.dataclass
+    class Told:
+        name: str
+        augmentation: object = "noise"
+        speeds: tuple = (1.0, 0.9)
+
+        def batch(self, i):
+            return (self.name, self.augmentation, self.speeds, i), None
+
+    taken, judged = [], SimpleNamespace(eer=0.25, spread=0.5)
+    monkeypatch.setattr(checkpoints, "centre", lambda encoder, batches: taken.extend(batches))
+    run = SimpleNamespace(
+        crops=[Told("first"), Told("last")],
+        phases=[{}, {}],
+        validation=SimpleNamespace(judge=lambda encoder: judged),
+        _progress=SimpleNamespace(step=2, epoch=3, history=[]),
+    )
+    assert loop.Training._centre(run, "encoder") == 0.25
+    assert taken == [("last", None, (1.0,), 0), ("last", None, (1.0,), 1)]
+    assert run._progress.history == [{"epoch": 3, "phase": 2, "val_eer": 0.25, "spread": 0.5}]
