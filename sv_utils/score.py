@@ -139,6 +139,8 @@ def judge(arguments: argparse.Namespace) -> tuple[dict, np.ndarray, np.ndarray]:
     )
     if figures["eer"] == 0 and figures["eer_high"] > 0:
         notes.append("no error was made: the interval is what so many speakers without one leave possible.")
+    elif figures["eer_low"] == figures["eer_high"]:
+        notes.append("the interval says nothing: whatever speakers are drawn, the EER is the same.")
     if figures["eer"] > WRONG_SIGN:
         notes.append(
             f"an EER of {100 * figures['eer']:.0f} %: the scores are lower where the voices are the same, as distances "

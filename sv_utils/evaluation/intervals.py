@@ -124,7 +124,8 @@ def rate_interval(rate: float, replicates: np.ndarray, n_speakers: int, n_trials
     low, high : float
         They hold `rate`. Where no error was made, or nothing else, no replicate differs; then what `S` independent
         trials without an error would leave possible, ``1 - 0.025^(1 / S)``: Clopper and Pearson's bound for speakers
-        instead of trials, which is on the safe side. NaN with fewer than two speakers or replicates.
+        instead of trials, which is on the safe side. Both are `rate` where all replicates are another one value. NaN
+        with fewer than two speakers or replicates.
 
     References
     ----------
