@@ -71,6 +71,7 @@ def run_stage(stage: str, profile: str) -> bool:
         print(f"{stage}: starts ({profile})", flush=True)
         _execute(parameters)
         _render(folder / f"{stage}.ipynb")
+        (paths.profile_dir(profile) / "index.html").unlink(missing_ok=True)  # killed from here on, make misses it
         records.write_run(key, parameters, start, made_by)
         write_keys(asked)  # of the stages after it, which count what this one hands on
         pages.write_index(asked, _sources(asked))

@@ -148,7 +148,7 @@ def train(name: str, recipe: str, fold: int) -> None:
             core_seconds=time.process_time() - before,
             parameters=trained.encoder.count_params(),
             crops=sum(
-                chosen["batch_size"] * phase["epochs"] * loop.steps_per_epoch(batches, phase)
+                batches.batch_size * phase["epochs"] * loop.steps_per_epoch(batches, phase)
                 for batches, phase in zip(crops, chosen["phases"])
             ),
         )

@@ -261,7 +261,7 @@ def reliability(target: np.ndarray, nontarget: np.ndarray, bins: int = 12) -> tu
     probability = np.exp(-np.logaddexp(0, -ratios))
     total = np.bincount(place, weight)
     announced, observed = (np.bincount(place, weight * values) for values in (probability, is_target))
-    return announced[total > 0] / total[total > 0], observed[total > 0] / total[total > 0]
+    return announced / total, observed / total  # no bin is empty: each edge is a ratio
 
 
 def at_threshold(scores: np.ndarray, labels: np.ndarray, threshold: float = 0.0) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """The page for visitors, driven in a real browser; every request of these tests stays on this machine."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -283,6 +285,60 @@ def test_an_answer_in_words(ratio, probability, said):
     answer = {"cosine": 0.5, "log_likelihood_ratio": ratio, "probability": probability, "operating_point": POINT}
     assert re.search(said, demo.sentences(answer)[0])
     assert "list mini" in demo.sentences(answer)[1] and "2.8% of pairs" in demo.sentences(answer)[1]
+
+
+def test_what_the_page_is_told_reaches_its_questions_and_its_gate(monkeypatch, tmp_path):
+    seen, files = [], {name: name for name in (*CARLO, TUX)}
+    monkeypatch.setattr(demo, "example_files", lambda folder: files)
+    monkeypatch.setattr(demo.comparison, "compare", lambda *given: seen.append(given))
+    monkeypatch.setattr(demo, "drawn_voices", lambda *_: None)
+    monkeypatch.setattr(demo, "_listen_to_this_machine_alone", lambda: None)
+    monkeypatch.setattr(demo, "build", lambda *given: SimpleNamespace(block_thread=lambda: seen.append(given)))
+    monkeypatch.setattr(demo, "launch", lambda page, folder, *given: seen.append((folder.name, *given)))
+    line = ["--model", "own.keras", "--host", "0.0.0.0", "--port", "7000", "--trust", "a.org", "--trust", "b.org"]
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # main sets it
+    assert demo.main(line) == 0
+    pair = [files[name] for name in demo.EXAMPLES["Two voices"]]
+    uploads = ("uploads", "0.0.0.0", 7000, ["a.org", "b.org"])
+    assert seen == [(*pair, "own.keras"), uploads, (files, "own.keras")]
+
+
+def test_every_question_of_the_page_is_answered_by_its_model(monkeypatch):
+    asked = []
+    monkeypatch.setattr(demo, "remember", lambda voices, name, file, model: asked.append((name, file, model)) or "")
+    page = demo.build({name: f"/{name}" for name in (*CARLO, TUX)}, "own.keras")
+    events = [event.fn for event in page.fns.values()]
+    assert [event.keywords for event in events if hasattr(event, "keywords")] == [{"model": "own.keras"}] * 3
+    named = {event.__name__: event for event in events if not hasattr(event, "keywords")}
+    named["remembered"](Voices(), "ada", "f.wav")
+    named["tried"](Voices())
+    people = [(name, f"/{file}", "own.keras") for name, file in demo.PEOPLE.items()]
+    assert asked == [("ada", "f.wav", "own.keras"), *people]
+
+
+def test_the_gate_knows_the_names_the_folder_and_the_limits_of_its_page(monkeypatch, tmp_path):
+    gates, swept = [], []
+
+    async def served(options):
+        app = SimpleNamespace(middleware_stack="gradio")
+        async with options["app_kwargs"]["lifespan"](app):
+            await asyncio.sleep(0)  # the sweeper begins
+
+    def launched(server_name, server_port, **options):
+        asyncio.run(served(options))
+        return None, f"{server_name}:{server_port} {options['max_file_size']}", None
+
+    async def keep_small(*given):
+        swept.append(given)
+
+    monkeypatch.setattr(demo.gate, "Gate", lambda *given: gates.append(given))
+    monkeypatch.setattr(demo.gate, "keep_small", keep_small)
+    page = SimpleNamespace(launch=launched)
+    assert demo.launch(page, tmp_path, "0.0.0.0", 7000, ["a.org"]) == f"0.0.0.0:7000 {demo.LARGEST}"
+    demo.launch(page, tmp_path)
+    limits = (demo.NEEDED, demo.LARGEST, demo.POLICY)
+    assert gates == [("gradio", tmp_path, ["a.org", "0.0.0.0"], *limits), ("gradio", tmp_path, (), *limits)]
+    assert swept == [(tmp_path, demo.KEPT, demo.SWEPT)] * 2
 
 
 def test_a_wrong_model_is_refused_before_anything_is_served(capsys):

@@ -298,6 +298,31 @@ def test_download_hands_on_all_that_it_is_asked(monkeypatch):
     assert seen == [("mini", "here", "k", 9), ("mini", "k"), ("a", "f", "ab", True), ("a", None, None, False)]
 
 
+def test_a_stage_is_on_record_before_later_keys_and_the_index_which_is_not_there_meanwhile(monkeypatch, tmp_path):
+    """Killed in between, it leaves no index that lacks it: `make reproduce` makes the last stage again without one."""
+    seen, asked = [], SimpleNamespace(of=lambda stage: {"seed": 7})
+    index, folder = tmp_path / "mini/index.html", tmp_path / "mini/09_report"
+    monkeypatch.setenv("SV_OUTPUTS", str(tmp_path))
+    index.parent.mkdir()
+    index.write_text("of the stages before")
+    monkeypatch.setattr(run.Profile, "read", lambda name: asked)
+    monkeypatch.setattr(run, "_is_up_to_date", lambda *_: False)
+    monkeypatch.setattr(run, "_sources", lambda profile: {})
+    monkeypatch.setattr(run.keys, "stage_keys", lambda *_: {"09_report": "k"})
+    monkeypatch.setattr(run, "_make_room", lambda *given: seen.append(("room", *given)))
+    monkeypatch.setattr(run, "_execute", lambda given: seen.append(("execute", given)))
+    monkeypatch.setattr(run, "_render", lambda notebook: seen.append(("page", notebook)))
+    monkeypatch.setattr(run.records, "facts", lambda: "facts")
+    noted = lambda key, given, start, facts: seen.append(("record", key, given, facts, index.exists()))  # noqa: E731
+    monkeypatch.setattr(run.records, "write_run", noted)
+    monkeypatch.setattr(run, "write_keys", lambda profile: seen.append(("keys", profile)))
+    monkeypatch.setattr(run.pages, "write_index", lambda *given: seen.append(("index", *given)))
+    assert run.run_stage("09_report", "mini")
+    room, execute, page = ("room", folder, "k"), ("execute", {"seed": 7}), ("page", folder / "09_report.ipynb")
+    record = ("record", "k", {"seed": 7}, "facts", False)
+    assert seen == [room, execute, page, record, ("keys", asked), ("index", asked, {})]
+
+
 def test_a_stage_counts_the_recordings_of_the_source_that_the_params_file_names(monkeypatch):
     seen = []
     digest = lambda corpus, source: seen.append((corpus.name, source)) or "ab" * (corpus.name == "folder")  # noqa: E731

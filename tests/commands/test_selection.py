@@ -134,6 +134,27 @@ def test_a_recipe_is_trained_with_its_own_seed_and_batches_on_its_fold(tones, mo
     assert engine[0] == "devices" and engine[1]["readers"] == 3
 
 
+def test_a_recipe_leaves_the_scores_of_the_encoder_as_it_ended_and_who_spoke(tones, monkeypatch):
+    rows = {"enrol_rows": np.array([0, 0, 1]), "test_rows": np.array([1, 2, 2]), "labels": np.array([0, 1, 0])}
+    speech = SimpleNamespace(table=pd.DataFrame({"speaker": ["ada", "bob", "ada"]}))
+    of = {"ended": (np.array([0.9]), np.array([0.1, 0.2]))}
+    validation = SimpleNamespace(speech=speech, scores=lambda encoder: of[encoder.name], **rows)
+    crops = SimpleNamespace(n_classes=4, batch_size=8)
+    data = SimpleNamespace(crops=lambda *_: [crops], validation=validation)
+    ended = SimpleNamespace(name="ended", count_params=lambda: 99)
+    run = SimpleNamespace(run=lambda: (SimpleNamespace(encoder=ended), None, None))
+    monkeypatch.setattr(loop, "start", lambda *_: None)
+    monkeypatch.setattr(loop, "make_encoder", lambda *_: SimpleNamespace(name="begun"))
+    monkeypatch.setattr(loop, "Training", lambda *_: run)
+    monkeypatch.setattr(Data, "read", lambda *_: data)
+    list(selection._waiting("tried"))  # which makes the folders
+    selection.train("tried", "base", 1)
+    with np.load(selection._run("tried", "base", 1) / "scores.npz") as left:
+        assert left["scores"].tolist() == [0.1, 0.9, 0.2] and left["labels"].tolist() == [0, 1, 0]
+        assert left["enrol"].tolist() == ["ada", "ada", "bob"] and left["test"].tolist() == ["bob", "ada", "ada"]
+        assert left["parameters"] == 99 and left["crops"] == 16, "2 batches of 8, as the phase has them"
+
+
 def test_a_recipe_and_the_one_before_it_are_compared_over_the_same_speakers_of_each_fold(tones):
     found, labels, rng = {}, np.tile([1, 0], 20), np.random.default_rng(0)
     enrol = np.repeat(list("abcde"), 8)

@@ -46,6 +46,13 @@ def test_reliability_weighs_both_kinds_as_at_even_prior():
     np.testing.assert_allclose(observed, [(1 / 4) / (1 / 4 + 7 / 8), (3 / 4) / (3 / 4 + 1 / 8)])
 
 
+def test_reliability_parts_the_trials_into_bins_of_equally_many():
+    # -3 and -2, both non-target; -1 and 1, one of each; 2 and 3, both target
+    announced, observed = judging.reliability([3.0, 2.0, -1.0], [1.0, -2.0, -3.0], bins=3)
+    np.testing.assert_allclose(announced, [0.083314, 0.5, 0.916686], atol=1e-6)
+    np.testing.assert_allclose(observed, [0, 0.5, 1])
+
+
 def test_reliability_of_a_collapsed_system_is_one_bin():
     announced, observed = judging.reliability([0.0, 0.0], [0.0])
     assert announced.tolist() == [0.5] and observed.tolist() == [0.5]

@@ -240,6 +240,9 @@ def test_det_keeps_the_corners_alone():
     # (1,0) (1,1/2) (1/2,1/2) (1/2,1) (0,1): where all non-targets are let in, a probit would be infinite
     x, y = metrics.det([0, 3], [1, 4])
     assert x.tolist() == pytest.approx([0]) and y.tolist() == pytest.approx([0])
+    # (1,0) (2/3,0) (1/3,1/3) (0,2/3) (0,1): two steps of both kinds in a row
+    x, y = metrics.det([1, 2, 3], [0, 1, 2])
+    assert stats.norm.cdf(x) == pytest.approx([1 / 3]) and stats.norm.cdf(y) == pytest.approx([1 / 3])
 
 
 @pytest.mark.parametrize("bad", [[], [math.nan], [1.0, math.inf], [[1.0]]])

@@ -45,6 +45,12 @@ def test_a_score_that_is_no_finite_number_is_named_with_its_line(tmp_path):
         score_files.read_scores(str(tmp_path / "scores.txt"))
 
 
+def test_a_label_that_is_none_is_named_with_its_line(tmp_path):
+    (tmp_path / "scores.csv").write_text("label,enrol,test,score\n1,a,b,0.5\nmaybe,a,c,0.2\n")
+    with pytest.raises(RequestError, match=r"scores.csv line 3 has the label 'maybe'"):
+        score_files.read_scores(str(tmp_path / "scores.csv"))
+
+
 def listed(*pairs, labels=None):
     enrol, test = zip(*pairs)
     return trials.Trials(None if labels is None else np.array(labels), np.array(enrol), np.array(test), "list.txt")

@@ -11,7 +11,8 @@ from sv_utils.training import checkpoints, loop, schedules
 def test_statistics_come_from_the_first_fifty_batches_of_the_phase(monkeypatch):
     taken = []
     monkeypatch.setattr(loop.checkpoints, "renew_statistics", lambda _, batches: taken.extend(batches))
-    crops = [SimpleNamespace(batch=lambda step: (("first", step), None)), SimpleNamespace(batch=lambda i: (i, None))]
+    before, after = (SimpleNamespace(batch=lambda step, of=of: ((of, step), None)) for of in ("before", "after"))
+    crops = [before, SimpleNamespace(batch=lambda step: (step, None)), after]
     training = SimpleNamespace(crops=crops, encoder=None, _progress=SimpleNamespace(phase=1, step=60))
     loop.Training._renew_statistics(training)
     assert taken == list(range(50))

@@ -177,6 +177,19 @@ def test_each_phase_has_its_batch_size_and_the_largest_is_tried_before_the_first
     assert tried == [(1, 16, 0)]
 
 
+def test_a_training_that_goes_on_tries_the_largest_of_the_phases_to_come():
+    tried = []
+    crops = [SimpleNamespace(batch_size=size, crop_samples=3) for size in (16, 4, 8)]
+    progress = SimpleNamespace(phase=1)
+    run = SimpleNamespace(crops=crops, _progress=progress, _model=SimpleNamespace(variables=[]))
+    run._compile = lambda: tried.append(progress.phase) or 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        loop.Training._try_largest_phase(run)
+    assert tried == [2], "16 crops were trained on already"
+    loop.Training._try_largest_phase(run)  # within the largest phase itself
+    assert tried == [2]
+
+
 def test_what_xla_cannot_compile_is_said_with_the_mend():
     def fail(name, jit):
         engine = {"jit_compile": jit}
