@@ -1,5 +1,7 @@
 """Augmentation: ratios, spectra and rooms as asked for, the telephone's law, sources with and without corpora."""
 
+from types import SimpleNamespace
+
 import av
 import numpy as np
 import pandas as pd
@@ -310,3 +312,30 @@ def test_settings_at_the_edges_are_taken_and_those_beyond_refused():
     for key, beyond in (("babble_voices", [1, 101]), ("reverberation_time", [0.01, 10.5]), ("clipped", [-0.1, 1.0])):
         with pytest.raises(RequestError, match=rf"augmentation\.{key} must lie within"):
             augment.check({**OFF, **EDGES, key: beyond})
+
+
+def test_what_is_switched_off_happens_at_no_draw_and_draws_nothing(speech):
+    lowest = SimpleNamespace(random=lambda: 0.0, uniform=lambda least, most: least)  # and no noise
+    np.testing.assert_array_equal(Augmentation(OFF, speech)(CROPS, lowest), CROPS)
+
+
+def test_what_is_silent_divides_nothing(tmp_path):
+    silent = store(tmp_path, [np.zeros(500)], ["a"])
+    assert (Augmentation(OFF, silent)._babble(400, np.random.default_rng(0)) == 0).all()
+    np.testing.assert_array_equal(augment.add(CROPS[0], np.zeros(8000, np.float32), 0.0), CROPS[0])
+    assert augment.simulated_response(0.002, np.random.default_rng(0)).tolist() == [1] + [0] * 31
+    assert (augment.reverberate(CROPS[0], np.zeros(9, np.float32)) == 0).all()
+
+
+def test_a_telephone_has_the_levels_of_int16(monkeypatch):
+    monkeypatch.setattr(augment.signal, "resample", lambda crop, samples, **_: crop)
+    monkeypatch.setattr(augment, "_mu_law", lambda: np.arange(-32768, 32768))
+    levels = [-40_000, -32_768, -20_000, 0, 20_000, 32_767, 40_000]
+    heard = augment.telephone(np.array(levels) / 32768)
+    assert heard.tolist() == [-32_768, -32_768, -20_000, 0, 20_000, 32_767, 32_767]
+
+
+def test_clipping_written_out():
+    crop = np.array([0.1, -0.5, 0.2, 0.4, -0.3])
+    assert augment.clip(crop, 0.5).tolist() == [0.1, -0.3, 0.2, 0.3, -0.3]
+    assert augment.clip(crop, 0.0).tolist() == crop.tolist()
