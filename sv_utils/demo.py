@@ -18,7 +18,7 @@ import os
 import signal
 import sys
 import zipfile
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ def plainly(answer: Callable[..., str]) -> Callable[..., str]:
     """Turn what goes wrong in an answer into a sentence on the page; what nobody foresaw goes to the log."""
 
     @functools.wraps(answer)
-    def wrapped(*arguments, **options):
+    def wrapped(*arguments: Any, **options: Any) -> str:
         try:
             return answer(*arguments, **options)
         except (RequestError, WorkError) as error:
@@ -140,6 +140,7 @@ def compare(first: str | None, second: str | None, model: str = "campplus") -> s
     """
     names = {"first": first, "second": second}
     waveforms = [listen(file, f"the {name} recording") for name, file in names.items()]
+    assert first and second  # as they were listened to
     answer = comparison.compare(first, second, model)
     for name, file in names.items():
         answer["warnings"] = [text.replace(f"{file}:", f"The {name} recording:") for text in answer["warnings"]]
@@ -211,7 +212,7 @@ def sentences(answer: dict) -> list[str]:
     ]
 
 
-def panel(kind: str, title: str, paragraphs: list[str], warnings: list[str] = ()) -> str:
+def panel(kind: str, title: str, paragraphs: list[str], warnings: Sequence[str] = ()) -> str:
     """A heading with sentences below; `title` and `paragraphs` are ours, `warnings` are text."""
     said = "".join(f"<p>{text}</p>" for text in paragraphs)
     said += "".join(f"<p>⚠ {html.escape(text)}</p>" for text in warnings)
@@ -276,6 +277,7 @@ def remember(voices: Voices, name: str, file: str | None, model: str = "campplus
     if not name.strip():
         raise RequestError("the name is missing: say whose voice it is.")
     name = name.strip()
+    assert file
     sides, warnings = enrolment.heard([file], model)
     enrolment.refuse_others(name, sides, model, voices.side(name) if name in voices.sums else None, "record it anew")
     voices.add(model, pretrained.fingerprint(model), name, list(sides.values()))
@@ -297,6 +299,7 @@ def who(voices: Voices, file: str | None) -> str:
     if not voices.sums:
         raise RequestError("nobody is enrolled yet: enrol one voice or more, then ask.")
     listen(file, "the recording")
+    assert file
     answer = identify.among(voices, file)
     kind, title = {"known": ("same", html.escape(answer["name"] or "")), "unknown": ("different", "None of them")}.get(
         answer["decision"], ("unsure", "Cannot tell")
@@ -333,7 +336,8 @@ def last_results() -> str:
     parts = [f"<h2>The last run: {html.escape(profile)}</h2><p>{html.escape(tables.session_note(profile))}</p>"]
     parts += [f"<div class='scroll' tabindex='0'>{table}</div><div class='beside'>"]
     for name, rows in tables.read_scores(Profile.read(profile)).items():
-        systems = {m: [t.loc[t["label"] == label, "score"].to_numpy() for label in (1, 0)] for m, t in rows.items()}
+        of = {m: [t.loc[t["label"] == label, "score"].to_numpy() for label in (1, 0)] for m, t in rows.items()}
+        systems = {model: (target, nontarget) for model, (target, nontarget) in of.items()}
         said = "How often different voices are accepted, against how often one voice is missed, at every threshold."
         parts.append(_figure(figures.det_curves(systems, title=name), f"{said} Closer to the lower left is better."))
     return "".join([*parts, "</div>"])
@@ -342,6 +346,7 @@ def last_results() -> str:
 def example_files(folder: Path) -> dict[str, str]:
     """Write the examples' recordings, out of the embedded corpus, into a folder: name to file."""
     corpus = corpora.get("mini")
+    assert corpus.bundled is not None
     parts = [corpus.bundled / file for file, _ in corpus.remotes[1].parts]
     names = {name for pair in EXAMPLES.values() for name in pair} | set(PEOPLE.values())
     with zipfile.ZipFile(archives.open_parts(parts)) as archive:
@@ -426,12 +431,18 @@ def _enrolled(files: dict[str, str], model: str) -> None:
     example.click(tried, voices, [voices, voices_here, asked], **_ours()).then(who, [voices, asked], answer, **_ours())
 
 
-def _recorder(label: str):
+def _recorder(label: str) -> Any:
     import gradio
 
     options = gradio.WaveformOptions(waveform_color="#8aa0b5", waveform_progress_color="#0b6aa8")
-    kind = {"sources": ["upload", "microphone"], "type": "filepath", "buttons": [], "editable": False}
-    return gradio.Audio(label=label, waveform_options=options, **kind)
+    return gradio.Audio(
+        label=label,
+        sources=["upload", "microphone"],
+        type="filepath",
+        buttons=[],
+        editable=False,
+        waveform_options=options,
+    )
 
 
 def _ours() -> dict:
@@ -464,7 +475,9 @@ def launch(
     import gradio
 
     font = ["system-ui", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]  # of the visitor's machine
-    look = {"primary_hue": "blue", "neutral_hue": "slate", "font": font, "font_mono": ["ui-monospace", "monospace"]}
+    look = gradio.themes.Default(
+        primary_hue="blue", neutral_hue="slate", font=font, font_mono=["ui-monospace", "monospace"]
+    )
     options = {
         "max_file_size": LARGEST,
         "footer_links": [],
@@ -473,7 +486,7 @@ def launch(
         "css": STYLE,
         "show_error": True,
     }
-    options |= {"theme": gradio.themes.Default(**look), "prevent_thread_lock": True}
+    options |= {"theme": look, "prevent_thread_lock": True}
     options |= {"enable_monitoring": False, "run_history": False, "share": False, "mcp_server": False, "pwa": False}
 
     @contextlib.asynccontextmanager
@@ -533,7 +546,8 @@ def main(argv: list[str] | None = None) -> None:
         folder.mkdir()
         os.environ["GRADIO_TEMP_DIR"] = str(folder)  # what is uploaded goes when the page does
         with terminal.without_notices():  # the first visitor need not wait for the encoder, nor a wrong model be served
-            comparison.compare(*[files[name] for name in EXAMPLES["Two voices"]], arguments.model)
+            first, second = (files[name] for name in EXAMPLES["Two voices"])
+            comparison.compare(first, second, arguments.model)
             drawn_voices([np.zeros(16_000, np.float32)], [""])
         _listen_to_this_machine_alone()
         page = build(files, arguments.model)

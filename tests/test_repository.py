@@ -325,6 +325,13 @@ def test_the_top_level_is_what_the_design_fixed():
     assert {name for name in names if not name.startswith(".")} <= fixed | further
 
 
+def test_faults_that_change_nothing_stand_once_where_they_say():
+    for fault in yaml.safe_load((paths.REPO / "tests/equivalents.yaml").read_text("utf-8")):
+        assert set(fault) == {"file", "old", "new", "why"} and fault["old"] != fault["new"]
+        found = (paths.REPO / fault["file"]).read_text("utf-8").count(fault["old"])
+        assert found == 1, f"{fault['file']} holds {found} times {fault['old']!r}: is the fault still one?"
+
+
 def test_planted_faults_stand_once_where_they_say_and_their_tests_exist():
     faults = yaml.safe_load((paths.REPO / "tests/planted.yaml").read_text("utf-8"))
     assert len(faults) > 50

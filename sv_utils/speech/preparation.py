@@ -13,6 +13,7 @@ import inspect
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -220,12 +221,14 @@ def _write_shard(job: _Job) -> tuple[int, list[tuple[str, str]]]:
 
 def _examine(job: _Job, member: Member) -> tuple[dict, np.ndarray | None]:
     """Decode and measure one file. Returns its row of the manifest and its samples (None when there are none)."""
-    row = dict.fromkeys(COLUMNS, "") | dict.fromkeys(("offset", "bytes", "samples", "rate", "channels"), 0)
-    row |= {"corpus": job.corpus, "id": member.name, "subset": job.subset, "peak": 0, "clipped": 0, "silent": 0}
+    numbers = ("offset", "bytes", "samples", "rate", "channels", "peak", "clipped", "silent")
+    row: dict[str, Any] = dict.fromkeys(COLUMNS, "") | dict.fromkeys(numbers, 0)
+    row |= {"corpus": job.corpus, "id": member.name, "subset": job.subset}
     try:
         if member.refusal:
             raise audio.AudioError(member.refusal)
         name = member.utterance
+        assert name is not None  # where nothing is refused
         row |= {"id": name.id, "speaker": name.speaker, "session": name.session}
         data = archives.read(job.files, member)
         row["source_sha256"] = hashlib.sha256(data).hexdigest()

@@ -23,6 +23,7 @@ import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -81,7 +82,7 @@ def decode(source: str | io.BytesIO, container: str | None = None) -> np.ndarray
     np.ndarray [shape=(samples,)], float32 in [-1, 1)
     """
     resampler = av.AudioResampler("flt", "mono", RATE)
-    with av.open(source, format=container, metadata_errors="ignore") as audio:
+    with av.open(source, "r", format=container, metadata_errors="ignore") as audio:
         frames = itertools.chain(audio.decode(audio=0), [None])
         pieces = [piece.to_ndarray()[0] for frame in frames for piece in resampler.resample(frame)]
     samples = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
@@ -168,14 +169,14 @@ def clips(files: list[Path], most: int, seed: int) -> list[tuple[np.ndarray, lis
     return made
 
 
-def encode(samples: np.ndarray, container: str, codec: str, **options: int) -> bytes:
+def encode(samples: np.ndarray, container: str, codec: Literal["aac", "pcm_s16le"], **options: Any) -> bytes:
     """Write 16 kHz mono audio into a file of `container` (``wav``; ``ipod`` is FFmpeg's name for m4a)."""
     buffer = io.BytesIO()
     quiet = {"fflags": "+bitexact"}  # no writing date, no library version: the same bytes each time
     with av.open(buffer, "w", format=container, options=quiet) as audio:
         stream = audio.add_stream(codec, rate=RATE, layout="mono", **options)
         stream.codec_context.flags |= av.codec.context.Flags.bitexact
-        frame = av.AudioFrame.from_ndarray(np.int16(samples * 32767)[None], "s16", "mono")
+        frame = av.AudioFrame.from_ndarray((samples * 32767).astype(np.int16)[None], "s16", "mono")
         frame.rate = RATE
         audio.mux([*stream.encode(frame), *stream.encode()])
     return buffer.getvalue()
@@ -265,7 +266,7 @@ def build_voices(voices: list[dict], debs: Path) -> dict[str, list[tuple[str, by
         unpack(debs, root)
         copy_licences(root)
         built = list(pool.map(build_voice, voices, itertools.repeat(root)))
-    members = {"dev": [], "test": []}
+    members: dict[str, list] = {"dev": [], "test": []}
     for voice, of_voice in zip(voices, built, strict=True):
         members[voice["set"]] += of_voice
     return members
@@ -282,7 +283,8 @@ def write_archives(members: dict[str, list]) -> list[str]:
 
 def write_lists(members: dict[str, list]) -> None:
     """Write ``mini_utterances.csv`` and ``mini_trials.txt``, in which a clip is called `<id>/<video>/<file>`."""
-    rows, test_clips = [], {}
+    rows: list[tuple[str, str, str]] = []
+    test_clips: dict[str, list[str]] = {}
     for name, _, seconds, sources in members["dev"] + members["test"]:
         rows.append((name.partition("/")[2], f"{seconds:.3f}", sources))
     write_table("mini_utterances.csv", ["path", "seconds", "source_files"], rows)
