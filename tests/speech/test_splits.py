@@ -90,6 +90,13 @@ def test_what_becomes_of_each_file_written_out():
     assert "c/1" in set(kept["id"])
 
 
+def test_a_speaker_with_too_little_takes_nobody_of_another_corpus_along():
+    other = view().assign(corpus="other", speaker=list("ghhghgxyz"), error="")
+    rows = [(corpus(), view()), (corpus("other"), other)]
+    kept, _ = splits.utterances(rows, {"own": ["all"]}, train=["own", "other"], n_validation=0)
+    assert kept.loc[kept["corpus"] == "other", "speaker"].tolist() == list("ghhghg")
+
+
 def test_two_speakers_at_least_are_left_to_train_on():
     rows = pd.DataFrame({"speaker": list("cabd")})
     found = splits.split_validation(rows, 2, seed=0)
@@ -134,7 +141,7 @@ def test_trials_of_files_that_cannot_be_used_are_left_out_and_counted(tmp_path):
     trials = pd.DataFrame({"label": [1, 0, 1], "enrol": ["a b/1", "c/1", "d/1"], "test": ["a b/2", "a b/1", "a b/1"]})
     (tmp_path / "given.txt").write_text("as it is\n")
     of = SimpleNamespace(name="own", trials=lambda _: trials, list_path=lambda _: tmp_path / "given.txt")
-    file, usable = tmp_path / "new/list.txt", {"a b/1", "a b/2", "c/1"}
+    file, usable = tmp_path / "new/trials/list.txt", {"a b/1", "a b/2", "c/1"}
     said = splits.write_trials(of, "all", usable, file)
     assert said.startswith("1 of the 3 trials of list all were left out, because 1 file(s)") and "first d/1." in said
     assert file.read_text() == '1 "a b/1" "a b/2"\n0 c/1 "a b/1"\n'
@@ -149,6 +156,8 @@ def test_files_without_which_a_preparation_is_of_no_use():
     )
     assert splits.required(of, ["l", "d"], "stop") == {"l/1", "t/2"}
     assert splits.required(of, ["l", "d"], "drop") == set()
-    assert splits.accepted(view().drop(columns="subset"))["id"].tolist() == [
-        i for i in view()["id"] if i not in ("a/3", "t/2")
-    ]
+    accepted = splits.accepted(view())
+    assert list(accepted) == ["corpus", "id", "speaker", "subset", "error"] and accepted.index.tolist() == list(
+        range(7)
+    )
+    assert set(view()["id"]) - set(accepted["id"]) == {"a/3", "t/2"}

@@ -136,6 +136,7 @@ def test_rooms_come_from_their_corpus(speech, tmp_path):
     crops = np.tile(CROPS, (5, 1))
     augmented = Augmentation(only("reverberation"), speech, responses=rooms)(crops, np.random.default_rng(0))
     np.testing.assert_allclose(augmented, crops, atol=1e-5)
+    assert augmented.dtype == np.float32
 
 
 def test_mu_law_is_that_of_a_codec():
@@ -149,7 +150,7 @@ def test_mu_law_is_that_of_a_codec():
     packets = [packet for part in (frame, None) for packet in encoder.encode(part)]
     decoded = np.concatenate([f.to_ndarray()[0] for packet in packets for f in decoder.decode(packet)])
     found = (32768 * augment._mu_law()).astype(int)
-    assert set(found.tolist()) == set(decoded.tolist())
+    assert set(found.tolist()) == set(decoded.tolist()) and augment._mu_law().dtype == np.float32
     assert (found == decoded).mean() > 0.98, "they differ at most on which side of a step its edges fall"
     assert np.abs(np.searchsorted(np.unique(found), found) - np.searchsorted(np.unique(found), decoded)).max() == 1
 
@@ -208,6 +209,7 @@ def test_examples_show_each_kind_by_itself(speech, musan):
     [
         ({"nois": 0.5}, r"augmentation\.nois is unknown \(did you mean 'noise'\?\)"),
         ({"dither": -1.0}, r"augmentation\.dither is a deviation of 0 to 100 steps"),
+        ({"dither": 101.0}, r"augmentation\.dither is a deviation of 0 to 100 steps"),
         ({"noise": 1.5}, r"augmentation\.noise is a probability"),
         ({"noise": 0.6, "babble": 0.6}, "must sum to 1 at most"),
         ({"noise_snr": [9.0, 3.0]}, r"augmentation\.noise_snr must be \[least, most\]"),
@@ -282,6 +284,8 @@ def test_examples_are_drawn_by_their_seed_with_the_settings_of_the_training(spee
     made = Augmentation({**OFF, "noise_snr": [40.0, 40.0], "telephone": 1.0}, speech)
     first, again = (augment.examples(made, crop) for _ in range(2))
     assert all(np.array_equal(first[kind], again[kind]) for kind in first)
+    by_0, by_1 = (augment.examples(made, crop, seed)["noise"] for seed in (0, 1))
+    assert np.array_equal(first["noise"], by_0) and not np.array_equal(by_0, by_1)
     added = first["noise"] - crop
     assert 10 * np.log10(np.mean(crop**2) / np.mean(added**2)) == pytest.approx(40, abs=0.1)
 
@@ -308,7 +312,7 @@ EDGES = {"babble_voices": [1, 100], "reverberation_time": [0.01, 10.0], "clipped
 
 
 def test_settings_at_the_edges_are_taken_and_those_beyond_refused():
-    augment.check({**OFF, **EDGES, "noise": 0.5, "babble": 0.5})
+    augment.check({**OFF, **EDGES, "noise": 0.5, "babble": 0.5, "dither": 100.0})
     for key, beyond in (("babble_voices", [1, 101]), ("reverberation_time", [0.01, 10.5]), ("clipped", [-0.1, 1.0])):
         with pytest.raises(RequestError, match=rf"augmentation\.{key} must lie within"):
             augment.check({**OFF, **EDGES, key: beyond})
@@ -325,6 +329,39 @@ def test_what_is_silent_divides_nothing(tmp_path):
     np.testing.assert_array_equal(augment.add(CROPS[0], np.zeros(8000, np.float32), 0.0), CROPS[0])
     assert augment.simulated_response(0.002, np.random.default_rng(0)).tolist() == [1] + [0] * 31
     assert (augment.reverberate(CROPS[0], np.zeros(9, np.float32)) == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["noise", "music"])
+def test_a_sound_of_musan_takes_the_draws_of_one_excerpt(speech, musan, kind):
+    augmentation = Augmentation(OFF, speech, musan)
+    rng, again = np.random.default_rng(0), np.random.default_rng(0)
+    sound = getattr(augmentation, f"_{kind}")(800, rng)
+    rows = [["noise", "music"].index(kind)]
+    np.testing.assert_array_equal(sound, augment._excerpts(musan, rows, 1, 800, again)[0])
+    assert rng.random() == again.random()
+
+
+def test_dither_of_full_scale_is_the_draw_itself():
+    dithered = augment.dithered(np.zeros(9, np.float32), 32768.0, np.random.default_rng(0))
+    np.testing.assert_array_equal(dithered, np.random.default_rng(0).standard_normal(9, dtype=np.float32))
+
+
+def test_coloured_noise_has_every_frequency_in_the_precision_of_a_crop():
+    noise = augment.coloured_noise(8, 0.0, np.random.default_rng(0))
+    assert noise.dtype == np.float32 and (np.abs(np.fft.rfft(noise)) > 1e-2).all()
+
+
+def test_the_direct_sound_of_a_simulated_room_is_3_db_below_to_12_db_above_its_ringing():
+    asked = []
+    uniform = lambda least, most: asked.append((least, most)) or 0.0  # noqa: E731
+    rng = SimpleNamespace(standard_normal=lambda samples, dtype: np.ones(samples, dtype), uniform=uniform)
+    augment.simulated_response(0.1, rng)
+    assert asked == [(-3.0, 12.0)]
+
+
+def test_the_direct_sound_is_the_largest_of_either_sign():
+    np.testing.assert_allclose(augment.reverberate(CROPS[0], np.array([0, 0.1, -1, 0.0])), -CROPS[0], atol=0.03)
+    assert np.corrcoef(augment.reverberate(CROPS[0], np.array([0, 0, -1, 0.1])), -CROPS[0])[0, 1] > 0.999
 
 
 def test_a_telephone_has_the_levels_of_int16(monkeypatch):
