@@ -228,8 +228,8 @@ def test_jupyterlab_gives_what_make_gives(made, tmp_path, monkeypatch):
 @pytest.mark.long
 @pytest.mark.parametrize("stage", ["07_train_sphereface2", "07_train_ge2e", "07_train_angular_prototypical"])
 def test_notebooks_of_further_losses_run(made, tmp_path, monkeypatch, stage):
-    text = TINY.replace("03_train_softmax: {}", f"03_train_softmax: {{}}\n{stage}: {{}}")
-    (tmp_path / "tiny.yaml").write_text(text)
+    text = TINY.replace("04_train_contrastive: {}", f"04_train_contrastive: {{}}\n{stage}: {{}}")
+    (tmp_path / "tiny.yaml").write_text(text.replace("ELSEWHERE", str(made[0].parents[1] / "elsewhere.keras")))
     monkeypatch.setenv("SV_PARAMS", str(tmp_path))
     monkeypatch.setenv("SV_OUTPUTS", str(made[0].parent))
     assert run.run_stage(stage, "tiny")

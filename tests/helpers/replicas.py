@@ -48,6 +48,11 @@ def steps(where: devices.Devices, loss: str, accumulate: int = 1, count: int = 4
     return found, *values
 
 
+def gap(one: np.ndarray, other: np.ndarray) -> float:
+    """Largest difference, as a share of numbers above 1: a loss of 30 is rounded more coarsely than one of 1."""
+    return float(np.max(np.abs(one - other) / np.maximum(1, np.abs(one))))
+
+
 def main(names: list[str]) -> None:
     """Print how far the two ways are apart at most, for each loss, and with two batches a step of the optimizer."""
     cpu = tf.config.list_physical_devices("CPU")[0]
@@ -58,8 +63,8 @@ def main(names: list[str]) -> None:
     for loss in names:
         for accumulate in (1, 2):
             alone, together = (steps(where, loss, accumulate) for where in (one, two))
-            gaps = [max(np.max(np.abs(a - b)) for a, b in zip(x, y)) for x, y in zip(alone, together)]
-            print(loss, accumulate, *(f"{gap:.2e}" for gap in gaps), flush=True)
+            gaps = [max(map(gap, x, y)) for x, y in zip(alone, together)]
+            print(loss, accumulate, *(f"{apart:.2e}" for apart in gaps), flush=True)
 
 
 if __name__ == "__main__":
