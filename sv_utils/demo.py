@@ -192,7 +192,7 @@ def listen(file: str | None, name: str) -> np.ndarray:
 def sentences(answer: dict) -> list[str]:
     """Tell an answer of `compare.compare` to someone who has never heard of a likelihood ratio."""
     point = answer["operating_point"]
-    if answer["cosine"] is None:
+    if answer["score"] is None:
         few = f"at least {recordings.SHORTEST:g} s are needed in each recording"
         return [f"There is too little speech to compare: {few}. Noise, music and silence are no speech."]
     ratio, chance = answer["log_likelihood_ratio"], answer["probability"]
@@ -204,7 +204,7 @@ def sentences(answer: dict) -> list[str]:
     return [
         f"What was heard is about {times} times likelier if {one} than if {other}. "
         f"If both were as likely before, one voice now has a probability of {sure}.",
-        f"The score is {answer['cosine']:.2f}; from {point['threshold']:.2f} on we say <em>same voice</em>. "
+        f"The score is {answer['score']:.2f}; from {point['threshold']:.2f} on we say <em>same voice</em>. "
         f"Measured on {point['n_speakers']} voices that the system had not heard before "
         f"({point.get('condition', 'list ' + point['list'])}): "
         f"{wrong} of pairs of different voices were taken for one, {missed} of pairs of one voice were missed. "
@@ -312,7 +312,7 @@ def who(voices: Voices, file: str | None) -> str:
     ]
     if not rows:
         said = ["No speech was found, or too little. Noise, music and silence are no speech."]
-    numbers = [(row["name"], f"{row['cosine']:.2f}", f"{row['log_likelihood_ratio']:+.1f}") for row in rows]
+    numbers = [(row["name"], f"{row['score']:.2f}", f"{row['log_likelihood_ratio']:+.1f}") for row in rows]
     cells = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in numbers)
     head = "<tr><th>voice</th><th>score</th><th>log-likelihood ratio</th></tr>"
     table = marks(answer["recording"]["chips"]) + (f"<table>{head}{cells}</table>" if rows else "")

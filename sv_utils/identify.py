@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sv_utils.base.errors import RequestError, WorkError, command
 from sv_utils.voices import enrolment, recordings
+from sv_utils.voices.compare import scored
 from sv_utils.voices.identify import identify
 
 EXIT = {"known": 0, "unknown": 1, "cannot tell": 2}
@@ -21,7 +22,7 @@ def text(answer: dict) -> str:
     point = answer["operating_point"]
     for candidate in answer["candidates"][:3]:
         ratio = candidate["log_likelihood_ratio"]
-        lines.append(f"  {candidate['name']}: cosine {candidate['cosine']:.3f}, log-likelihood ratio {ratio:+.2f}")
+        lines.append(f"  {candidate['name']}: {scored(candidate, point)}, log-likelihood ratio {ratio:+.2f}")
     if answer["stranger_accepted"] is not None:
         lines.append(
             f"  threshold {point['threshold']:.3f} ({point['name']}): a stranger is taken for one of the enrolled in "

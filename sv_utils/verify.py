@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     point.add_argument(
         "--false-accept", type=float, help="wanted share of different voices accepted (default: equal error)"
     )
-    point.add_argument("--threshold", type=float, help="your own, of the cosine: no error rate belongs to it")
+    point.add_argument("--threshold", type=float, help="your own, of the plain cosine: no error rate belongs to it")
     parser.add_argument("--segment", **recordings.SEGMENT)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     arguments = parser.parse_args(argv)

@@ -1,12 +1,12 @@
 """Do two recordings hold one voice?"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sv_utils.base.errors import RequestError
 from sv_utils.voices import encoder, measured, recordings, turns
-from sv_utils.voices.judging import UNSURE, Own, Side
+from sv_utils.voices.judging import COSINE, UNSURE, Own, Side
 from sv_utils.voices.recordings import Segment, Source
 
 
@@ -40,16 +40,18 @@ def compare(
     segments : sequence of two (float, float) or None
         Where to listen in either recording, from and to [s]; by default everywhere.
     threshold : float, optional
-        The user's own, of the cosine. No error rate, ratio or probability belongs to it: they are None.
+        The user's own, of the cosine of the embeddings as they are. No error rate, ratio or probability belongs to it:
+        they are None.
 
     Returns
     -------
     dict
-        ``decision`` ('same speaker', 'different speakers', 'cannot tell'); ``cosine``; ``log_likelihood_ratio``
-        (natural; no further from 0 than what was measured can tell); ``probability`` at the ``prior``;
-        ``operating_point`` (``condition``, threshold of the cosine of these two, and the error rates measured there
-        as [rate, low, high], list, numbers of trials); ``recordings`` (see `recordings.Recording.describe`);
-        ``warnings``. Cosine, ratio and probability are None where it cannot be told.
+        ``decision`` ('same speaker', 'different speakers', 'cannot tell'); ``cosine`` of the embeddings as they are;
+        ``score``, which the threshold is of; ``log_likelihood_ratio`` (natural; no further from 0 than what was
+        measured can tell); ``probability`` at the ``prior``; ``operating_point`` (``condition``; ``threshold`` of these
+        two's score; ``threshold_of``, 'cosine' or 'compensated cosine', what that score is; the error rates measured
+        there as [rate, low, high], list, numbers of trials); ``recordings`` (see `recordings.Recording.describe`);
+        ``warnings``. Cosine, score, ratio and probability are None where it cannot be told.
 
     Raises
     ------
@@ -72,6 +74,7 @@ def compare(
     answer: dict[str, Any] = {
         "decision": "cannot tell",
         "cosine": None,
+        "score": None,
         "log_likelihood_ratio": None,
         "probability": None,
     }
@@ -82,7 +85,8 @@ def compare(
         found = judge(one, other)
         said = [*found.warnings, *(text for recording in heard for text in turns.warned(recording, model))]
         point, ratio = found.point, min(max(found.ratio, -UNSURE), UNSURE) if said else found.ratio
-        answer |= {"decision": "same speaker" if found.accepted else "different speakers", "cosine": found.cosine}
+        answer["decision"] = "same speaker" if found.accepted else "different speakers"
+        answer |= {"cosine": found.cosine, "score": found.score}
         if not math.isnan(found.ratio):
             logit = ratio + math.log(prior / (1 - prior))
             answer |= {"log_likelihood_ratio": ratio, "probability": 1 / (1 + math.exp(-logit))}
@@ -103,7 +107,7 @@ def text(answer: dict) -> str:
     lines = [answer["decision"]]
     point = answer["operating_point"]
     if answer["cosine"] is not None:
-        lines.append(f"  cosine {answer['cosine']:.3f}, threshold {point['threshold']:.3f} ({answer['model']})")
+        lines.append(f"  {scored(answer, point)}, threshold {point['threshold']:.3f} ({answer['model']})")
     if (ratio := answer["log_likelihood_ratio"]) is not None:
         voices = "one voice" if ratio > 0 else "two voices"
         lines.append(
@@ -118,6 +122,29 @@ def text(answer: dict) -> str:
         lines.append(f"  operating point {point['name']}: {rates(point)}; threshold from {point['threshold_from']}")
         lines.append(f"  {other_days(point)}")
     return "\n".join(lines + [f"  warning: {text}" for text in answer["warnings"]])
+
+
+def scored(found: Mapping, point: Mapping) -> str:
+    """
+    Say what a threshold is compared with, and the cosine where that is something else.
+
+    Parameters
+    ----------
+    found : mapping
+        ``cosine`` and ``score``, as of `compare`.
+    point : mapping
+        The operating point.
+
+    Examples
+    --------
+    >>> scored({"cosine": 0.5, "score": 0.5}, {"threshold_of": "cosine"})
+    'cosine 0.500'
+    >>> scored({"cosine": 0.262, "score": 0.109}, {"threshold_of": "compensated cosine"})
+    'compensated cosine 0.109 (0.262 before channels were compensated)'
+    """
+    said = f"{point['threshold_of']} {found['score']:.3f}"
+    before = f" ({found['cosine']:.3f} before channels were compensated)"
+    return said if point["threshold_of"] == COSINE else said + before
 
 
 def rates(point: dict) -> str:

@@ -38,7 +38,7 @@ def identify(
     -------
     dict
         ``decision`` ('known', 'unknown', 'cannot tell'), ``name`` (None unless known), ``candidates`` (list of
-        ``name, cosine, log_likelihood_ratio``, the likeliest first), ``operating_point`` (of one comparison, see
+        ``name, cosine, score, log_likelihood_ratio``, the likeliest first), ``operating_point`` (of one comparison, see
         `verify.compare`; its threshold rises with the number of enrolled voices), ``stranger_accepted`` (bound of the
         share of strangers who are taken for any of the enrolled: the rate of one comparison times their number),
         ``recording``, ``warnings``.
@@ -78,7 +78,8 @@ def among(
         known, point, warnings = closed or found[best].accepted, found[best].point, found[best].warnings
         answer = {"decision": "known" if known else "unknown", "name": best if known else None}
         answer["candidates"] = [
-            {"name": name, "cosine": one.cosine, "log_likelihood_ratio": one.ratio} for name, one in found.items()
+            {"name": name, "cosine": one.cosine, "score": one.score, "log_likelihood_ratio": one.ratio}
+            for name, one in found.items()
         ]
     described = recording.describe()
     return {

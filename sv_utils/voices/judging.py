@@ -12,6 +12,7 @@ from sv_utils.voices.conditions import Conditions
 from sv_utils.voices.recordings import NOISY, SHORT
 
 NO_RATES = "no error rate, likelihood ratio or probability belongs to the threshold"
+COSINE, COMPENSATED = "cosine", "compensated cosine"  # what thresholds are of: `Judgement.cosine` or `Judgement.score`
 UNSURE = math.log(20)  # no ratio goes further from 0 outside of what was measured: a probability of 95 %
 
 
@@ -39,16 +40,22 @@ class Judgement:
     Attributes
     ----------
     cosine : float
+        Of the embeddings as they are.
+    score : float
+        What the threshold is of: the cosine itself, or where the judge compensates for channels the cosine of what it
+        leaves of the embeddings.
     ratio : float
         Natural log-likelihood ratio; NaN where none was measured.
     accepted : bool
         Whether it is one voice at the operating point.
     point : dict
-        The operating point; its ``threshold`` is the cosine from which on these two would be accepted.
+        The operating point; its ``threshold`` is the score from which on these two would be accepted, and its
+        ``threshold_of`` the name of that score.
     warnings : list of str
     """
 
     cosine: float
+    score: float
     ratio: float
     accepted: bool
     point: dict
@@ -64,7 +71,7 @@ class Plain:
 
     def point(self, conditions: Sequence[Conditions]) -> dict:
         """Give the operating point, the same under all conditions."""
-        return self.operating_point
+        return self.operating_point | {"threshold_of": COSINE}
 
     def __call__(self, first: Side, second: Side, voices: int = 1) -> Judgement:
         """
@@ -81,7 +88,7 @@ class Plain:
         Judgement
             Under conditions that the model's dev speakers hardly had, no ratio goes beyond 20 to 1.
         """
-        cosine = float(np.clip(first.embedding @ second.embedding, -1, 1))
+        cosine = cosine_of(first.embedding, second.embedding)
         ratio = limited(float(self.calibration(np.array([cosine]))[0]), self.calibration)
         outside = sorted({text for side in (first, second) for text in _outside(side.conditions)})
         if outside:
@@ -89,7 +96,8 @@ class Plain:
         warnings = [f"the error rates were not measured on {text} speech: the answer claims less" for text in outside]
         slope = self.calibration.weights[0]
         threshold = self.operating_point["threshold"] + (math.log(voices) / slope if slope > 0 else 0.0)
-        return Judgement(cosine, ratio, cosine >= threshold, self.operating_point | {"threshold": threshold}, warnings)
+        point = self.point(()) | {"threshold": threshold}
+        return Judgement(cosine, cosine, ratio, cosine >= threshold, point, warnings)
 
 
 @dataclass(frozen=True)
@@ -105,12 +113,19 @@ class Own:
     def point(self, conditions: Sequence[Conditions]) -> dict:
         """Give the operating point: the threshold, and no error rates."""
         rates = {"false_accept": None, "miss": None, "list": None}
-        return {"name": "your own", "wanted": None, "threshold": self.threshold, "threshold_from": "you", **rates}
+        told = {"name": "your own", "wanted": None, "threshold": self.threshold, "threshold_of": COSINE}
+        return told | {"threshold_from": "you", **rates}
 
     def __call__(self, first: Side, second: Side) -> Judgement:
         """Judge whether two sides are one voice, by the cosine of their embeddings as they are."""
-        cosine = float(np.clip(first.embedding @ second.embedding, -1, 1))
-        return Judgement(cosine, math.nan, cosine >= self.threshold, self.point(()), [f"{NO_RATES} {self.threshold:g}"])
+        cosine = cosine_of(first.embedding, second.embedding)
+        said = [f"{NO_RATES} {self.threshold:g}"]
+        return Judgement(cosine, cosine, math.nan, cosine >= self.threshold, self.point(()), said)
+
+
+def cosine_of(first: np.ndarray, second: np.ndarray) -> float:
+    """Cosine of two unit vectors [shape=(d,)]."""
+    return float(np.clip(first @ second, -1, 1))
 
 
 def _outside(conditions: Conditions) -> list[str]:

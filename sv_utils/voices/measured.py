@@ -94,9 +94,9 @@ def among(answer: dict, model: str) -> dict:
     Returns
     -------
     dict
-        ``target, nontarget`` (np.ndarray), ``threshold``, ``score`` (None where there is no answer), all cosines, as
+        ``target, nontarget`` (np.ndarray), ``threshold``, ``score`` (None where there is no answer), all scores, as
         the answer tells them; ``counts`` (trials of either kind) and ``label``. They are those measured under the
-        condition of the answer, each moved to the cosine that means as much for these two recordings; or those of a
+        condition of the answer, each moved to the score that means as much for these two recordings; or those of a
         list where the model was measured under one condition only.
     """
     point, found = answer["operating_point"], judge(model, answer["operating_point"]["wanted"])
@@ -104,11 +104,11 @@ def among(answer: dict, model: str) -> dict:
         known, fields = found.conditions[point["condition"]], Conditions.__dataclass_fields__
         sides = [Conditions(**{name: side[name] for name in fields}) for side in answer["recordings"]]
         target, nontarget = (found.cosines(np.array(known[kind]), sides) for kind in ("target", "nontarget"))
-        counts, label = (point["n_target"], point["n_nontarget"]), f"cosine, {point['condition']}"
+        counts, label = (point["n_target"], point["n_nontarget"]), f"{point['threshold_of']}, {point['condition']}"
     else:
         target, nontarget = scores(model)
-        counts, label = (len(target), len(nontarget)), "cosine"
-    told = {"threshold": point["threshold"], "score": answer["cosine"], "counts": counts, "label": label}
+        counts, label = (len(target), len(nontarget)), point["threshold_of"]
+    told = {"threshold": point["threshold"], "score": answer["score"], "counts": counts, "label": label}
     return {"target": target, "nontarget": nontarget, **told}
 
 

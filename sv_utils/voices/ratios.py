@@ -21,7 +21,7 @@ import numpy as np
 from sv_utils.base.errors import RequestError
 from sv_utils.models import pretrained
 from sv_utils.voices.conditions import NARROW, Conditions
-from sv_utils.voices.judging import UNSURE, Judgement, Side
+from sv_utils.voices.judging import COMPENSATED, UNSURE, Judgement, Side, cosine_of
 from sv_utils.voices.recordings import NOISY
 
 WIDE_FROM, NARROW_FROM = 7500.0, 4500.0  # bandwidths between which a recording turns from wide to narrow [Hz]
@@ -174,7 +174,7 @@ class Ratios:
         return features(cosines, first, second, self.names) @ np.array(self.weights) + self.offset
 
     def cosines(self, ratios: np.ndarray, conditions: Sequence[Conditions]) -> np.ndarray:
-        """Cosines [shape=(n,)] at which two sides of these conditions have some ratios [shape=(n,)]."""
+        """Compensated cosines [shape=(n,)] at which two sides of these conditions have some ratios [shape=(n,)]."""
         sides = [np.array([list(side.as_dict().values())] * 2) for side in conditions]
         at_zero, at_one = self.ratios(np.array([0.0, 1.0]), *sides)
         return (ratios - at_zero) / (at_one - at_zero)
@@ -192,15 +192,16 @@ class Ratios:
         Returns
         -------
         dict
-            ``condition``, and the point that was measured under it; ``threshold`` is the cosine at which the
-            ``log_likelihood_ratio`` of these two reaches its threshold.
+            ``condition``, and the point that was measured under it; ``threshold`` is the compensated cosine at which
+            the ``log_likelihood_ratio`` of these two reaches its threshold.
         """
         name = name_of(*conditions)
         known = self.conditions[name]
         found = next(point for point in known["points"] if point["wanted"] == self.wanted)
         ratio = found["threshold"] + math.log(voices)
         (cosine,) = self.cosines(np.array([ratio]), conditions).tolist()
-        told = {"condition": name, **found, "threshold": cosine, "log_likelihood_ratio": ratio}
+        told = {"condition": name, **found, "threshold": cosine, "threshold_of": COMPENSATED}
+        told["log_likelihood_ratio"] = ratio
         return told | ({"false_accept": _share_above(known["nontarget"], ratio, found)} if voices > 1 else {})
 
     def __call__(self, first: Side, second: Side, voices: int = 1) -> Judgement:
@@ -218,18 +219,18 @@ class Ratios:
         Judgement
         """
         conditions = first.conditions, second.conditions
-        one, other = without(np.stack([first.embedding, second.embedding]), self.directions)
-        cosine = float(np.clip(one @ other, -1, 1))
+        score = cosine_of(*without(np.stack([first.embedding, second.embedding]), self.directions))
         sides = [np.array([list(side.as_dict().values())]) for side in conditions]
-        ratio = float(self.ratios(np.array([cosine]), *sides)[0])
+        ratio = float(self.ratios(np.array([score]), *sides)[0])
         point = self.point(conditions, voices)
         known = self.conditions[point["condition"]]
-        warnings = self._outside(conditions, cosine, known)
+        warnings = self._outside(conditions, score, known)
         bound = UNSURE if warnings else math.inf
         limited = min(max(ratio, known["lowest"], -bound), known["highest"], bound)
-        return Judgement(cosine, limited, ratio >= point["log_likelihood_ratio"], point, warnings)
+        accepted = ratio >= point["log_likelihood_ratio"]
+        return Judgement(cosine_of(first.embedding, second.embedding), score, limited, accepted, point, warnings)
 
-    def _outside(self, conditions: Sequence[Conditions], cosine: float, known: dict) -> list[str]:
+    def _outside(self, conditions: Sequence[Conditions], score: float, known: dict) -> list[str]:
         """What was not among the dev speech, in words."""
         found = []
         for field, (low, high) in self.ranges.items():
@@ -240,8 +241,9 @@ class Ratios:
                     f"{_FIELDS[field].format(value)} lies outside of what was measured: the answer claims less"
                 )
         low, high = known["cosines"]
-        if not low <= cosine <= high:
-            found.append(f"no measured pair had a cosine of {cosine:.2f} under this condition: the answer claims less")
+        if not low <= score <= high:
+            said = f"no measured pair had a {COMPENSATED} of {score:.2f} under this condition"
+            found.append(f"{said}: the answer claims less")
         return found
 
 

@@ -282,7 +282,7 @@ def test_names_are_text_and_voices_stay_with_their_visitor(files):
     ],
 )
 def test_an_answer_in_words(ratio, probability, said):
-    answer = {"cosine": 0.5, "log_likelihood_ratio": ratio, "probability": probability, "operating_point": POINT}
+    answer = {"score": 0.5, "log_likelihood_ratio": ratio, "probability": probability, "operating_point": POINT}
     assert re.search(said, demo.sentences(answer)[0])
     assert "list mini" in demo.sentences(answer)[1] and "2.8% of pairs" in demo.sentences(answer)[1]
 

@@ -66,8 +66,8 @@ def heard_as(file):
 
 def test_a_figure_shows_the_scores_of_the_model_and_the_rate_of_the_answer(asked, monkeypatch):
     monkeypatch.setattr(measured, "scores", lambda model: (np.array([0.9]), np.array([0.1, len(model)])))
-    point = POINT | {"wanted": 0.05, "threshold": 0.45}
-    shown = measured.among({"operating_point": point, "cosine": 0.6}, "own.keras")
+    point = POINT | {"wanted": 0.05, "threshold": 0.45, "threshold_of": "cosine"}
+    shown = measured.among({"operating_point": point, "score": 0.6}, "own.keras")
     assert asked["judge"] == [("own.keras", 0.05)] and shown["nontarget"].tolist() == [0.1, 9.0]
     assert (shown["threshold"], shown["score"], shown["counts"]) == (0.45, 0.6, (1, 2))
 

@@ -11,7 +11,7 @@ from sv_utils.models import pretrained
 from sv_utils.voices import fitting, measured, ratios
 from sv_utils.voices.conditions import Conditions
 from sv_utils.voices.development import Heard
-from sv_utils.voices.judging import Plain, Side
+from sv_utils.voices.judging import Own, Plain, Side
 from sv_utils.voices.ratios import Ratios
 
 STUDIO = Conditions(8.0, 8000.0, 40.0, 0.0, 0.0, 0.1)
@@ -82,11 +82,11 @@ def test_a_figure_shows_the_cosines_that_the_answer_tells(judge, monkeypatch):
     monkeypatch.setattr(measured, "judge", lambda *_: judge)
     point, recordings = judge.point([CALL, CALL]), [CALL.as_dict(), CALL.as_dict()]
     point |= {"wanted": None, "n_target": 7, "n_nontarget": 9}
-    shown = measured.among({"operating_point": point, "cosine": 0.5, "recordings": recordings}, "any")
+    shown = measured.among({"operating_point": point, "score": 0.5, "recordings": recordings}, "any")
     assert shown["target"].tolist() == pytest.approx([0.8])  # a ratio of 2 is 10 x 0.8 - 2 - 4
     assert shown["nontarget"][[0, -1]].tolist() == pytest.approx([0.2, 0.7])
     assert (shown["score"], shown["threshold"], shown["counts"]) == (0.5, pytest.approx(0.6), (7, 9))
-    assert shown["label"] == "cosine, narrow band"
+    assert shown["label"] == "compensated cosine, narrow band"
 
 
 def test_no_ratio_goes_beyond_what_was_measured(judge):
@@ -99,7 +99,8 @@ def test_outside_of_what_was_measured_the_answer_claims_less(judge):
     found = judge(*sides(0.89, loud))
     assert found.ratio == pytest.approx(math.log(20)) and "a voice 5 dB above its background" in found.warnings[0]
     odd = judge(*sides(0.95))
-    assert odd.ratio == pytest.approx(math.log(20)) and "no measured pair had a cosine of 0.95" in odd.warnings[0]
+    assert odd.ratio == pytest.approx(math.log(20))
+    assert "no measured pair had a compensated cosine of 0.95" in odd.warnings[0]
 
 
 def test_the_threshold_rises_with_the_voices_and_the_rate_falls(judge):
@@ -187,8 +188,14 @@ def test_the_direction_in_which_a_channel_moves_voices_is_removed(judge, monkeyp
     np.testing.assert_allclose(np.abs(found), [[0, 0, 1, 0, 0]], atol=1e-3)
     kept = ratios.without(sent, found)
     np.testing.assert_allclose(kept, ratios.without(voices, found), atol=1e-2)
-    compensated = dataclasses.replace(judge, directions=np.array([[0.0, 1.0]]))
-    assert compensated(*sides(0.5)).cosine == pytest.approx(1.0)
+
+
+def test_a_cosine_is_that_of_the_embeddings_as_they_are_whoever_judges(judge):
+    compensated = dataclasses.replace(judge, directions=np.array([[0.0, 1.0]]))(*sides(0.5))
+    own = Own(0.4)(*sides(0.5))
+    assert [compensated.cosine, compensated.score] == pytest.approx([0.5, 1.0])
+    assert [own.cosine, own.score] == pytest.approx([0.5, 0.5])
+    assert compensated.point["threshold_of"] == "compensated cosine" and own.point["threshold_of"] == "cosine"
 
 
 def test_one_corpus_alone_cannot_be_held_out():

@@ -92,10 +92,10 @@ def test_the_exit_code_is_the_answer(fixed, sound, capsys, cosine, code, decisio
     assert verify.main([sound(), sound("b.wav"), "--json"]) == code
     answer = json.loads(capsys.readouterr().out)
     assert answer["decision"] == decision and answer["warnings"] == []
-    assert answer["cosine"] == pytest.approx(cosine)
+    assert answer["cosine"] == answer["score"] == pytest.approx(cosine)
     assert answer["log_likelihood_ratio"] == pytest.approx(ratio, abs=1e-9)
     assert answer["probability"] == pytest.approx(1 / (1 + math.exp(-ratio)))
-    assert answer["operating_point"] == POINT
+    assert answer["operating_point"] == POINT | {"threshold_of": "cosine"}
     assert [recording["seconds"] for recording in answer["recordings"]] == [3.0, 3.0]
 
 
@@ -114,7 +114,7 @@ def test_a_threshold_of_ones_own_decides_and_no_error_rate_belongs_to_it(
     assert answer["warnings"] == ["no error rate, likelihood ratio or probability belongs to the threshold 0.304999"]
     assert verify.main(line) == code
     text = capsys.readouterr().out
-    assert "threshold 0.305 (original_resnet34)" in text and "warning: no error rate" in text
+    assert f"  cosine {cosine:.3f}, threshold 0.305 (original_resnet34)" in text and "warning: no error rate" in text
     assert "operating point" not in text and "prior" not in text and "telephone" not in text
 
 
