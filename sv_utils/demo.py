@@ -288,7 +288,7 @@ def people(voices: Voices) -> str:
     """Who is enrolled, as HTML."""
     if not voices.sums:
         return "<p>Nobody is enrolled yet.</p>"
-    counts = {name: f"{count} recording{'s' * (count > 1)}" for name, count in voices.counts.items()}
+    counts = {name: enrolment.counted(count) for name, count in voices.counts.items()}
     names = ", ".join(f"<b>{html.escape(name)}</b> ({count})" for name, count in counts.items())
     return f"<p>Enrolled: {names}. Three recordings or more, of different days, are better than one.</p>"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sv_utils.base.errors import RequestError, command
 from sv_utils.voices import recordings
-from sv_utils.voices.enrolment import default_store, delete, enrol, read
+from sv_utils.voices.enrolment import counted, default_store, delete, enrol, read
 
 
 @command
@@ -33,16 +33,15 @@ def main(argv: list[str] | None = None) -> None:
         voices = read(arguments.store)
         print(f"{arguments.store}: {len(voices.sums)} voices" + (f", of {voices.model}" if voices.sums else ""))
         for name, count in voices.counts.items():
-            print(f"  {name} ({count} recordings)")
+            print(f"  {name} ({counted(count)})")
     elif not arguments.name or not arguments.files:
         raise RequestError("name a voice and its recordings: python -m sv_utils.enrol NAME FILE ...; or --list")
     else:
         segments = recordings.segments(arguments.segment, len(arguments.files))
         wanted = arguments.model, arguments.store, arguments.anyway, segments
         count, warnings = enrol(arguments.name, arguments.files, *wanted)
-        print(
-            "\n".join([f"{arguments.name} is enrolled with {count} recordings", *(f"  warning: {w}" for w in warnings)])
-        )
+        said = [f"{arguments.name} is enrolled with {counted(count)}", *(f"  warning: {text}" for text in warnings)]
+        print("\n".join(said))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sv_utils.base.errors import RequestError, WorkError, command
 from sv_utils.voices import enrolment, recordings
-from sv_utils.voices.compare import scored
+from sv_utils.voices.compare import speakers
 from sv_utils.voices.identify import identify
 
 EXIT = {"known": 0, "unknown": 1, "cannot tell": 2}
@@ -22,11 +22,12 @@ def text(answer: dict) -> str:
     point = answer["operating_point"]
     for candidate in answer["candidates"][:3]:
         ratio = candidate["log_likelihood_ratio"]
-        lines.append(f"  {candidate['name']}: {scored(candidate, point)}, log-likelihood ratio {ratio:+.2f}")
-    if answer["stranger_accepted"] is not None:
+        score = f"{point['threshold_of']} {candidate['score']:.3f}"
+        lines.append(f"  {candidate['name']}: {score}, log-likelihood ratio {ratio:+.2f}")
+    if answer["candidates"] and answer["stranger_accepted"] is not None:
         lines.append(
             f"  threshold {point['threshold']:.3f} ({point['name']}): a stranger is taken for one of the enrolled in "
-            f"at most {answer['stranger_accepted']:.1%}, as measured on list {point['list']}"
+            f"at most {answer['stranger_accepted']:.1%}, as measured on {speakers(point)}"
         )
     return "\n".join(lines + [f"  warning: {text}" for text in answer["warnings"]])
 

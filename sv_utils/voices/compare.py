@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from sv_utils.base.errors import RequestError
 from sv_utils.voices import encoder, measured, recordings, turns
 from sv_utils.voices.judging import COSINE, UNSURE, Own, Side
@@ -83,7 +85,9 @@ def compare(
         embeddings = encoder.embeddings(model, [recording.speech for recording in heard])
         one, other = (Side(embedding, recording.conditions) for embedding, recording in zip(embeddings, heard))
         found = judge(one, other)
-        said = [*found.warnings, *(text for recording in heard for text in turns.warned(recording, model))]
+        if np.array_equal(heard[0].speech, heard[1].speech):
+            said = ["both hold the same speech, sample for sample: the answer is about one recording"]
+        said += [*found.warnings, *(text for recording in heard for text in turns.warned(recording, model))]
         point, ratio = found.point, min(max(found.ratio, -UNSURE), UNSURE) if said else found.ratio
         answer["decision"] = "same speaker" if found.accepted else "different speakers"
         answer |= {"cosine": found.cosine, "score": found.score}
@@ -151,11 +155,15 @@ def rates(point: dict) -> str:
     """Say the error rates of an operating point, and where they were measured."""
     accepted, missed = (_rate(*point[name]) for name in ("false_accept", "miss"))
     condition = f" under the condition {point['condition']}" if "condition" in point else ""
-    whose = point["list"] if point["list"].startswith("dev speakers") else f"speakers of list {point['list']}"
     return (
         f"{accepted} of different voices accepted, {missed} of same voices missed{condition} "
-        f"({point['n_speakers']} {whose}; {point['n_target'] + point['n_nontarget']:,} trials)"
+        f"({point['n_speakers']} {speakers(point)}; {point['n_target'] + point['n_nontarget']:,} trials)"
     )
+
+
+def speakers(point: Mapping) -> str:
+    """Say of whom an operating point was measured."""
+    return point["list"] if point["list"].startswith("dev speakers") else f"speakers of list {point['list']}"
 
 
 def other_days(point: dict) -> str:

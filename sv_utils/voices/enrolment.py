@@ -117,6 +117,18 @@ def called(name: str) -> str:
     return name
 
 
+def counted(recordings: int) -> str:
+    """
+    Say how many recordings there are.
+
+    Examples
+    --------
+    >>> counted(1), counted(2)
+    ('1 recording', '2 recordings')
+    """
+    return f"{recordings} recording{'s' * (recordings > 1)}"
+
+
 def together(conditions: Sequence[Conditions]) -> Conditions:
     """
     Give the conditions of a voice of several recordings: all their speech, and of all else the worst.

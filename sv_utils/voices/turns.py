@@ -77,7 +77,7 @@ def warned(recording: Recording, model: str) -> list[str]:
         return []
     start = recording.segment[0] if recording.segment else 0.0
     where = f"from {start + found.start:.1f} to {start + found.end:.1f} s"
-    return [f"{recording.name}: a second voice seems to speak {where}; compare a part with one voice (--segment)"]
+    return [f"{recording.name}: a second voice seems to speak {where}; give a part with one voice (--segment)"]
 
 
 def parted(embeddings: np.ndarray) -> tuple[np.ndarray, float]:
