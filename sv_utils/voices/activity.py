@@ -7,6 +7,7 @@ package is installed or run. Only what `joined` gives is embedded: an encoder ca
 """
 
 import functools
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ SURE_HOPS, SURE_ALL = 2, 10  # in so many hops of a stretch, and of all stretche
 SHORTEST_SPEECH = 0.16  # what is shorter is no speech [s]
 LONGEST_PAUSE = 0.6  # a pause up to this belongs to the speech around it [s]
 FRAME = 160  # in which energy is measured [samples]
-REVISION = 2  # raise when the speech of any recording becomes other samples
+RESTART = 96  # after so long without speech the detector begins anew, for after 10 s of noise it missed words [hops]
+REVISION = 3  # raise when the speech of any recording becomes other samples
 LOUD, BELOW = 90, 30.0  # a frame up to this much below the loud ones (percentile) is speech [dB]
 NOTHING = 60.0  # and one this much below them holds no sound of the place: a muted line, or a cut [dB]
 ABOVE = 6.0  # where a stretch begins and ends, speech is louder than the background beside it by this much [dB]
@@ -44,6 +46,7 @@ WEIGHTS = pretrained.Package(
     revision=1,
 )
 LAST = "decoder.decoder.2"  # the layer that gives the probability
+FRESH = (np.zeros(128, np.float32), np.zeros(128, np.float32))  # the detector's state where it begins
 MEMBER_SHA256 = "7ed98ddbad84ccac4cd0aeb3099049280713df825c610a8ed34543318f1b2c49"
 
 
@@ -72,7 +75,7 @@ def probabilities(samples: np.ndarray, louder: float = 1.0) -> np.ndarray:
     padded = np.zeros(CONTEXT + hops * HOP, np.float32)
     padded[CONTEXT : CONTEXT + len(samples)] = samples
     padded *= np.float32(louder / 32768)
-    state, found = (np.zeros(128, np.float32), np.zeros(128, np.float32)), []
+    state, found = (*FRESH, 0), []
     for first in range(0, hops, BLOCK):
         block = padded[first * HOP : CONTEXT + min(first + BLOCK, hops) * HOP]
         hidden, state = _recurrent(_features(block, tensors), state, tensors)
@@ -307,16 +310,20 @@ def _convolved(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray, stride: int)
 
 
 def _recurrent(x: np.ndarray, state: tuple, tensors: dict[str, np.ndarray]) -> tuple[np.ndarray, tuple]:
-    """Outputs [shape=(hops, 128)] and last state of the LSTM."""
+    """Outputs [shape=(hops, 128)] and last state of the LSTM, which begins anew after `RESTART` without speech."""
     inputs = x @ tensors["decoder.rnn.weight_ih"].T + tensors["decoder.rnn.bias_ih"] + tensors["decoder.rnn.bias_hh"]
     recurrent = np.ascontiguousarray(tensors["decoder.rnn.weight_hh"].T)
-    (hidden, cell), outputs = state, np.empty((len(x), 128), np.float32)
+    last, least = tensors[f"{LAST}.weight"][0, :, 0], math.log(LEAVE / (1 - LEAVE)) - tensors[f"{LAST}.bias"]
+    (hidden, cell, without), outputs = state, np.empty((len(x), 128), np.float32)
     for hop, given in enumerate(inputs):
         gates = given + hidden @ recurrent
         opened = _sigmoid(gates)
         cell = opened[128:256] * cell + opened[:128] * np.tanh(gates[256:384])
         hidden = outputs[hop] = opened[384:] * np.tanh(cell)
-    return outputs, (hidden, cell)
+        without = 0 if np.maximum(hidden, 0) @ last >= least else without + 1
+        if without == RESTART:
+            hidden, cell, without = *FRESH, 0
+    return outputs, (hidden, cell, without)
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:

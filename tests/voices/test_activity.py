@@ -75,6 +75,17 @@ def test_blocks_leave_no_seam(speech, monkeypatch):
     np.testing.assert_allclose(activity.probabilities(speech[0]), whole, atol=1e-6)
 
 
+@pytest.mark.parametrize("block", [4096, 50])
+def test_after_three_seconds_without_speech_the_detector_begins_anew(speech, monkeypatch, block):
+    monkeypatch.setattr(activity, "BLOCK", block)
+    words = speech[0][: 20 * 512]
+    alone, later, sooner = (
+        activity.probabilities(np.concatenate([np.zeros(hops * 512, np.int16), words]))[hops:] for hops in (0, 192, 191)
+    )
+    np.testing.assert_allclose(later, alone, atol=1e-6)
+    assert np.abs(sooner - alone).max() > 1e-3
+
+
 def test_no_samples_have_no_speech():
     assert activity.segments(np.zeros(0, np.int16)) == []
     assert activity.segments(np.zeros(100, np.int16)) == []
@@ -125,7 +136,7 @@ def test_a_stretch_begins_where_it_rises_above_the_noise_beside_it():
     assert activity.refined(samples, [(10_240, 25_600)]) == [(11_200, 24_800)]
 
 
-@pytest.mark.parametrize("seconds", [3, 60])
+@pytest.mark.parametrize("seconds", [3, 20])
 def test_silence_around_speech_only_moves_it(speech, seconds):
     silence = np.zeros(seconds * RATE, np.int16)
     for samples in speech:
@@ -133,7 +144,7 @@ def test_silence_around_speech_only_moves_it(speech, seconds):
         after, before = np.concatenate([samples, silence]), np.concatenate([silence, samples])
         heard = activity.joined(after, activity.segments(after))  # a last frame that was not whole comes in
         assert len(heard) - len(alone) in (0, 160) and np.array_equal(heard[: len(alone)], alone)
-        assert abs(len(activity.joined(before, activity.segments(before))) - len(alone)) <= 0.5 * RATE  # a word
+        assert abs(len(activity.joined(before, activity.segments(before))) - len(alone)) <= 0.6 * RATE  # a word
 
 
 @pytest.mark.parametrize("level", [0, 100])
