@@ -139,11 +139,16 @@ def _write_onnx(encoder: Any, out: Path, int8: bool) -> None:
 
 
 def _write_litert(encoder: Any, out: Path, int8: bool) -> None:
-    import tensorflow
+    """Convert one traced call: Keras's own export saves and loads the model first, which takes most of its time."""
+    import tensorflow as tf
 
-    options = {"optimizations": [tensorflow.lite.Optimize.DEFAULT]} if int8 else {}
+    call = tf.function(lambda waveform: encoder(waveform, training=False))
     with _exact_front_end() if int8 else contextlib.nullcontext():
-        encoder.export(out, format="litert", verbose=False, input_signature=_signature(), **options)
+        traced = call.get_concrete_function(waveform=tf.TensorSpec((None, None), tf.float32, "waveform"))
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], encoder)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]
+    converter.optimizations = [tf.lite.Optimize.DEFAULT] if int8 else []
+    out.write_bytes(converter.convert())
 
 
 @contextlib.contextmanager

@@ -88,7 +88,8 @@ def compare(
         if np.array_equal(heard[0].speech, heard[1].speech):
             said = ["both hold the same speech, sample for sample: the answer is about one recording"]
         said += [*found.warnings, *(text for recording in heard for text in turns.warned(recording, model))]
-        point, ratio = found.point, min(max(found.ratio, -UNSURE), UNSURE) if said else found.ratio
+        unsure = said or any(recording.whispered for recording in heard)
+        point, ratio = found.point, min(max(found.ratio, -UNSURE), UNSURE) if unsure else found.ratio
         answer["decision"] = "same speaker" if found.accepted else "different speakers"
         answer |= {"cosine": found.cosine, "score": found.score}
         if not math.isnan(found.ratio):

@@ -1,5 +1,6 @@
 """Which of the enrolled voices speaks?"""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from sv_utils.base.errors import RequestError
 from sv_utils.models import pretrained
 from sv_utils.voices import encoder, enrolment, measured, recordings
 from sv_utils.voices.enrolment import Voices
-from sv_utils.voices.judging import Side
+from sv_utils.voices.judging import UNSURE, Side
 from sv_utils.voices.recordings import Segment, Source
 
 
@@ -77,8 +78,10 @@ def among(
         best = next(iter(found))
         known, point, warnings = closed or found[best].accepted, found[best].point, found[best].warnings
         answer = {"decision": "known" if known else "unknown", "name": best if known else None}
+        bound = UNSURE if recording.whispered else math.inf
         answer["candidates"] = [
-            {"name": name, "cosine": one.cosine, "score": one.score, "log_likelihood_ratio": one.ratio}
+            {"name": name, "cosine": one.cosine, "score": one.score}
+            | {"log_likelihood_ratio": min(max(one.ratio, -bound), bound)}
             for name, one in found.items()
         ]
     described = recording.describe()

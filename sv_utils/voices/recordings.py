@@ -1,6 +1,7 @@
 """A recording that somebody hands in: decoded, its speech found, measured, and warned of."""
 
 import dataclasses
+import functools
 import os
 import re
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import numpy as np
 from sv_utils.base.errors import RequestError
 from sv_utils.speech import audio
 from sv_utils.voices import activity
-from sv_utils.voices.conditions import Conditions, measure
+from sv_utils.voices.conditions import Conditions, measure, voiced
 
 RATE = 16_000
 SHORT = 2.0  # with less speech than this an answer is weak [s]
@@ -22,6 +23,7 @@ SILENT = 0.5  # fraction of the recording that is not speech
 NOISY = 18.0  # speech above background as of `Conditions.noise` [dB]
 EMPTY = 0.02  # fraction of holes that a codec of low rate leaves
 ECHO = 0.34  # decay of a room that is heard [s]
+WHISPERED = 0.22  # share of voiced frames below which speech is whispered; dev speech has 0.26 and more
 CANCELLED = 0.1  # of the first channel's level that is left of the mean of opposite channels
 BESIDE = 0.1  # of the louder channel's level, from which on the other is no silence
 ALIKE = 0.85  # correlation of the levels of channels of one sound: from 0.96 in two rooms, of two voices up to 0.81
@@ -68,6 +70,11 @@ class Recording:
         """Whether there is speech enough for an answer."""
         return self.conditions.speech_seconds >= SHORTEST
 
+    @functools.cached_property
+    def whispered(self) -> bool:
+        """Whether hardly any of the speech is voiced, where noise does not hide it."""
+        return self.enough and self.conditions.noise >= NOISY and voiced(self.speech) < WHISPERED
+
     @property
     def label(self) -> str:
         """Its name, and the segment where only one is heard."""
@@ -103,6 +110,8 @@ class Recording:
             )
         if self.conditions.clipped > CLIPPED:
             said.append(f"{self.conditions.clipped:.1%} of the samples are clipped, record it less loud")
+        if self.whispered:
+            said.append("hardly any of it is voiced, as in whispering, on which no error rate was measured")
         if self.conditions.noise < NOISY:
             said.append("the background is nearly as loud as the voice, record it in a quieter place")
         if speech < (1 - SILENT) * seconds:

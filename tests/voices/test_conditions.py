@@ -7,7 +7,7 @@ import pytest
 
 from sv_utils import corpora
 from sv_utils.speech import archives, audio, channels
-from sv_utils.voices import conditions
+from sv_utils.voices import conditions, recordings
 
 RATE = 16_000
 
@@ -51,6 +51,19 @@ def test_clipping_is_seen_though_it_was_made_quieter_afterwards(speech):
     loud = np.clip(speech[0].astype(float) * 20, -20_000, 20_000).astype(np.int16)
     assert conditions.measure(loud).clipped > 0.05 > 0.001 > conditions.measure(speech[0]).clipped
     assert conditions.measure(loud // 4).clipped > 0.05
+
+
+def whispered(samples):
+    """Noise with the loudness of speech."""
+    level = np.sqrt(np.convolve(np.square(samples.astype(float)), np.ones(320) / 320, "same"))
+    return (level * np.random.default_rng(0).uniform(-1, 1, len(samples))).astype(np.int16)
+
+
+def test_speech_has_a_pitch_and_whispering_has_none(speech):
+    told = [(conditions.voiced(samples), conditions.voiced(whispered(samples))) for samples in speech]
+    assert all(spoken > 0.4 > recordings.WHISPERED > 0.1 > breathed for spoken, breathed in told)
+    tone = np.sin(2 * np.pi * 110 * np.arange(RATE) / RATE) * 9000
+    assert conditions.voiced(tone.astype(np.int16)) == 1.0 == conditions.voiced(tone[:600].astype(np.int16))
 
 
 def test_of_next_to_nothing_only_the_length_is_told():

@@ -59,6 +59,7 @@ def model(monkeypatch):
     monkeypatch.setattr(activity, "segments", lambda samples: [(0, len(samples))])
     for module in (judging, recordings):
         monkeypatch.setattr(module, "NOISY", 0.0)  # the noise that stands for speech is no background
+    monkeypatch.setattr(recordings, "WHISPERED", 0.0)
     monkeypatch.setattr(pretrained, "fingerprint", lambda model: f"print of {model}")
 
 
@@ -138,6 +139,15 @@ def test_the_threshold_rises_with_the_number_of_enrolled_voices(store, recording
     answer = identify.identify(recording("x.wav", 40), store=store)
     assert answer["operating_point"]["threshold"] == pytest.approx(0.7 + np.log(5) / 10)
     assert answer["stranger_accepted"] == pytest.approx(0.1)
+
+
+def test_whose_whispering_it_is_is_less_certain(store, recording, monkeypatch):
+    enrolment.enrol("ada", [recording("a.wav", 0)], store=store)
+    told = [identify.identify(recording("b.wav", 0), store=store)]
+    monkeypatch.setattr(recordings, "WHISPERED", 1.1)
+    told.append(identify.identify(recording("b.wav", 0), store=store))
+    ratios = [answer["candidates"][0]["log_likelihood_ratio"] for answer in told]
+    assert ratios == pytest.approx(np.log([100, 20])) and "hardly any of it is voiced" in told[1]["warnings"][0]
 
 
 def test_models_are_not_mixed(store, recording, monkeypatch, capsys):

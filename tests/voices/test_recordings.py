@@ -1,10 +1,12 @@
-"""What the channels of a recording hold, and one recording handed in twice."""
+"""What the channels of a recording hold, one recording handed in twice, and whispering."""
 
 import numpy as np
 import pytest
 import soundfile
 
-from sv_utils.voices import activity, compare, encoder, recordings
+from sv_utils.evaluation.calibration import Calibration
+from sv_utils.voices import activity, compare, encoder, measured, recordings
+from sv_utils.voices.judging import Plain
 
 EARLY, LATE = (np.repeat(order, 16_000) for order in ([0.2, 0.0, 0.1], [0.0, 0.2, 0.0]))
 NOISE = np.random.default_rng(0).uniform(-1, 1, (48_000, 2))
@@ -46,3 +48,19 @@ def test_one_recording_twice_is_told(monkeypatch):
     twice, two = (compare.compare(one, side, threshold=0.3)["warnings"] for side in (one, other))
     said = "both hold the same speech, sample for sample: the answer is about one recording"
     assert said in twice and said not in two
+
+
+def test_of_whispering_the_answer_claims_less(monkeypatch):
+    point = {"name": "equal error", "wanted": None, "threshold": 0.4, "list": "own"}
+    judge = Plain(Calibration(("cosine",), (10.0,), -4.0, 0.5, 9999, 9999), point)
+    monkeypatch.setattr(measured, "judge", lambda *_: judge)
+    monkeypatch.setattr(activity, "segments", lambda samples: [(0, len(samples))])
+    monkeypatch.setattr(encoder, "embeddings", lambda model, waveforms: np.eye(2)[[0, 0]])
+    sound = np.sin(np.arange(48_000) / 9) * (np.arange(48_000) % 8000 > 2000)  # with pauses, in which there is no noise
+    spoken, other, whisper = (sound * level for level in (0.2, 0.1, NOISE[:, 0]))
+    alone, told = compare.compare(spoken, other), compare.compare(whisper, spoken)
+    assert alone["log_likelihood_ratio"] == pytest.approx(6.0) and "voiced" not in str(alone["warnings"])
+    assert (
+        told["log_likelihood_ratio"] == pytest.approx(np.log(20))
+        and "hardly any of it is voiced" in told["warnings"][0]
+    )

@@ -52,6 +52,7 @@ def loud(monkeypatch):
 
     monkeypatch.setattr(activity, "segments", segments)
     monkeypatch.setattr(recordings, "NOISY", 0.0)
+    monkeypatch.setattr(recordings, "WHISPERED", 0.0)
     monkeypatch.setattr(judging, "NOISY", 0.0)
 
 
