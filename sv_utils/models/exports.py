@@ -79,6 +79,7 @@ def export(
         raise RequestError(f"{to} needs packages that are not installed; python -m pip install {packages}")
     source = pretrained.locate(model)
     encoder = pretrained.load(source)
+    encoder.run_eagerly = not int8  # for the check of a few lengths: to compile a graph of each takes longer
     if source.suffix in runtimes.RUNTIMES:
         raise RequestError(f"{source} is an export itself; name the .keras file")
     out = Path(out) if out else source.with_suffix((".int8" if int8 else "") + SUFFIXES[to])
@@ -139,13 +140,14 @@ def _write_onnx(encoder: Any, out: Path, int8: bool) -> None:
 
 
 def _write_litert(encoder: Any, out: Path, int8: bool) -> None:
-    """Convert one traced call: Keras's own export saves and loads the model first, which takes most of its time."""
+    """Convert a traced call: Keras's own export saves the model and loads it again, which takes most of its time."""
     import tensorflow as tf
 
     call = tf.function(lambda waveform: encoder(waveform, training=False))
     with _exact_front_end() if int8 else contextlib.nullcontext():
         traced = call.get_concrete_function(waveform=tf.TensorSpec((None, None), tf.float32, "waveform"))
     converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], encoder)
+    converter.experimental_lower_to_saved_model = False
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]
     converter.optimizations = [tf.lite.Optimize.DEFAULT] if int8 else []
     out.write_bytes(converter.convert())
