@@ -161,18 +161,26 @@ class Devices:
 
         counts = [_count_together(model.optimizer, self.replicas)] if self.replicas > 1 else []
 
-        @tf.function(reduce_retracing=True, jit_compile=model.jit_compile)
-        def compiled(batch: tuple, settings: dict, ends: bool) -> dict:
-            for count in counts:
-                count(ends)
-            model.set(settings)
-            logs = strategy.run(model.train_step, args=(batch,))
-            model.reset_metrics()  # at the end: the first step makes them
-            return {name: strategy.reduce("MEAN", value, axis=None) for name, value in logs.items()}
+        def compiled(ends: bool) -> Callable:
+            @tf.function(jit_compile=model.jit_compile)
+            def trained(batch: tuple, settings: dict) -> dict:
+                for count in counts:
+                    count(ends)
+                model.set(settings)
+                logs = strategy.run(model.train_step, args=(batch,))
+                model.reset_metrics()  # at the end: the first step makes them
+                return {name: strategy.reduce("MEAN", value, axis=None) for name, value in logs.items()}
+
+            return trained
+
+        graphs: dict[tuple, Callable] = {}  # to be called themselves: tf.function takes longer to find one
 
         def step(batch: tuple, settings: Mapping[str, float], ends: bool) -> dict[str, Any]:
             numbers = {name: tf.constant(value, tf.float32) for name, value in settings.items()}
-            return compiled(batch, numbers, ends or not counts)
+            kind = ends or not counts, *numbers, *(getattr(part, "shape", None) for part in batch)
+            if kind not in graphs:
+                graphs[kind] = compiled(kind[0]).get_concrete_function(batch, numbers)
+            return graphs[kind](batch, numbers)
 
         return step
 
