@@ -325,7 +325,9 @@ def test_the_gate_knows_the_names_the_folder_and_the_limits_of_its_page(monkeypa
             await asyncio.sleep(0)  # the sweeper begins
 
     def launched(server_name, server_port, **options):
-        asyncio.run(served(options))
+        thread = threading.Thread(target=lambda: asyncio.run(served(options)))  # this one may serve the browser
+        thread.start()
+        thread.join()
         return None, f"{server_name}:{server_port} {options['max_file_size']}", None
 
     async def keep_small(*given):

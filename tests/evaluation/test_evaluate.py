@@ -148,6 +148,8 @@ def test_a_small_list_is_measured_in_full_on_all_there_is():
 def test_a_part_has_trials_of_both_kinds_however_small_it_is_wished():
     places, _ = evaluate.draw_parts({"O": CROSSED}, crowd(), 1, seed=1)
     assert set(CROSSED.labels[places["O"]].tolist()) == {0, 1} and len(places["O"]) < 90
+    named = {name[0] for side in (CROSSED.enrol, CROSSED.test) for name in side[places["O"]]}
+    assert len(named) == 2, "no more speakers than trials of both kinds need"
 
 
 def test_the_untrained_encoder_and_altered_speech_are_judged_on_the_part():

@@ -55,6 +55,12 @@ def test_a_weight_beyond_a_byte_is_no_smaller(monkeypatch):
     assert many.counts(np.array([0, 0]), np.array([0, 2])).tolist() == [[800] * 3, [0] * 3]
 
 
+def test_trial_bootstrap_without_a_seed_draws_by_0():
+    scores, labels = np.arange(40) % 7 * 1.0, np.arange(40) % 2
+    drawn = [intervals.trial_bootstrap(scores, labels, 30, **seed).tolist() for seed in ({}, {"seed": 0}, {"seed": 1})]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
 def test_trial_bootstrap_keeps_the_number_of_each_kind():
     sizes = []
     intervals.trial_bootstrap(

@@ -34,6 +34,8 @@ def test_calibration_figures():
     figures = judging.calibration_figures([math.log(3)], [-math.log(3)])
     assert figures["cllr"] == pytest.approx(math.log2(4 / 3))
     assert figures["cllr_min"] == 0 and figures["calibration_loss"] == figures["cllr"]
+    costs = {f"{cost}_dcf_{prior}" for cost in ("act", "min") for prior in ("001", "005")}
+    assert set(figures) == {"cllr", "cllr_min", "calibration_loss", *costs}
     # log 3 is below the threshold of Bayes at a prior of 0.05, log 19: the target trial is rejected
     assert figures["act_dcf_005"] == 1 and figures["min_dcf_005"] == 0
 

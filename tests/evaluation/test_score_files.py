@@ -39,6 +39,12 @@ def test_each_form_of_a_score_file(tmp_path, line):
     assert given.labels is None if len(line.split()) == 3 else given.labels.tolist() == [0]
 
 
+def test_columns_that_are_named_are_found_in_any_order_among_others(tmp_path):
+    (tmp_path / "scores.csv").write_text("llr,test,note,Score,enrol\n9,b/2,x,0.5,a/1\n")
+    given, scores = score_files.read_scores(str(tmp_path / "scores.csv"))
+    assert (given.enrol.tolist(), given.test.tolist(), scores.tolist()) == (["a/1"], ["b/2"], [0.5])
+
+
 def test_a_score_that_is_no_finite_number_is_named_with_its_line(tmp_path):
     (tmp_path / "scores.txt").write_text("a b 0.5\na c nan\n")
     with pytest.raises(RequestError, match=r"scores.txt line 2 has the score 'nan'"):

@@ -182,6 +182,18 @@ def pairs(made):
     return list(zip(made.enrol[made.labels == 1].tolist(), made.test[made.labels == 1].tolist()))
 
 
+def test_speakers_stand_at_the_same_place_from_the_end_where_ids_are_not_equally_deep():
+    enrol, test = ["phone/1/ann/1.wav", "web/bob/2.wav"], ["web/ann/3.wav", "phone/1/ann/1.wav"]
+    found = trials.speakers(trials.Trials(np.array([1, 0]), np.array(enrol), np.array(test)))
+    assert [side.tolist() for side in found] == [["ann", "bob"], ["ann", "ann"]]
+
+
+def test_what_cannot_be_shared_evenly_goes_to_the_last_of_many_equals():
+    assert trials._spread(45, np.full(40, 9)).tolist() == [1] * 35 + [2] * 5
+    halves = np.repeat([9, 3], 20)  # ties of which a faster sort keeps no order
+    assert trials._spread(150, halves).tolist() == [4] * 10 + [5] * 10 + [3] * 20
+
+
 def test_make_spreads_over_speakers_and_pairs_of_speakers():
     made = trials.make(voices(a=[30, 30], b=[5, 5], c=[4, 4], d=[1]), 48, 60, 1)
     labels, _ = kinds(made)

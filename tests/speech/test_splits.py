@@ -140,7 +140,9 @@ def test_a_speaker_who_trains_is_in_no_list():
 def test_trials_of_files_that_cannot_be_used_are_left_out_and_counted(tmp_path):
     trials = pd.DataFrame({"label": [1, 0, 1], "enrol": ["a b/1", "c/1", "d/1"], "test": ["a b/2", "a b/1", "a b/1"]})
     (tmp_path / "given.txt").write_text("as it is\n")
-    of = SimpleNamespace(name="own", trials=lambda _: trials, list_path=lambda _: tmp_path / "given.txt")
+    of = SimpleNamespace(
+        name="own", trials=lambda _: trials, list_path=lambda name: {"all": tmp_path / "given.txt"}[name]
+    )
     file, usable = tmp_path / "new/trials/list.txt", {"a b/1", "a b/2", "c/1"}
     said = splits.write_trials(of, "all", usable, file)
     assert said.startswith("1 of the 3 trials of list all were left out, because 1 file(s)") and "first d/1." in said

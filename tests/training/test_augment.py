@@ -298,6 +298,7 @@ def test_excerpts_come_from_anywhere_in_their_source(tmp_path):
     assert starts == {0, 1, 2, 3}
     short = np.rint(32768 * augment._excerpts(source, [1], 1, 80, np.random.default_rng(0))[0]).astype(int)
     assert short.tolist() == [*range(50), *range(30)]
+    assert augment._excerpts(source, [1], 1, 80, np.random.default_rng(0))[0, 1] == 1 / 32768
 
 
 def test_white_noise_is_white_up_to_the_highest_frequency():
@@ -338,7 +339,12 @@ def test_a_sound_of_musan_takes_the_draws_of_one_excerpt(speech, musan, kind):
     sound = getattr(augmentation, f"_{kind}")(800, rng)
     rows = [["noise", "music"].index(kind)]
     np.testing.assert_array_equal(sound, augment._excerpts(musan, rows, 1, 800, again)[0])
-    assert rng.random() == again.random()
+    assert rng.bit_generator.state == again.bit_generator.state
+
+
+def test_sounds_are_added_written_out():
+    crop, sound = np.array([1, -1, 1, -1], np.float32), np.array([2, 2, -2, -2], np.float32)
+    assert augment.add(crop, sound, 0.0).tolist() == [2, 0, 0, -2]
 
 
 def test_dither_of_full_scale_is_the_draw_itself():
