@@ -305,10 +305,11 @@ def who(voices: Voices, file: str | None) -> str:
         answer["decision"], ("unsure", "Cannot tell")
     )
     point, rows = answer["operating_point"], answer["candidates"][:5]
+    these = f"one of these {len(voices.sums)}" if len(voices.sums) > 1 else "this voice"
     said = [
         f"From a score of {point['threshold']:.2f} on a voice counts as one of them. At most "
-        f"{answer['stranger_accepted']:.1%} of strangers would be taken for one of these {len(voices.sums)}, as "
-        f"measured on {html.escape(point['list'])}."
+        f"{answer['stranger_accepted']:.1%} of strangers would be taken for {these}, as measured on "
+        f"{html.escape(comparison.speakers(point))}."
     ]
     if not rows:
         said = ["No speech was found, or too little. Noise, music and silence are no speech."]

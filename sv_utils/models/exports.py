@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -79,7 +80,6 @@ def export(
         raise RequestError(f"{to} needs packages that are not installed; python -m pip install {packages}")
     source = pretrained.locate(model)
     encoder = pretrained.load(source)
-    encoder.run_eagerly = not int8  # for the check of a few lengths: to compile a graph of each takes longer
     if source.suffix in runtimes.RUNTIMES:
         raise RequestError(f"{source} is an export itself; name the .keras file")
     out = Path(out) if out else source.with_suffix((".int8" if int8 else "") + SUFFIXES[to])
@@ -200,6 +200,12 @@ def _speech() -> list[np.ndarray]:
 
 
 def _least_cosine(encoder: Any, written: Any) -> float:
+    """Between embeddings of either; the Keras model is called as it is, for a graph of each length takes longer."""
+
+    def called(waveforms: np.ndarray) -> np.ndarray:
+        return np.asarray(encoder(waveforms, training=False))
+
     sounds = _speech()
-    pair = (embedding.embed(model, [len(s) for s in sounds], sounds.__getitem__) for model in (encoder, written))
+    plain = SimpleNamespace(output_shape=encoder.output_shape, layers=encoder.layers, predict_on_batch=called)
+    pair = (embedding.embed(model, [len(s) for s in sounds], sounds.__getitem__) for model in (plain, written))
     return float(np.min(np.sum(np.multiply(*pair), axis=1)))

@@ -53,7 +53,7 @@ def prepare(model: str) -> None:
     source = pretrained.locate(model)
     if runtimes.fast_form(source) or _in_vain(source):
         return
-    print("sv_utils.verify: making the next starts quick, this once: a minute or two ...", file=sys.stderr)
+    print("sv_utils.verify: making the next starts quick, this once: about half a minute ...", file=sys.stderr)
     from sv_utils.models import exports  # and with it TensorFlow
 
     try:

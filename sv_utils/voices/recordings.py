@@ -263,7 +263,7 @@ def _of_channels(file: str | os.PathLike, mean: audio.Decoded) -> audio.Decoded:
     first = audio.decode(file, first_channel=True).samples
     left, rest = first.astype(float), mean.channels * mean.samples.astype(float) - first
     loud, other, both = (float(np.sqrt(np.mean(np.square(x)))) for x in (left, rest, mean.samples.astype(float)))
-    said = ()
+    said: tuple[str, ...] = ()
     if both < CANCELLED * loud and both < CANCELLED * other:
         mean = dataclasses.replace(mean, samples=first)
         said = ("its channels cancel each other, so the first is heard alone",)
