@@ -8,6 +8,7 @@ against the Keras model, and removed when it fails.
 import contextlib
 import importlib.util
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -131,7 +132,7 @@ def _signature() -> list:
 def _write_onnx(encoder: Any, out: Path, int8: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="sv_utils") as folder:
         plain = Path(folder) / "float.onnx" if int8 else out
-        with _matrix_spectrum():
+        with _matrix_spectrum(), _plain_gelu():
             encoder.export(plain, format="onnx", verbose=False, input_signature=_signature(), opset_version=17)
         if int8:
             from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -144,7 +145,7 @@ def _write_litert(encoder: Any, out: Path, int8: bool) -> None:
     import tensorflow as tf
 
     call = tf.function(lambda waveform: encoder(waveform, training=False))
-    with _exact_front_end() if int8 else contextlib.nullcontext():
+    with _spectrum_of_powers_of_2(), _exact_front_end() if int8 else contextlib.nullcontext():
         traced = call.get_concrete_function(waveform=tf.TensorSpec((None, None), tf.float32, "waveform"))
     converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], encoder)
     converter.experimental_lower_to_saved_model = False
@@ -158,17 +159,49 @@ def _matrix_spectrum() -> Iterator[None]:
     """Compute the spectrum by a matrix of sines and cosines: the converter to ONNX knows no Fourier transform."""
     from keras import ops
 
-    def rfft(frames: Any, fft_length: int) -> list:
-        angles = np.outer(np.arange(frames.shape[-1]), np.arange(fft_length // 2 + 1)) * (2 * np.pi / fft_length)
-        return [ops.matmul(frames, wave.astype("float32")) for wave in (np.cos(angles), -np.sin(angles))]
-
     def stft(waveform: Any, sequence_length: int, hop: int, fft_length: int, window: Any, center: bool) -> list:
         around = (fft_length - sequence_length) // 2
         window = np.pad(window, (around, fft_length - sequence_length - around))
-        return rfft(ops.extract_sequences(waveform, fft_length, hop) * window, fft_length)
+        return _by_matrix(ops.extract_sequences(waveform, fft_length, hop) * window, fft_length)
 
-    with mock.patch.object(ops, "rfft", rfft), mock.patch.object(ops, "stft", stft), _exact_front_end():
+    with mock.patch.object(ops, "rfft", _by_matrix), mock.patch.object(ops, "stft", stft), _exact_front_end():
         yield
+
+
+@contextlib.contextmanager
+def _plain_gelu() -> Iterator[None]:
+    """Compute GELU by the error function: the converter to ONNX does not know its complement, TensorFlow's way."""
+    import tensorflow
+
+    own = tensorflow.nn.gelu
+
+    def gelu(values: Any, approximate: bool = False) -> Any:
+        return own(values, True) if approximate else 0.5 * values * (1 + tensorflow.math.erf(values / math.sqrt(2)))
+
+    with mock.patch.object(tensorflow.nn, "gelu", gelu):
+        yield
+
+
+@contextlib.contextmanager
+def _spectrum_of_powers_of_2() -> Iterator[None]:
+    """Compute by a matrix the spectrum of frames of other lengths, of which LiteRT has no Fourier transform."""
+    from keras import ops
+
+    plain = ops.rfft
+
+    def rfft(frames: Any, fft_length: int) -> list:
+        return (plain if fft_length.bit_count() == 1 else _by_matrix)(frames, fft_length)
+
+    with mock.patch.object(ops, "rfft", rfft):
+        yield
+
+
+def _by_matrix(frames: Any, fft_length: int) -> list:
+    """Real and imaginary parts [shape=(..., fft_length // 2 + 1)] of frames [shape=(..., n)]."""
+    from keras import ops
+
+    angles = np.outer(np.arange(frames.shape[-1]), np.arange(fft_length // 2 + 1)) * (2 * np.pi / fft_length)
+    return [ops.matmul(frames, wave.astype("float32")) for wave in (np.cos(angles), -np.sin(angles))]
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import re
 import shutil
 import wave
 
+import keras
 import numpy as np
 import pytest
 
@@ -13,6 +14,8 @@ from sv_utils import export
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError, WorkError
 from sv_utils.models import embedding, encoders, exports, pretrained, runtimes
+from sv_utils.models.backbones import redimnet
+from sv_utils.models.pretrained import speechbrain
 
 TINY = {"backbone": "resnet18", "width": 4, "stem": "imagenet", "embedding_dim": 8}
 
@@ -62,6 +65,20 @@ def test_a_float_export_gives_the_models_embeddings_for_any_length(kind, request
     both = [embedding.embed(one, [len(s) for s in sounds], sounds.__getitem__) for one in (model, written)]
     np.testing.assert_allclose(np.sum(np.multiply(*both), axis=1), 1, atol=1e-4)
     assert np.float32(1e-40) * np.float32(0.5) > 0, "the process computes with subnormal numbers as before"
+
+
+@pytest.mark.parametrize(("kind", "package"), [("litert", "ai_edge_litert"), ("onnx", "tf2onnx")])
+def test_what_the_formats_lack_is_computed_otherwise(kind, package, tmp_path):
+    """A spectrum of 400 samples (SpeechBrain's, GE2E's) LiteRT, and GELU (ReDimNet2's) the converter to ONNX."""
+    pytest.importorskip(package)
+    waveform = keras.Input((None,), name="waveform")
+    bands = speechbrain.DecibelMel(20)(waveform)
+    curved = keras.layers.Activation("gelu")(redimnet._gelu(bands / 20) + 1)
+    model = keras.Model(waveform, keras.layers.GlobalAveragePooling1D()(curved))
+    exports.write(model, kind, tmp_path / f"model{exports.SUFFIXES[kind]}")
+    sound = (noise(1.0)[None] / 32768).astype("float32")
+    found = runtimes.Exported(tmp_path / f"model{exports.SUFFIXES[kind]}").predict_on_batch(sound)
+    np.testing.assert_allclose(found, np.asarray(model(sound)), atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["litert", "onnx"])
