@@ -141,7 +141,7 @@ def listed(here: set[str]) -> str:
     here : set of str
         Names of the encoders that are converted already.
     """
-    rows = [("name", "dimensions", "EER on O / E / H [%]", "licence", "")]
+    rows = [("name", "dimensions", "cosine EER on O / E / H [%]", "licence", "")]
     for encoder in read().values():
         state = "here" if encoder.name in here else "" if encoder.package or encoder.sha256 else "no public sha256"
         rows.append((encoder.name, str(encoder.dimension), rates(encoder), encoder.licence, state))
