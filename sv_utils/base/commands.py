@@ -10,6 +10,8 @@ from pathlib import Path
 import sv_utils
 from sv_utils.base.errors import RequestError, command, nearest
 
+SHORT = {"pretrained": ("download", "--pretrained")}  # a word for a command and its option
+
 
 def commands() -> dict[str, str]:
     """
@@ -49,7 +51,8 @@ def overview() -> str:
     str
     """
     rows = [f"  {name:10} {line}" for name, line in commands().items()]
-    return "\n".join(["usage: sv COMMAND ...", "", *rows, "", "sv COMMAND --help tells what a command takes."])
+    short = [f"  {name:10} Short for {' '.join(words)}." for name, words in SHORT.items()]
+    return "\n".join(["usage: sv COMMAND ...", "", *rows, *short, "", "sv COMMAND --help tells what a command takes."])
 
 
 @command(failed=2)  # what hinders a command from starting is no answer of `verify`, whose 1 is one
@@ -59,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(overview())
         return 0
-    name, *rest = words
+    name, *rest = (*SHORT.get(words[0], tuple(words[:1])), *words[1:])
     if name not in commands():
         raise RequestError(f"there is no command '{name}'{nearest(name, commands())}; sv --help lists them")
     return importlib.import_module(f"sv_utils.{name}").main(rest)

@@ -43,6 +43,14 @@ def test_arguments_and_exit_codes_pass_through(capsys):
     assert "no_such.wav" in capsys.readouterr().err
 
 
+def test_a_word_stands_for_a_command_and_its_option(capsys):
+    assert commands.main(["pretrained"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("campplus ")
+    assert commands.main(["pretrained", "redimnet2_b2", "--from", "x.pt"]) == 2
+    assert "no public encoder 'redimnet2_b2'" in capsys.readouterr().err
+    assert "  pretrained Short for download --pretrained." in commands.overview().splitlines()
+
+
 def test_a_command_that_cannot_be_loaded_is_no_answer(monkeypatch, capsys):
     """`sv verify` must not end with 1, which would say "different speakers"."""
 
