@@ -327,8 +327,10 @@ def rehearse(name: str, speakers: int | None = None) -> bool:
     shutil.rmtree(folder, ignore_errors=True)
     _make_miniatures(asked, folder / "corpora", speakers, cores)
     environment = {"SV_MIRROR": str(folder / "corpora"), "SV_REHEARSAL": str(folder / "corpora")}
-    _lend_encoders(folder / "outputs")
-    project, passed = _Projection(asked, folder / "outputs" / name, cores), True
+    lacking = _lend_encoders(asked, folder / "outputs")
+    for encoder, why in lacking.items():
+        print(f"{encoder}: its network with drawn weights stands in for it: {why}", flush=True)
+    project, passed = _Projection(asked, folder / "outputs" / name, cores, list(lacking)), True
     print(f"{'stage':28} {'passed':7} {'seconds':>8} {'memory':>9} {'GPU':>9}  the real one", flush=True)
     for done in rehearsal.run(asked, folder, environment, cores):
         word = {True: "yes", False: "NO", None: "not run"}[done.passed]
@@ -359,19 +361,28 @@ def _make_miniatures(asked: Profile, folder: Path, speakers: int | None, cores: 
     print(f"miniatures of the corpora made, {size}, {seconds:.0f} s", flush=True)
 
 
-def _lend_encoders(outputs: Path) -> None:
-    """Let a rehearsal use, and fetch for later, the published encoders of the real outputs."""
+def _lend_encoders(asked: Profile, outputs: Path) -> dict[str, str]:
+    """Let a rehearsal use, and fetch for later, the published encoders; which had to be drawn there, and why."""
     real = paths.outputs() / "pretrained"
     real.mkdir(parents=True, exist_ok=True)
     outputs.mkdir(parents=True, exist_ok=True)
     (outputs / "pretrained").symlink_to(real.absolute(), target_is_directory=True)
+    begun = (own.get("initial_model") for own in asked.parameters.values())
+    if not (named := sorted({*asked.encoders.values(), *filter(None, begun)})):
+        return {}
+    line = [sys.executable, "-m", "sv_utils.models.pretrained.drawn", str(outputs / "pretrained"), *named]
+    ran = subprocess.run(line, capture_output=True, text=True)
+    if ran.returncode:
+        last = (ran.stderr.strip() or "it was killed, perhaps for want of memory").splitlines()[-1]
+        raise WorkError(f"no weights can be drawn for {' and '.join(named)}: {last}")
+    return json.loads(ran.stdout)
 
 
 class _Projection:
     """From what was measured on a miniature to what the real run takes."""
 
-    def __init__(self, asked: Profile, outputs: Path, cores: int):
-        self.asked, self.outputs, self.cores = asked, outputs, cores
+    def __init__(self, asked: Profile, outputs: Path, cores: int, lacking: list[str]):
+        self.asked, self.outputs, self.cores, self.lacking = asked, outputs, cores, lacking
         fetching = asked.parameters["01_download"]
         self.corpora = [corpora.get(name) for name in fetching["corpora"]]
         self.preparing = asked.parameters["02_prep"]
@@ -436,6 +447,7 @@ class _Projection:
         if keyed and not os.environ.get("SV_VOXCELEB_KEY"):
             found.append(f"a key (SV_VOXCELEB_KEY) for {' and '.join(keyed)}, or their archives in SV_MIRROR")
         found += [f"{corpus.name}: {corpus.manual}" for corpus in self.corpora if not self._is_here(corpus)]
+        found += [f"the file of {name} (sv download --pretrained {name})" for name in self.lacking]
         folder = next(path for path in (paths.outputs(), *paths.outputs().parents) if path.exists())
         lacking = self.fetch + self.store - shutil.disk_usage(folder).free
         if lacking > 0 and self.fetch:

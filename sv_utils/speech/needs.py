@@ -181,15 +181,16 @@ def routes_of(corpus: Corpus, key: str | None = None) -> list[dict]:
     asked = [(file, route) for archive in form for file, _ in archive.parts for route in corpus.routes]
     asked += [(text.file, text.url) for text in corpus.texts if text.url]
     with ThreadPoolExecutor(8) as pool:
-        return list(pool.map(lambda pair: _route(pair[0], pair[1], key), asked))
+        return list(pool.map(lambda pair: route(pair[0], pair[1], key), asked))
 
 
-def _route(file: str, route: str, key: str) -> dict:
-    row = {"file": file, "host": urlsplit(route).netloc, "key": "{key}" in route}
+def route(file: str, address: str, key: str = "") -> dict:
+    """Ask an address, in which ``{file}`` and ``{key}`` may stand, for a byte; the answer is that of `routes_of`."""
+    row = {"file": file, "host": urlsplit(address).netloc, "key": "{key}" in address}
     row |= {"answers": "not asked: it needs a key", "good": False, "bytes": None, "ranges": False}
     if row["key"] and not key:
         return row
-    url = route.replace("{file}", file).replace("{key}", key)
+    url = address.replace("{file}", file).replace("{key}", key)
     headers = {"Range": "bytes=1-1", "Accept-Encoding": "identity"}
     try:
         with fetch.ask(url, headers=headers, stream=True, timeout=10) as told:

@@ -18,11 +18,11 @@ from test_pretrained import server  # noqa: F401
 from test_weights_files import safetensors
 from torch_save import saved
 
-from sv_utils import download
+from sv_utils import download, export
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError
-from sv_utils.models import pretrained
-from sv_utils.models.pretrained import catalogue, redimnet2, releases
+from sv_utils.models import exports, pretrained
+from sv_utils.models.pretrained import catalogue, drawn, redimnet2, releases
 from sv_utils.pipeline.profile import Profile
 from sv_utils.reports import published
 
@@ -40,6 +40,7 @@ def test_every_entry_can_be_found_checked_and_built():
             name
         )
         assert all(address.startswith("https://") for address in encoder.addresses), name
+        assert not encoder.published or encoder.published[0]["scoring"] == "cosine", "the list shows the first"
     assert list(pretrained.PUBLISHED) == ["campplus", "ge2e"]
 
 
@@ -50,6 +51,15 @@ def test_the_catalogues_figures_are_those_of_the_table_of_published_systems():
     assert len(rows) > 12
     for row in rows:
         assert (row["scoring"], *(row.get(name, -1.0) for name in "OEH"), row["source"]) in known
+
+
+def test_the_profile_of_known_encoders_names_all_that_are_free_and_waits_for_no_checksum():
+    text = (paths.REPO / "params/voxceleb_known.yaml").read_text("utf-8")
+    free = {encoder.name for encoder in catalogue.read().values() if encoder.licence != "not stated"}
+    named = set(re.findall(r"(?m)^  (?:# )?[a-z0-9_]+: (\w+)", text.partition("encoders:")[2].partition("\n\n")[0]))
+    assert named == free
+    asked = Profile.read("voxceleb_known").encoders.values()
+    assert all(catalogue.get(name).sha256 or catalogue.get(name).package for name in asked)
 
 
 @pytest.fixture
@@ -82,13 +92,16 @@ def test_a_release_is_fetched_checked_converted_and_embeds(release, server, tmp_
     content = file.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     server.files = {"tiny.safetensors": content}
+    change(addresses=(f"{server.url}/gone/{{file}}",))
+    with pytest.raises(RequestError, match=r"/gone/tiny.safetensors.*taken with --from FILE"):
+        releases.provide("tiny", first_use=True)
     change(addresses=(f"{server.url}/gone/{{file}}", f"{server.url}/{{file}}"))
     with pytest.raises(RequestError, match=r"no public text states .*--sha256 HEX.*--trust-first-use"):
         pretrained.load("tiny")
     change(sha256="0" * 64, sha256_from="a text")
     with pytest.raises(RequestError, match=r"instead of 0000.*another file"):
         pretrained.load("tiny")
-    assert not list(tmp_path.rglob("*.keras"))
+    assert not list((tmp_path / "outputs").rglob("*tiny*"))
     change(sha256="", sha256_from="")
     assert download.main(["--pretrained", "tiny", "--trust-first-use"]) == 0
     assert "converted: " in capsys.readouterr().out
@@ -156,6 +169,12 @@ def test_a_release_goes_all_the_way_through_a_profile(server, monkeypatch, tmp_p
     made = tmp_path / "outputs/fake"
     steps = pd.read_csv(made / "07_train_aam@tuned/steps.csv").dropna(subset="loss")
     assert steps["step"].max() == 20 and steps["loss"].iloc[-1] < steps["loss"].iloc[0]
+    assert set(pd.read_csv(made / "results.csv")["model"]) >= {"b2", "aam@tuned"}
+    assert all(title in (made / "report.html").read_text("utf-8") for title in ("b2", "aam@tuned"))
+    for to, suffix in exports.SUFFIXES.items():  # each is checked on real speech, and refused where it differs
+        assert export.main([str(made / "07_train_aam@tuned/model.keras"), "--to", to]) == 0, to
+        record = json.loads((made / f"07_train_aam@tuned/model{suffix}.json").read_text())
+        assert record["format"] == to and record["cosine"] > 0.9999
 
 
 def test_a_file_at_hand_needs_no_network_and_may_be_packed(release, monkeypatch, tmp_path, capsys):
@@ -172,6 +191,47 @@ def test_a_file_at_hand_needs_no_network_and_may_be_packed(release, monkeypatch,
     monkeypatch.setenv("SV_MIRROR", str(tmp_path / "mirror"))
     assert download.main(["--pretrained", "tiny", "--sha256", given.upper()]) == 0
     assert pretrained.load("tiny").output_shape == (None, 16)
+
+
+def test_encoders_that_cannot_be_had_are_drawn_for_a_rehearsal_alone(monkeypatch, tmp_path):
+    """Those of the outputs, and fetched ones, are lent as they are; what is drawn does not come among them."""
+    real, folder = tmp_path / "outputs/pretrained", tmp_path / "rehearsal/pretrained"
+    monkeypatch.setenv("SV_OUTPUTS", str(real.parent))
+    for place in (real, folder.parent):
+        place.mkdir(parents=True)
+    folder.symlink_to(real)
+    (real / "eres2netv2.1.keras").write_text("converted")
+    answers = {"b2-vox2-lm.pt": False, "campplus_voxceleb.bin": True, "embedding_model.ckpt": True}
+    said = {"campplus_voxceleb": "", "speechbrain_ecapa": "sv_utils.download: it is another file\n"}
+    seen = []
+
+    def run(line, **named):
+        text = said[line[-1]]
+        return subprocess.CompletedProcess(line, bool(text), "", text)
+
+    route = {"host": "a.b", "answers": "no answer"}
+    monkeypatch.setattr(drawn.needs, "route", lambda file, _: route | {"good": answers[file]})
+    monkeypatch.setattr(drawn.subprocess, "run", run)
+    monkeypatch.setattr(drawn, "draw", lambda encoder, place: seen.append((encoder.name, place)))
+    assert drawn.lend(["eres2netv2", "campplus_voxceleb", "own.keras"], folder) == {} and folder.is_symlink()
+    lacking = drawn.lend(["redimnet2_b2_lm", "eres2netv2", "speechbrain_ecapa"], folder)
+    assert lacking == {"redimnet2_b2_lm": "a.b: no answer", "speechbrain_ecapa": "it is another file"}
+    assert seen == [("redimnet2_b2_lm", folder), ("speechbrain_ecapa", folder)] and not folder.is_symlink()
+    assert (folder / "eres2netv2.1.keras").read_text() == "converted"
+    assert [file.name for file in real.iterdir()] == ["eres2netv2.1.keras"]
+
+
+def test_a_drawn_encoder_lies_where_its_own_would(release, monkeypatch, tmp_path):
+    _, change = release
+    change(options=KNOWN["options"])
+    drawn.draw(catalogue.get("tiny"), tmp_path / "outputs/pretrained")
+    assert pretrained.load("tiny").output_shape == (None, 16) and pretrained.fingerprint("tiny") == "drawn.1"
+    config = redimnet2.described("redimnet2_b6_voxblink2_lm")
+    assert (config["C"], config["out_channels"], config["stages_setup"][4][2:]) == (64, 224, [0.75, [], 32])
+    redimnet2._refuse_unknown(config)
+    monkeypatch.delattr("sv_utils.models.pretrained.wespeaker.build")
+    drawn.draw(catalogue.get("tiny"), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(

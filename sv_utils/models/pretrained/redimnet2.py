@@ -9,7 +9,7 @@ from keras import layers, ops
 
 from sv_utils.base.errors import RequestError
 from sv_utils.models.backbones.pooling import AttentivePooling
-from sv_utils.models.backbones.redimnet import Size, Stage, redimnet2
+from sv_utils.models.backbones.redimnet import SIZES, Size, Stage, redimnet2
 from sv_utils.models.features import HOP, SAMPLE_RATE, WINDOW, InstanceNormalization
 from sv_utils.models.pretrained import converter
 from sv_utils.models.pretrained.wespeaker import ECAPA, by_channel
@@ -64,6 +64,21 @@ def options(content: Any) -> dict:
     if not isinstance(content, dict) or not isinstance(content.get(CONFIG), dict):
         raise RequestError(f"the checkpoint has no {CONFIG}; it is not the expected model")
     return dict(content[CONFIG])
+
+
+def described(name: str) -> dict:
+    """
+    Describe the network of a published file as the file does, for `build`.
+
+    Parameters
+    ----------
+    name : str
+        Of the catalogue; it begins with that of the backbone, as ``redimnet2_b2_lm``.
+    """
+    size = next(size for backbone, size in SIZES.items() if name.startswith(backbone))
+    stages = [[(stage.bins, stage.frames), stage.blocks, stage.expansion, [], stage.part] for stage in size.stages]
+    config = {"C": size.width, "out_channels": size.channels_out, "stages_setup": stages, "causal": "none"}
+    return config | {"return_2d_output": size.by_bin, "feat_type": "tf", "spec_params": {"norm_signal": True}}
 
 
 def build(**config: Any) -> keras.Model:

@@ -5,7 +5,6 @@ import importlib
 import json
 import os
 import re
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,12 +67,20 @@ def provide(
     with _file(encoder, source) as file:
         found = sha256_of(file)
         if expected and found != expected:
-            raise RequestError(f"{encoder.file} has the sha256 {found} instead of {expected}; it is another file")
+            raise RequestError(
+                f"{source or encoder.file} has the sha256 {found} instead of {expected}; it is another file"
+            )
         _write(of_file(encoder, file), encoder, target)
     how = "given" if sha256 else "kept" if known else encoder.sha256_from or "first use"
-    with paths.replace_on_success(_record(name)) as temporary:
-        temporary.write_text(json.dumps({"file": encoder.file, "sha256": found, "sha256_from": how}) + "\n", "utf-8")
+    record(encoder, found, how, _record(name))
     return target
+
+
+def record(encoder: Encoder, sha256: str, sha256_from: str, place: Path) -> None:
+    """Keep the checksum of the file that an encoder was converted from, and where it was known from."""
+    content = {"file": encoder.file, "sha256": sha256, "sha256_from": sha256_from}
+    with paths.replace_on_success(place) as temporary:
+        temporary.write_text(json.dumps(content) + "\n", "utf-8")
 
 
 def fingerprint(name: str) -> str:
@@ -178,12 +185,15 @@ def _inner(file: Path) -> bytes | None:
 @contextlib.contextmanager
 def _file(encoder: Encoder, source: str | os.PathLike | None) -> Iterator[Path]:
     """The authors' file, where it lies, or fetched for as long as it is needed."""
-    mirror = Path(os.environ.get("SV_MIRROR") or os.devnull) / "pretrained" / encoder.file
-    if source is None and not mirror.is_file():
-        with tempfile.TemporaryDirectory(prefix="sv_utils") as folder:
-            yield _fetched(encoder, Path(folder) / "weights")
+    mirror = mirrored(encoder)
+    if source is None and not mirror:
+        arrived = paths.outputs() / "pretrained" / f".{encoder.file}"  # what a broken connection leaves is resumed
+        try:
+            yield _fetched(encoder, arrived)
+        finally:
+            arrived.unlink(missing_ok=True)
         return
-    file = mirror if source is None else Path(source)
+    file = Path(source or mirror or "")
     file = file / encoder.file if file.is_dir() else file
     refuse_special(file)
     if not file.is_file():
@@ -191,16 +201,22 @@ def _file(encoder: Encoder, source: str | os.PathLike | None) -> Iterator[Path]:
     yield file
 
 
+def mirrored(encoder: Encoder) -> Path | None:
+    """Where an encoder's file lies in ``$SV_MIRROR/pretrained``; None where it does not."""
+    file = Path(os.environ.get("SV_MIRROR") or os.devnull) / "pretrained" / encoder.file
+    return file if file.is_file() else None
+
+
 def _fetched(encoder: Encoder, target: Path) -> Path:
     """Fetch a file from the first of its addresses that answers."""
-    failed: RequestError | WorkError | None = None
+    failed: RequestError | WorkError = RequestError(f"{encoder.name} has no address.")
     for address in encoder.addresses:
         try:
             fetch.download(address.format(file=quote(encoder.file)), target)
             return target
         except (RequestError, WorkError) as error:
-            failed = failed or error
-    raise failed or RequestError(f"{encoder.name} has no address; name its file with --from")
+            failed = error
+    raise type(failed)(f"{failed} A file that came another way is taken with --from FILE.")
 
 
 def _record(name: str) -> Path:
