@@ -57,7 +57,7 @@ def provide(
     if sha256 is not None and not SHA256.fullmatch(sha256.lower()):
         raise RequestError(f"{sha256!r} is no sha256; give the 64 hex digits that sha256sum prints for the file")
     expected = sha256.lower() if sha256 else known or encoder.sha256
-    if target.exists() and known and expected == known:
+    if source is None and target.exists() and known and expected == known:
         return target
     if not expected and not first_use:
         raise RequestError(
