@@ -305,8 +305,9 @@ class MergedPatches(layers.Layer):
             return ops.expand_dims(places, -1) * kernel
         groups = places.shape[-1] // self.grouped
         kernel = ops.transpose(ops.reshape(kernel, (self.grouped, groups, -1)), (1, 0, 2))
-        places = ops.reshape(places, (-1, ops.shape(places)[1], places.shape[2], groups, 1, self.grouped))
-        return ops.matmul(places, kernel)
+        frames, bins = ops.shape(places)[1], places.shape[2]
+        places = ops.reshape(places, (-1, groups, 1, self.grouped))  # LiteRT multiplies matrices along 2 axes at most
+        return ops.reshape(ops.matmul(places, kernel), (-1, frames, bins, self.bias.shape[0]))
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (input_shape[0], None, input_shape[2] // self.bins, int(input_shape[3] * self.multiplier))
