@@ -1,4 +1,8 @@
-"""Backbones: sizes and costs as published, layers against NumPy, any duration."""
+"""
+Backbones: sizes and costs as published, layers against NumPy, any duration.
+
+``python test_backbones.py`` prints the sizes and costs, as the table of ``parity/README.md`` has them.
+"""
 
 import keras
 import numpy as np
@@ -259,3 +263,10 @@ def test_batch_normalization_is_kerass_own_but_faster(training):
     np.testing.assert_allclose(  # by hand: the mean of the batch counts for a tenth
         results[0][3], weights[2] * 0.9 + maps.mean(axis=(0, 1, 2)) * 0.1 if training else weights[2], rtol=1e-5
     )
+
+
+if __name__ == "__main__":
+    for name, (settings, millions, multiplications) in PUBLISHED.items():
+        model = encoders.build(**settings)
+        found = parameters(model), complexity.multiply_accumulates(model, 32_000) / 1e9
+        print(f"| {name} | {found[0]:.2f} | {millions:g} | {found[1]:.2f} | {multiplications / 1e3:.2f} |", flush=True)

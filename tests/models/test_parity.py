@@ -2,11 +2,13 @@
 Public architectures beside their authors' code, without the weights that were published.
 
 Each file in ``parity`` holds what the authors' code gave for drawn weights (``parity/make.py`` says how it was made).
-The networks are narrow there; the front ends are as published.
+The networks are narrow there; the front ends are as published. With ``tests/helpers`` on PYTHONPATH,
+``python test_parity.py [FILE ...]`` prints the differences, as the table of ``parity/README.md`` has them.
 """
 
 import importlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -51,3 +53,10 @@ def check(file: Path) -> tuple[float, float]:
 def test_our_network_computes_what_the_authors_does(file):
     features, embedding = check(file)
     assert features < 1e-3 and embedding < 1e-4
+
+
+if __name__ == "__main__":
+    for file in map(Path, sys.argv[1:] or FILES):
+        features, embedding = check(file)
+        counted = json.loads(file.read_text("utf-8"))["parameters"]
+        print(f"| {file.stem} | {counted:,} | {features:.1g} | {embedding:.1g} |", flush=True)
