@@ -18,16 +18,17 @@ from sv_utils.models import embedding, encoders, pretrained, runtimes
 
 BATCH, SECONDS = 8, 4
 ATTENTIVE = {"pooling": "attentive", "embedding_dim": 192}
-COSTED: dict[str, dict] = {  # public encoders by the arguments of `encoders.build`
+COSTED: dict[str, dict] = {  # public encoders by the arguments of `encoders.build`, or of a family's ``build``
     "CAM++": {"backbone": "campplus", "embedding_dim": 512},
     "ECAPA-TDNN 512": {"backbone": "ecapa_wespeaker", "width": 512, **ATTENTIVE},
     "ECAPA-TDNN 1024": {"backbone": "ecapa_wespeaker", "width": 1024, **ATTENTIVE},
+    "ECAPA-TDNN of SpeechBrain": {"family": "speechbrain"},
     "ResNet-34": {"backbone": "resnet34"},
     "SimAM-ResNet-34": {"backbone": "resnet34", "width": 64, "simam": True, "pooling": "attentive"},
     "ERes2NetV2": {"backbone": "eres2netv2", "width": 64, "embedding_dim": 192},
     **{f"ReDimNet2-B{n}": {"backbone": f"redimnet2_b{n}", "n_mels": 72, **ATTENTIVE} for n in range(7)},
-    "ResNet-221": {"backbone": "resnet221"},
-    "ResNet-293": {"backbone": "resnet293"},
+    **{f"ResNet-{depth}": {"backbone": f"resnet{depth}"} for depth in (101, 152, 221, 293)},
+    "SimAM-ResNet-100": {"backbone": "resnet100", "width": 64, "simam": True, "pooling": "attentive"},
 }
 
 
