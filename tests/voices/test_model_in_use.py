@@ -43,6 +43,13 @@ def test_a_comparison_asks_the_model_that_is_named_at_the_rate_that_is_wanted(as
     assert asked == {"embeddings": [("own.keras", 2)], "judge": [("own.keras", 0.01)]}
 
 
+def test_a_second_voice_is_looked_for_by_the_model_that_is_named(asked, monkeypatch):
+    models = []
+    monkeypatch.setattr(compare.turns, "warned", lambda recording, model: models.append(model) or [])
+    compare.compare(SOUND, SOUND[::-1], "own.keras")
+    assert models == ["own.keras"] * 2
+
+
 def test_who_speaks_is_asked_by_the_model_of_the_voices_at_the_rate_that_is_wanted(asked, tmp_path):
     side = Side(np.array([1.0, 0.0]), GOOD)
     enrolment.add(tmp_path / "v.npz", "ge2e", "print", "ada", [side])
