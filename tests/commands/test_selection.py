@@ -10,7 +10,7 @@ import pytest
 from sv_utils import selection
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError
-from sv_utils.evaluation import intervals, metrics
+from sv_utils.evaluation import intervals, metrics, trials
 from sv_utils.pipeline import params
 from sv_utils.reports import figures
 from sv_utils.training import loop
@@ -60,6 +60,9 @@ def test_folds_part_the_dev_speakers_and_validate_each_once(tones):
         held_out = set(data.validation.speech.table["speaker"])
         assert len(held_out) == 2 and held_out.isdisjoint(data.speakers) and len(data.speakers) == 4
         assert sorted(np.unique(data.validation.labels)) == [0, 1]
+        ids = data.validation.speech.table["id"]
+        drawn = trials.rows(trials.make(ids, *np.bincount(1 - data.validation.labels).tolist(), seed=fold), ids)
+        assert np.array_equal([data.validation.enrol_rows, data.validation.test_rows], drawn)
         validated += held_out
     assert sorted(validated) == [f"s{i}" for i in range(6)]
 

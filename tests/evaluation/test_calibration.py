@@ -32,6 +32,7 @@ def test_calibration_agrees_with_scikit_learn(prior):
         sample_weight=1200 * np.concatenate([weight * share, weight * (1 - share)]),
     )
     fitted = calibration.fit_calibration(features, labels, ("cosine", "quality"), prior)
+    assert fitted.prior == prior
     assert fitted.weights == pytest.approx(reference.coef_[0], rel=1e-4)
     assert fitted.offset == pytest.approx(reference.intercept_[0] - math.log(prior / (1 - prior)), rel=1e-4)
     assert (fitted.n_target, fitted.n_nontarget) == (300, 900)

@@ -59,6 +59,7 @@ def test_trial_bootstrap_without_a_seed_draws_by_0():
     scores, labels = np.arange(40) % 7 * 1.0, np.arange(40) % 2
     drawn = [intervals.trial_bootstrap(scores, labels, 30, **seed).tolist() for seed in ({}, {"seed": 0}, {"seed": 1})]
     assert drawn[0] == drawn[1] != drawn[2]
+    assert len(intervals.trial_bootstrap(scores, labels, statistic=lambda p_fa, p_miss: 0.0)) == 1000
 
 
 def test_trial_bootstrap_keeps_the_number_of_each_kind():

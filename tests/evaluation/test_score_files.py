@@ -45,6 +45,19 @@ def test_columns_that_are_named_are_found_in_any_order_among_others(tmp_path):
     assert (given.enrol.tolist(), given.test.tolist(), scores.tolist()) == (["a/1"], ["b/2"], [0.5])
 
 
+def test_three_columns_that_are_named_are_taken_by_their_names(tmp_path):
+    (tmp_path / "scores.csv").write_text("test,enrol,score\nb/2,a/1,0.5\n")
+    given, _ = score_files.read_scores(str(tmp_path / "scores.csv"))
+    assert (given.enrol.tolist(), given.test.tolist()) == (["a/1"], ["b/2"])
+
+
+@pytest.mark.parametrize("shape", [(2,), (3, 4)])
+def test_embeddings_are_a_row_a_path(tmp_path, shape):
+    np.savez(tmp_path / "e.npz", paths=np.array(["a", "b"]), embeddings=np.ones(shape))
+    with pytest.raises(RequestError, match="one row of real numbers a path is needed"):
+        score_files.read_embeddings(str(tmp_path / "e.npz"))
+
+
 def test_a_score_that_is_no_finite_number_is_named_with_its_line(tmp_path):
     (tmp_path / "scores.txt").write_text("a b 0.5\na c nan\n")
     with pytest.raises(RequestError, match=r"scores.txt line 2 has the score 'nan'"):
