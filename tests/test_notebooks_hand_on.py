@@ -118,6 +118,7 @@ class Embeddings:
 
 def test_an_evaluation_is_what_its_parameters_say(monkeypatch):
     import sv_utils.speech.reader as reader
+    import sv_utils.training.augment  # noqa: F401  (it takes `Speech` for its types: before there is another)
 
     seen, loaded = {}, {"network": "without its last layer"}
     Embeddings.made, Embeddings.asked = [], []
