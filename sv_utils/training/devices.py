@@ -161,7 +161,7 @@ class Devices:
 
         counts = [_count_together(model.optimizer, self.replicas)] if self.replicas > 1 else []
 
-        def compiled(ends: bool) -> Callable:
+        def compiled(ends: bool) -> Any:
             @tf.function(jit_compile=model.jit_compile)
             def trained(batch: tuple, settings: dict) -> dict:
                 for count in counts:
@@ -177,9 +177,10 @@ class Devices:
 
         def step(batch: tuple, settings: Mapping[str, float], ends: bool) -> dict[str, Any]:
             numbers = {name: tf.constant(value, tf.float32) for name, value in settings.items()}
-            kind = ends or not counts, *numbers, *(getattr(part, "shape", None) for part in batch)
+            ends = ends or not counts
+            kind = (ends, *numbers, *(getattr(part, "shape", None) for part in batch))
             if kind not in graphs:
-                graphs[kind] = compiled(kind[0]).get_concrete_function(batch, numbers)
+                graphs[kind] = compiled(ends).get_concrete_function(batch, numbers)
             return graphs[kind](batch, numbers)
 
         return step
