@@ -1,6 +1,7 @@
 """Benchmarks are run by hand; here only that they ask the right question and refuse a wrong name."""
 
 import ast
+import importlib
 import importlib.util
 import inspect
 import json
@@ -51,8 +52,11 @@ def test_every_benchmark_has_its_function():
 
 def test_networks_whose_cost_is_told_are_such_as_can_be_built(monkeypatch):
     for architecture in costed.COSTED.values():
-        assert architecture["backbone"] in backbones.names()
-        inspect.signature(encoders.build).bind(**architecture)
+        options = dict(architecture)
+        family = options.pop("family", None)
+        build = importlib.import_module(f"sv_utils.models.pretrained.{family}").build if family else encoders.build
+        assert family or options["backbone"] in backbones.names()
+        inspect.signature(build).bind(**options)
     found = {"parameters": 1e6, "macs": 2e9, "keras": 0.05, "onnx": 0.04, "litert": 0.025}
     monkeypatch.setattr(costed, "COSTED", {"tiny": {}})
     done = subprocess.CompletedProcess([], 0, json.dumps(found))
