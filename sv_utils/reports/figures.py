@@ -435,7 +435,9 @@ def costs(results: pd.DataFrame, about: pd.DataFrame) -> Figure:
             for model, *point in zip(rows["base"], places, errors):
                 axis.annotate(model, point, xytext=(5, 5), textcoords="offset points", fontsize=8)
         axis.set(xscale="log", xlabel="multiply-accumulates for 3 s [G]", ylabel="EER [%]")
-        axis.legend()
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.xaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
+        axis.legend(loc="center left", bbox_to_anchor=(1.08, 0.5))
     return figure
 
 
