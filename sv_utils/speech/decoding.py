@@ -147,6 +147,8 @@ def _opened(content: headers.Content) -> InputContainer:
     options = {"format_whitelist": FORMATS, "codec_whitelist": CODECS}
     if headers.unannounced(content)[1]:
         options["ignore_length"] = "1"
+    if headers.plain_wav(content):  # else 32 packets are tried as every other format, ten times the work of opening
+        options["max_probe_packets"] = "1"
     try:
         file = io.BytesIO(content) if isinstance(content, bytes) and end == len(content) else _Window(content, end)
         return av.open(file, "r", options=options, metadata_errors="ignore")

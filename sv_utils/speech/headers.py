@@ -30,6 +30,8 @@ TABLES = {
     b"sbgp": (8, 8),
     b"sidx": (20, 12),
 }
+DTS = (b"\x7f\xfe\x80\x01", b"\xfe\x7f\x01\x80", b"\x1f\xff\xe8\x00", b"\xff\x1f\x00\xe8")  # how its frames begin
+DTS_FRAME = 18728  # largest frame, in words of 14 bits [bytes]
 COUNTED = {*TABLES, b"stsz", b"trun"}
 ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 NAMES = [  # how files begin that people take for recordings, and what can be done
@@ -112,6 +114,21 @@ def unannounced(content: Content) -> tuple[int, bool]:
         return 0, False
     more, whole = len(content) - start - size, 8 + struct.unpack("<I", content[4:8])[0]
     return more, more > len(content) // 2 and abs(whole - end) > 1
+
+
+def plain_wav(content: Content) -> bool:
+    """
+    Whether a file is a wav file that holds no DTS, which may stand where its header says 16 bit samples.
+
+    Examples
+    --------
+    >>> plain_wav(b"RIFF" + bytes(4) + b"WAVEdata" + struct.pack("<I", 1000) + bytes(1000))
+    True
+    """
+    if content[:4] not in (b"RIFF", b"RF64", b"BW64") or content[8:12] != b"WAVE":
+        return False
+    sound = content[(start := _wav_data(content)[0]) : start + DTS_FRAME]
+    return start > 0 and not any(word in sound for word in DTS)
 
 
 def missing_share(content: Content) -> float:

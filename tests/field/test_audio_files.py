@@ -212,6 +212,25 @@ def test_six_channels_from_a_pipe():
     assert (decoded.channels, decoded.warnings) == (6, ())
 
 
+# Compressed sound that a wav header calls samples of 16 bit
+
+
+def test_ac3_in_a_wav_file_is_decoded():
+    """As discs are ripped: AC-3 in the frames of a digital output, under the header of a CD."""
+    framed = encoded(speech(48000), 48000, "spdif", "ac3")
+    assert heard(wav(np.frombuffer(framed, np.int16), 48000)).codec == "ac3"
+
+
+@pytest.mark.parametrize("length", [1024, 4096, 16384])
+@pytest.mark.parametrize("order", [">u2", "<u2"])
+def test_dts_in_a_wav_file_is_not_taken_for_samples(length, order):
+    """Frames of DTS of any length, none of which can be decoded: taken for samples they would be noise."""
+    fields = [(0x7FFE8001, 32), (1, 1), (31, 5), (0, 1), (15, 7), (length - 1, 14), (2, 6), (8, 4), (15, 5)]
+    bits = "".join(f"{value:0{width}b}" for value, width in fields).ljust(128, "0")
+    frame = int(bits, 2).to_bytes(16, "big").ljust(length, b"\0")
+    assert refused(wav(np.frombuffer(frame * 40, order).astype("<u2").view("<i2"), 44100)) == "no samples"
+
+
 # Rates that change
 
 
