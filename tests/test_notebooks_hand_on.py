@@ -310,7 +310,7 @@ def test_a_report_resamples_as_it_is_asked_and_judges_its_own_results(monkeypatc
         monkeypatch.setattr(tables, name, lambda asked, name=name: f"{name} of {asked}")
     monkeypatch.setattr(tables, "paired_differences", lambda *given: seen.update(compared=given) or "differences")
     for name in ("session_note", "provenance_note"):
-        monkeypatch.setattr(tables, name, str)
+        monkeypatch.setattr(tables, name, lambda *given: str(given))
     monkeypatch.setattr(tables, "findings", lambda *given: seen.update(findings=given) or "")
     monkeypatch.setattr(reproduction, "write", lambda *given: seen.update(verdict=given) or {"sentence": ""})
     exec("\n".join(code("09_report", {"profile": "own", "seed": 5, "replicates": 30})[:2]), {})

@@ -14,6 +14,7 @@ from sv_utils.base.errors import RequestError
 from sv_utils.base.paths import replace_on_success
 from sv_utils.evaluation import intervals, systems, trials
 from sv_utils.evaluation.systems import COSINE, System
+from sv_utils.models.pretrained import releases
 from sv_utils.pipeline.profile import Profile
 from sv_utils.reports import expected, published
 from sv_utils.reports.expected import SEED
@@ -411,10 +412,19 @@ def _training_of(profile: Profile, stage: str) -> dict:
     }
 
 
-def provenance_note(results: pd.DataFrame) -> str:
-    """Say what is not known of encoders that were trained elsewhere; empty where there is none."""
-    names = ", ".join(dict.fromkeys(results.loc[results["loss"] == "pretrained", "base"]))
-    return names and f"Trained elsewhere, on data that this experiment does not know (loss *pretrained*): {names}."
+def provenance_note(results: pd.DataFrame, profile: Profile) -> str:
+    """Say what is not known of a profile's encoders that were trained elsewhere; empty where there is none."""
+    names = dict.fromkeys(results.loc[results["loss"] == "pretrained", "base"])
+    drawn = [name for name in names if releases.is_drawn(profile.encoders.get(name, name))]
+    public = [name for name in names if name not in drawn]
+    said = public and (
+        f"Trained elsewhere, on data that this experiment does not know (loss *pretrained*): {', '.join(public)}."
+    )
+    warned = drawn and (
+        f"**Not trained: the weights of {', '.join(drawn)} were drawn, in the place of files that are not here; their "
+        "error rates say nothing.**"
+    )
+    return " ".join(filter(None, (said, warned)))
 
 
 def breakdowns(profile: Profile, name: str) -> pd.DataFrame:

@@ -412,7 +412,7 @@ def test_player_holds_the_sound_itself():
 
 def test_an_encoder_trained_elsewhere_has_a_row_without_training_and_a_note(profile, tmp_path):
     (tmp_path / "params/two.yaml").write_text(PARAMS + "encoders: {campplus: campplus}\n")
-    assert tables.provenance_note(pd.DataFrame([row("softmax", 0.1)])) == ""
+    assert tables.provenance_note(pd.DataFrame([row("softmax", 0.1)]), Profile.read(profile)) == ""
     rows = [row(name, 0.02, loss="pretrained") for name in ("campplus", "campplus + AS-norm + QMF")]
     paths.stage_dir("two", "08_evaluate@campplus").mkdir()
     (paths.stage_dir("two", "08_evaluate@campplus") / "metrics.json").write_text(judging.to_json(rows))
@@ -420,7 +420,13 @@ def test_an_encoder_trained_elsewhere_has_a_row_without_training_and_a_note(prof
     assert about["epochs"].isna().tolist() == [False, False, True]
     assert about.loc["campplus", "realtime"] == 450.0 and about.columns[-1] == "realtime"
     results = tables.collect(Profile.read(profile))
-    assert tables.provenance_note(results).endswith("does not know (loss *pretrained*): campplus.")
+    known = Profile.read("two")
+    assert tables.provenance_note(results, known).endswith("does not know (loss *pretrained*): campplus.")
+    drawn = paths.outputs() / "pretrained" / "campplus.json"  # as a rehearsal leaves it
+    drawn.parent.mkdir()
+    drawn.write_text('{"sha256": "drawn"}')
+    assert tables.provenance_note(results, known).startswith("**Not trained: the weights of campplus were drawn")
+    drawn.write_text('{"sha256": "0123"}')
     assert "AS-norm, QMF" in [container.get_label() for container in figures.compare_models(results).axes[0].containers]
     assert "lowest EER is that of **campplus**: 2.00" in tables.findings(results, tables.paired_differences({}))
 
