@@ -1,7 +1,7 @@
 """
 The real notebooks through make: tiny encoders and a few steps on the embedded voices.
 
-06_train_adacos runs in `test_rehearsed`, 05_train_cosface in `make reproduce`; the other losses in `make test-long`.
+06_train_adacos and 07_train_aam run in `test_rehearsed`, further losses in `make test-long`.
 """
 
 import json
@@ -40,10 +40,7 @@ train:
 03_train_softmax:
   engine: {readers: -1}
 04_train_contrastive: {}
-07_train_aam:
-  phases:
-    - {epochs: 1, steps_per_epoch: 2, crop_seconds: 1.0, average_last: 1, frozen: encoder}
-    - {epochs: 1, steps_per_epoch: 2, crop_seconds: 2.0, margin: 0.5}
+05_train_cosface: {}
 08_evaluate:
   replicates: 20
   cuts: [2]
@@ -53,7 +50,7 @@ train:
 encoders:
   elsewhere: ELSEWHERE
 """
-FURTHER = ["05_train_cosface", "07_train_sphereface2", "07_train_ge2e", "07_train_angular_prototypical"]
+FURTHER = ["07_train_sphereface2", "07_train_ge2e", "07_train_angular_prototypical"]
 
 
 def make(*arguments):
@@ -97,9 +94,9 @@ def test_no_notebook_wrote_to_stderr_or_showed_an_empty_figure(made):
 def test_results_hold_a_row_for_each_loss_and_its_untrained_encoder(made):
     results = pd.read_csv(made[0] / "results.csv", keep_default_na=False)
     assert list(results.columns) == tables.COLUMNS
-    losses = ["aam", "contrastive", "softmax"]
+    losses = ["contrastive", "cosface", "softmax"]
     plain = results[results["model"].isin([*losses, *(f"{loss} (untrained)" for loss in losses)])]
-    assert sorted(set(plain["loss"])) == ["aam", "contrastive", "none", "softmax"]
+    assert sorted(set(plain["loss"])) == ["contrastive", "cosface", "none", "softmax"]
     assert (plain["n_speakers"] == 18).all() and (plain["n_target"] + plain["n_nontarget"] == 3060).all()
     assert (plain["eer_low"] < plain["eer"]).all() and (plain["eer"] < plain["eer_high"]).all()
     elsewhere = results[results["loss"] == "pretrained"]["model"].tolist()
@@ -109,12 +106,12 @@ def test_results_hold_a_row_for_each_loss_and_its_untrained_encoder(made):
 
 
 def test_error_rates_stand_for_short_and_for_telephone_speech(made):
-    rows = json.loads((made[0] / "08_evaluate@aam" / "metrics.json").read_text())
-    by_duration = next(row["by_duration"] for row in rows if row["model"] == "aam")
+    rows = json.loads((made[0] / "08_evaluate@cosface" / "metrics.json").read_text())
+    by_duration = next(row["by_duration"] for row in rows if row["model"] == "cosface")
     assert [row["cut"] for row in by_duration] == ["2 s", "full", "telephone, 2 s", "telephone"]
     assert by_duration[0]["mean_seconds"] == by_duration[2]["mean_seconds"] <= 2 < by_duration[1]["mean_seconds"]
     assert by_duration[1]["eer"] != by_duration[3]["eer"]
-    scored = pd.read_csv(made[0] / "08_evaluate@aam" / "scores_mini.csv")
+    scored = pd.read_csv(made[0] / "08_evaluate@cosface" / "scores_mini.csv")
     assert by_duration[1]["eer"] == pytest.approx(counted_eer(scored["label"], scored["llr"]), abs=2e-3)
 
 
@@ -129,7 +126,7 @@ def counted_eer(labels, scores):
 
 def test_error_rates_are_those_of_the_scores_beside_them(made):
     results = pd.read_csv(made[0] / "results.csv").set_index("model")
-    for model in ("softmax", "contrastive", "aam"):
+    for model in ("softmax", "contrastive", "cosface"):
         scored = pd.read_csv(made[0] / f"08_evaluate@{model}" / "scores_mini.csv")
         assert len(scored) == 3060
         assert results.loc[model, "eer"] == pytest.approx(counted_eer(scored["label"], scored["score"]), abs=2e-3)
@@ -139,7 +136,7 @@ def test_error_rates_are_those_of_the_scores_beside_them(made):
 
 
 def test_table_is_printed_with_what_the_corpus_is_not(made):
-    for loss in ("softmax", "contrastive", "aam"):
+    for loss in ("softmax", "contrastive", "cosface"):
         assert f"| {loss} " in made[1]
     assert "one session" in made[1] and "3,060" in made[1]
 
@@ -154,7 +151,7 @@ def test_the_verdict_is_printed_and_stands_in_the_report_and_on_the_index(made):
 
 def test_a_site_of_the_run_has_no_dead_links(made, tmp_path):
     assert report.main(["tiny", "--site", str(tmp_path / "site")]) == 0
-    assert dead(tmp_path / "site") == [] and len(list((tmp_path / "site/tiny").rglob("card.html"))) == 5
+    assert dead(tmp_path / "site") == [] and len(list((tmp_path / "site/tiny").rglob("card.html"))) == 3
 
 
 def test_second_make_runs_nothing(made):
@@ -186,13 +183,6 @@ def test_pages_in_a_browser(made):
 def test_model_left_is_an_encoder(made):
     model = encoders.load(made[0] / "03_train_softmax" / "model.keras")
     assert model.output_shape == (None, 8)
-
-
-def test_training_notebooks_of_the_modern_recipe_ran_both_stages(made):
-    log = pd.read_csv(made[0] / "07_train_aam" / "log.csv")
-    assert log["phase"].tolist() == [0, 1, 1, 2]
-    steps = pd.read_csv(made[0] / "07_train_aam" / "steps.csv")
-    assert steps["margin"].tolist() == pytest.approx([0] * 4)  # all before margin_start_epoch
 
 
 def said(notebook):

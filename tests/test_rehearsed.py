@@ -17,9 +17,9 @@ from sv_utils.reports import tables
 
 SPEAKERS = 9  # of VoxCeleb2
 TRIALS = {"O": 96, "O-cleaned": 96, "E": 60, "E-cleaned": 60, "H": 60, "H-cleaned": 60}  # of a miniature's lists
-PROFILES = {  # the stage that trains, and the rates at the ends of the first and the last epoch of its two phases
-    "voxceleb_original_resnet34": ("06_train_adacos", [0.01, 0.01, 1e-4, 1e-4]),
-    "voxceleb_modern_resnet34": ("07_train_aam", [0.4, 2e-4, 2e-4, 5e-5]),
+PROFILES = {  # the stage that trains; rate and margin (AdaCos has none) at the ends of its epochs, two of each phase
+    "voxceleb_original_resnet34": ("06_train_adacos", [0.01, 0.01, 1e-4, 1e-4], []),
+    "voxceleb_modern_resnet34": ("07_train_aam", [0.4, 2e-4, 2e-4, 5e-5], [0, 0.2, 0.5, 0.5]),
 }
 
 
@@ -30,9 +30,12 @@ def test_every_stage_passes_on_a_miniature(profile, tmp_path, monkeypatch):
     ran = subprocess.run(line, cwd=paths.REPO, env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / "outputs"))
-    (stage, rates), loss = PROFILES[profile], PROFILES[profile][0].split("_")[-1]
-    log = pd.read_csv(paths.stage_dir(profile, stage) / "log.csv").dropna(subset="loss")
+    stage, rates, margins = PROFILES[profile]
+    folder, loss = paths.stage_dir(profile, stage), stage.split("_")[-1]
+    log = pd.read_csv(folder / "log.csv").dropna(subset="loss")
     assert log["phase"].tolist() == [1, 1, 2, 2] and log["learning_rate"].tolist() == pytest.approx(rates)
+    steps = pd.read_csv(folder / "steps.csv")
+    assert list(steps.get("margin", [])) == pytest.approx(margins)
     results = tables.read_results(profile)
     results = results[results["model"] == loss].set_index("list")
     assert (results["n_target"] + results["n_nontarget"]).to_dict() == {f"VoxCeleb1-{k}": n for k, n in TRIALS.items()}
