@@ -64,6 +64,8 @@ def test_speech_has_a_pitch_and_whispering_has_none(speech):
     assert all(spoken > 0.4 > recordings.WHISPERED > 0.1 > breathed for spoken, breathed in told)
     tone = np.sin(2 * np.pi * 110 * np.arange(RATE) / RATE) * 9000
     assert conditions.voiced(tone.astype(np.int16)) == 1.0 == conditions.voiced(tone[:600].astype(np.int16))
+    low = np.sin(2 * np.pi * 80 * np.arange(RATE) / RATE) * 9000  # the window leaves 0.52 of it, a period on
+    assert conditions.voiced(low.astype(np.int16)) == 1.0
 
 
 def test_of_next_to_nothing_only_the_length_is_told():
