@@ -152,6 +152,11 @@ def test_a_part_has_trials_of_both_kinds_however_small_it_is_wished():
     assert len(named) == 2, "no more speakers than trials of both kinds need"
 
 
+def test_a_part_of_a_list_of_one_kind_is_all_of_it():
+    alike = trials.Trials(CROSSED.labels[:30], CROSSED.enrol[:30], CROSSED.test[:30])
+    assert set(alike.labels) == {1} and len(evaluate.draw_parts({"O": alike}, crowd(), 5, seed=1)[0]["O"]) == 30
+
+
 def test_the_untrained_encoder_and_altered_speech_are_judged_on_the_part():
     one, whole = scorer(), crowd()
     part, rows = evaluate.draw_parts({"O": CROSSED}, whole, 14, seed=1)

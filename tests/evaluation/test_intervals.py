@@ -170,6 +170,29 @@ def test_comparison_takes_other_statistics():
         -scores, scores, labels, enrol, test, 20, statistic=lambda p_fa, p_miss: float(p_fa.mean())
     )
     assert result["difference"] != 0
+    told = intervals.speaker_bootstrap(scores, labels, enrol, test, 3, statistic=lambda p_fa, p_miss: 7.0)
+    assert told.tolist() == [7.0, 7.0, 7.0]
+
+
+FEW = [np.array([0.9, 0.2, 0.4, 0.1, 0.5, 0.3]), np.array([1, 1, 1, 0, 0, 0]), list("abcabc"), list("abcbca")]
+
+
+def test_the_margin_of_a_difference_is_that_of_as_many_speakers():
+    """Three speakers: the error is the replicates' standard deviation times sqrt(3 / 2), and t has two degrees."""
+    other = np.array([0.9, 0.6, 0.4, 0.5, 0.1, 0.3])
+    found = intervals.compare(FEW[0], other, *FEW[1:], 40, 1)
+    paired = [intervals.speaker_bootstrap(scores, *FEW[1:], 40, 1) for scores in (FEW[0], other)]
+    error = np.nanstd(paired[0] - paired[1]) * math.sqrt(3 / 2)
+    assert found["high"] - found["difference"] == pytest.approx(intervals._student_quantile(2) * error)
+    assert found["difference"] - found["low"] == pytest.approx(intervals._student_quantile(2) * error)
+
+
+def test_who_says_nothing_gets_a_thousand_draws_of_seed_0():
+    assert intervals.compare(FEW[0], FEW[0][::-1], *FEW[1:]) == intervals.compare(
+        FEW[0], FEW[0][::-1], *FEW[1:], 1000, 0
+    )
+    drawn = [intervals.speaker_bootstrap(*FEW, **said) for said in ({}, {"replicates": 1000, "seed": 0})]
+    np.testing.assert_array_equal(*drawn)
 
 
 def test_holm_written_out():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from simulated_scores import design
 
 from sv_utils.evaluation import intervals, judging, metrics
+from sv_utils.evaluation.resampling import Resamples
 
 TARGET, NONTARGET = np.array([2.0, 1.0, -1.0, 3.0]), np.array([-3.0, -2.0, 0.5, -1.0, -4.0])
 
@@ -169,6 +170,17 @@ def test_decisions_that_are_all_alike_leave_open_what_three_speakers_cannot_show
     equal, tenth = decision_points(scores=np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]))
     assert equal["miss"] == tenth["miss"] == pytest.approx([1.0, 0.025 ** (1 / 3), 1.0])
     assert equal["false_accept"] == pytest.approx([0.0, 0.0, 1 - 0.025 ** (1 / 3)])
+
+
+def test_who_says_nothing_gets_a_thousand_draws_of_seed_0():
+    asked = (DEV, *LIST, SPEAKERS, {})
+    assert judging.decision_points(*asked) == judging.decision_points(*asked, seed=0, replicates=1000)
+
+
+def test_a_score_in_float32_is_at_the_threshold_that_rounds_to_it():
+    scores, drawn = np.array([0.7, 0.1, 0.7, 0.7, 0.1, 0.1], np.float32), Resamples.draw(*SPEAKERS, 9, 5)
+    at, between = (judging._resampled_rates([threshold], scores, LIST[1], drawn) for threshold in (0.7, 0.5))
+    np.testing.assert_array_equal(at, between)  # 0.7 is 0.69999999 in float32
 
 
 def test_rare_false_accepts_are_offered_when_ten_dev_trials_can_show_them():

@@ -36,8 +36,9 @@ def test_as_norm_written_out():
 
 def test_cohort_statistics_do_not_depend_on_blocks(monkeypatch):
     rng = np.random.default_rng(1)
-    embeddings, cohort = rng.normal(size=(31, 6)), rng.normal(size=(40, 6))
+    embeddings, cohort = rng.normal(size=(31, 6)).astype("float32"), rng.normal(size=(40, 6)).astype("float32")
     whole = normalisation.cohort_statistics(embeddings, cohort, 7)
+    assert {values.dtype.name for values in whole} == {"float32"}
     monkeypatch.setattr(normalisation, "SCORES_PER_BLOCK", 100)
     np.testing.assert_allclose(normalisation.cohort_statistics(embeddings, cohort, 7), whole)
 
@@ -52,7 +53,7 @@ def test_cohort_scores_as_its_parts_do():
     train, names = rng.normal(size=(40, 5)) + 0.3, np.repeat(list("abcdefgh"), 5)
     embeddings, sides = rng.normal(size=(6, 5)), (np.array([0, 1, 2]), np.array([3, 4, 5]))
     cohort = Cohort.of(train, names, top_k=3)
-    assert len(cohort) == 8
+    assert len(cohort) == 8 and Cohort.of(train, names).top_k == 300
     moved = scoring.subtract_mean(embeddings, train.mean(axis=0))
     speakers = np.stack(
         [scoring.subtract_mean(train, train.mean(axis=0))[names == name].mean(axis=0) for name in "abcdefgh"]

@@ -39,6 +39,12 @@ def test_each_form_of_a_score_file(tmp_path, line):
     assert given.labels is None if len(line.split()) == 3 else given.labels.tolist() == [0]
 
 
+def test_where_ids_are_numbers_the_scores_are_those_that_look_so_or_stand_first(tmp_path):
+    for text, scores in (("1 2 0.5\n", [0.5]), ("0.5 2 1\n", [0.5]), ("1 x -2\n", [-2]), ("-3 x -2\n", [-3])):
+        (tmp_path / "scores.txt").write_text(text)
+        assert score_files.read_scores(str(tmp_path / "scores.txt"))[1].tolist() == scores
+
+
 def test_columns_that_are_named_are_found_in_any_order_among_others(tmp_path):
     (tmp_path / "scores.csv").write_text("llr,test,note,Score,enrol\n9,b/2,x,0.5,a/1\n")
     given, scores = score_files.read_scores(str(tmp_path / "scores.csv"))
