@@ -94,6 +94,7 @@ def test_calibration_file(tmp_path):
     fitted = calibration.fit_calibration(*overlapping())
     fitted.save(tmp_path / "calibration.json")
     assert Calibration.load(tmp_path / "calibration.json") == fitted
+    assert (tmp_path / "calibration.json").read_text().startswith('{\n "features": [\n  "cosine"\n ],\n')
     assert set(json.loads((tmp_path / "calibration.json").read_text())) == {
         *("features", "weights", "offset", "prior", "n_target", "n_nontarget")
     }
@@ -143,7 +144,7 @@ def test_shortened_utterances_last_two_to_six_seconds():
     assert (heard[::2] == 16_000).all() and heard.dtype.kind == "i"  # a short one stays
     assert heard[1::2].min() >= 32_000 and heard[1::2].max() < 96_000
     assert abs(heard[1::2].mean() - 64_000) < 2_500
-    assert (heard == calibration.shortened(samples, seed=3)).all()
+    assert (heard == calibration.shortened(samples, 3, (2.0, 6.0), 16_000)).all()
 
 
 def test_calibration_by_quality_undoes_what_a_short_side_does_to_scores():

@@ -143,6 +143,8 @@ def test_the_part_of_a_large_list_is_all_its_trials_between_some_speakers():
 def test_a_small_list_is_measured_in_full_on_all_there_is():
     places, rows = evaluate.draw_parts({"O": CROSSED}, crowd(), 24, seed=1)
     assert places["O"].tolist() == list(range(90)) and rows.tolist() == list(range(24))
+    few = trials.Trials(CROSSED.labels[:3], CROSSED.enrol[:3], CROSSED.test[:3])
+    assert evaluate.draw_parts({"few": few}, crowd(), 24, seed=1)[1].tolist() == list(range(24))
 
 
 def test_a_part_has_trials_of_both_kinds_however_small_it_is_wished():
@@ -211,6 +213,8 @@ def test_rows_of_a_list_hold_names_figures_and_origin():
     assert rows[0]["calibration"]["cllr"] == metrics.cllr([3.0, 3.0], [10 * 0.0 - 5, 10 * 0.96 - 5])
     assert rows[3]["calibration"] is None and math.isnan(rows[3]["cllr"])
     assert ["operating_points" in row for row in rows] == [True, False, False, False]
+    asked = scorer().score("mini", LISTED, heard()), "tiny", "aam_loss", made
+    np.testing.assert_equal(scorer().judge(*asked), scorer().judge(*asked, seed=0, replicates=1000))
 
 
 def test_thresholds_are_chosen_on_dev_speakers_and_measured_on_the_list():
@@ -281,6 +285,14 @@ def test_fit_teaches_each_way_to_score_with_its_own_trials():
     values, names = fitted.features(dev.followed_by(short), mixed_sides)[QMF]
     assert fitted.calibrations[QMF] == calibration.fit_calibration(values, labels, names)
     assert fitted.dev[0].tolist() == cosines.tolist() and fitted.dev[1].tolist() == dev_trials.labels.tolist()
+
+
+def test_a_fit_of_which_nothing_is_said_has_300_neighbours_and_30_000_trials_of_seed_0(monkeypatch):
+    train, dev, told, drawn = people("abc", 0), people("klm", 1), [], evaluate.mixed_trials
+    monkeypatch.setattr(evaluate, "mixed_trials", lambda ids, *said: told.append(said) or drawn(ids, 20, 1))
+    fitted = Scorer.fit("x", train, dev, dev, trials.make(dev.ids, 10, 20, 4), use_norms=True)
+    assert told == [(30_000, 0)] and fitted.cohort.top_k == 300
+    assert fitted.use_norms is True and fitted.calibrations[QMF].features[-2:] == ("norm_min", "norm_max")
 
 
 def test_hardest_trials_of_the_model_itself():

@@ -12,6 +12,7 @@ from sv_utils.evaluation import groups
 def test_pair_groups():
     found = groups.pair_groups(["f", "m", "f", "", "m"], ["f", "m", "m", "f", ""])
     assert found.tolist() == ["f", "m", "different", "unknown", "unknown"]
+    assert groups.pair_groups(np.array(["f"], object), ["f"]).dtype.kind == "U"
 
 
 def test_by_group_counts_and_rates_at_one_threshold():
@@ -27,6 +28,13 @@ def test_by_group_counts_and_rates_at_one_threshold():
     assert (third["group"], third["n_target"], third["p_miss"]) == ("m", 1, 0.0) and math.isnan(third["p_fa"])
     stricter = groups.by_group(scores, labels, found, speakers, threshold=0.5)
     assert stricter[0]["p_miss"] == 1.0 and stricter[0]["p_fa"] == 0.5
+
+
+def test_what_is_equal_keeps_its_order():
+    names = np.array([f"{number:02d}" for number in range(40)])  # so many that a faster sort would mix them
+    found = groups.by_group(np.zeros(40), np.ones(40), names, [names, names])
+    assert [row["group"] for row in found] == names.tolist()
+    assert groups.hardest(np.zeros(40), np.repeat([1, 0], 20), 20).tolist() == [*range(20), *range(39, 19, -1)]
 
 
 def test_by_known_passes_over_what_is_the_same_everywhere():

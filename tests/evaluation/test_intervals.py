@@ -179,12 +179,13 @@ FEW = [np.array([0.9, 0.2, 0.4, 0.1, 0.5, 0.3]), np.array([1, 1, 1, 0, 0, 0]), l
 
 def test_the_margin_of_a_difference_is_that_of_as_many_speakers():
     """Three speakers: the error is the replicates' standard deviation times sqrt(3 / 2), and t has two degrees."""
-    other = np.array([0.9, 0.6, 0.4, 0.5, 0.1, 0.3])
+    other = np.array([0.9, 0.6, 0.7, 0.5, 0.1, 0.3])
     found = intervals.compare(FEW[0], other, *FEW[1:], 40, 1)
     paired = [intervals.speaker_bootstrap(scores, *FEW[1:], 40, 1) for scores in (FEW[0], other)]
     error = np.nanstd(paired[0] - paired[1]) * math.sqrt(3 / 2)
     assert found["high"] - found["difference"] == pytest.approx(intervals._student_quantile(2) * error)
     assert found["difference"] - found["low"] == pytest.approx(intervals._student_quantile(2) * error)
+    assert found["p"] == pytest.approx(intervals._student_p(found["difference"] / error, 2)) and 0 < found["p"] < 1
 
 
 def test_who_says_nothing_gets_a_thousand_draws_of_seed_0():
@@ -197,4 +198,5 @@ def test_who_says_nothing_gets_a_thousand_draws_of_seed_0():
 
 def test_holm_written_out():
     assert intervals.holm([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
-    assert intervals.holm([0.5, 0.9]).tolist() == [1.0, 1.0]
+    assert intervals.holm([0.6, 0.9]).tolist() == [1.0, 1.0]
+    assert intervals.holm([0, 1]).dtype == np.float64

@@ -76,6 +76,8 @@ def test_judge_joins_the_figures_definitions_and_calibration():
     figures = judging.evaluate(scores, labels, *speakers, log_likelihood_ratios=scores, seed=1, replicates=10)
     assert {name: judged[name] for name in figures} == figures and judged["n_speakers"] == 3
     assert judged["calibration"]["cllr"] == figures["cllr"]
+    lost = judged["calibration"]["calibration_loss"]
+    assert figures["cllr_min"] > 0 and lost == figures["cllr"] - figures["cllr_min"]
     assert judged["eer_definitions"]["interpolated"] == pytest.approx(2 / 9)
     assert judging.judge(scores, labels, speakers, None, seed=1, replicates=10)["calibration"] is None
 
@@ -84,6 +86,7 @@ def test_at_threshold():
     labels = np.array([1] * 4 + [0] * 5)
     figures = judging.at_threshold(np.concatenate([TARGET, NONTARGET]), labels)
     assert figures == {"eer": metrics.eer(TARGET, NONTARGET)[0], "p_fa": 0.2, "p_miss": 0.25}
+    assert judging.at_threshold(np.concatenate([TARGET, NONTARGET]), labels, 0.5) == figures  # one lies there
 
 
 def test_json_holds_what_json_can():
@@ -109,6 +112,7 @@ def test_evaluate_gives_every_column():
     with_ratios = judging.evaluate(scores, labels, log_likelihood_ratios=2 * scores - 3)
     assert with_ratios["cllr"] == metrics.cllr(2 * target - 3, 2 * nontarget - 3)
     assert math.isnan(with_ratios["eer_low"]) and math.isnan(with_ratios["n_speakers"])
+    assert math.isnan(judging.evaluate(scores, labels, enrol)["n_speakers"])
 
 
 # Dev trials that part at 149.5, and of whose 100 non-target trials ten lie at 90 or above.
@@ -152,11 +156,11 @@ def test_rates_of_decisions_have_intervals_over_resampled_speakers():
 @pytest.mark.parametrize("kind", [0, 1])
 def test_a_draw_without_trials_of_one_kind_has_no_rates(kind):
     def counts(trials, starts):
-        """Of two draws; in the first of them there is no trial of the kind."""
-        return np.array([[int(trials[0] != kind), 1], [0, 0]])
+        """Of two draws; in the first of them there is no trial of the kind, in the second one of each."""
+        return np.array([[int(trials[0] != kind), kind], [0, 1 - kind]])
 
     rates = judging._resampled_rates([0.5], np.array([0.2, 0.8]), np.array([0, 1]), SimpleNamespace(counts=counts))
-    assert np.isnan(rates[0, :, 0]).all() and np.isfinite(rates[0, :, 1]).all()
+    assert np.isnan(rates[0, :, 0]).all() and rates[0, :, 1].tolist() == [1 - kind, kind]
 
 
 def test_rates_of_decisions_are_those_of_scores_at_a_threshold():
@@ -173,14 +177,30 @@ def test_decisions_that_are_all_alike_leave_open_what_three_speakers_cannot_show
 
 
 def test_who_says_nothing_gets_a_thousand_draws_of_seed_0():
-    asked = (DEV, *LIST, SPEAKERS, {})
-    assert judging.decision_points(*asked) == judging.decision_points(*asked, seed=0, replicates=1000)
+    said, asked = {"seed": 0, "replicates": 1000}, (DEV, *LIST, SPEAKERS, {})
+    assert judging.decision_points(*asked) == judging.decision_points(*asked, **said)
+    np.testing.assert_equal(judging.evaluate(*LIST, *SPEAKERS), judging.evaluate(*LIST, *SPEAKERS, **said))
+    asked = (LIST[0] > 95, LIST[1], SPEAKERS, 3)
+    assert judging.rates_with_intervals(*asked) == judging.rates_with_intervals(*asked, **said)
+
+
+def test_trials_and_half_an_error_are_counted_by_kind():
+    """Two target trials and five others: where a draw has no error, half an error is 0.25 and 0.1."""
+    scores, labels = np.array([150.0, 100.0, 89.0, 149.5, 90.0, 10.0, 20.0]), np.array([1, 1, 0, 0, 0, 0, 0])
+    speakers = [list("abcabac"), list("abbbcca")]
+    equal, _ = judging.decision_points(DEV, scores, labels, speakers, {}, 5, 30)
+    assert (equal["n_target"], equal["n_nontarget"]) == (2, 5)
+    accepts, misses = judging._resampled_rates([149.5], scores, labels, Resamples.draw(*speakers, 30, 5))[0]
+    assert equal["miss"] == [0.5, *intervals.rate_interval(0.5, misses, 3, 2)]
+    assert equal["false_accept"] == [0.2, *intervals.rate_interval(0.2, accepts, 3, 5)]
 
 
 def test_a_score_in_float32_is_at_the_threshold_that_rounds_to_it():
     scores, drawn = np.array([0.7, 0.1, 0.7, 0.7, 0.1, 0.1], np.float32), Resamples.draw(*SPEAKERS, 9, 5)
     at, between = (judging._resampled_rates([threshold], scores, LIST[1], drawn) for threshold in (0.7, 0.5))
     np.testing.assert_array_equal(at, between)  # 0.7 is 0.69999999 in float32
+    ones = np.array([1, 0, 1, 1, 0, 0])
+    np.testing.assert_array_equal(judging._resampled_rates([0.5], ones, LIST[1], drawn), between)
 
 
 def test_rare_false_accepts_are_offered_when_ten_dev_trials_can_show_them():

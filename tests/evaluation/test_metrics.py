@@ -184,6 +184,7 @@ def test_act_dcf_decides_at_the_threshold_of_bayes():
     # p_target 0.05: log(19) = 2.944
     assert metrics.act_dcf([3, 2.9], [-1, 2.95, -2, -3], 0.05) == pytest.approx((0.05 * 0.5 + 0.95 * 0.25) / 0.05)
     assert metrics.act_dcf([math.log(19)], [-1], 0.05) == 0.0
+    assert metrics.act_dcf([3], [math.log(19)], 0.05) == pytest.approx(19)
 
 
 @pytest.mark.parametrize("p_target, c_miss", [(0, 1), (1, 1), (0.5, 0)])
@@ -240,6 +241,11 @@ def test_det_keeps_the_corners_alone():
     # (1,0) (1,1/2) (1/2,1/2) (1/2,1) (0,1): where all non-targets are let in, a probit would be infinite
     x, y = metrics.det([0, 3], [1, 4])
     assert x.tolist() == pytest.approx([0]) and y.tolist() == pytest.approx([0])
+    # (1,0) (2/3,1/2) (1/3,1/2) (1/3,1) (0,1): a step of both kinds, then one of non-targets alone
+    x, y = metrics.det([1, 5], [1, 2, 6])
+    assert stats.norm.cdf(x) == pytest.approx([2 / 3, 1 / 3]) and y.tolist() == pytest.approx([0, 0])
+    # (1,0) (1,1/2) (2/3,1/2) (1/3,1/2) (0,1/2) (0,1): points inside a piece
+    assert metrics.det([0, 5], [1, 2, 3])[0].size == 0
     # (1,0) (2/3,0) (1/3,1/3) (0,2/3) (0,1): two steps of both kinds in a row
     x, y = metrics.det([1, 2, 3], [0, 1, 2])
     assert stats.norm.cdf(x) == pytest.approx([1 / 3]) and stats.norm.cdf(y) == pytest.approx([1 / 3])

@@ -39,6 +39,9 @@ def test_cohort_statistics_do_not_depend_on_blocks(monkeypatch):
     embeddings, cohort = rng.normal(size=(31, 6)).astype("float32"), rng.normal(size=(40, 6)).astype("float32")
     whole = normalisation.cohort_statistics(embeddings, cohort, 7)
     assert {values.dtype.name for values in whole} == {"float32"}
+    crowd = rng.normal(size=(310, 6))
+    said = [normalisation.cohort_statistics(embeddings, crowd, *top_k)[0].tolist() for top_k in ((), (300,), (301,))]
+    assert said[0] == said[1] != said[2]
     monkeypatch.setattr(normalisation, "SCORES_PER_BLOCK", 100)
     np.testing.assert_allclose(normalisation.cohort_statistics(embeddings, cohort, 7), whole)
 

@@ -40,7 +40,13 @@ def test_each_form_of_a_score_file(tmp_path, line):
 
 
 def test_where_ids_are_numbers_the_scores_are_those_that_look_so_or_stand_first(tmp_path):
-    for text, scores in (("1 2 0.5\n", [0.5]), ("0.5 2 1\n", [0.5]), ("1 x -2\n", [-2]), ("-3 x -2\n", [-3])):
+    for text, scores in (
+        ("1 2 0.5\n", [0.5]),
+        ("0.5 2 1\n", [0.5]),
+        ("1 x -2\n", [-2]),
+        ("-3 x -2\n", [-3]),
+        ("a b 1\n", [1]),
+    ):
         (tmp_path / "scores.txt").write_text(text)
         assert score_files.read_scores(str(tmp_path / "scores.txt"))[1].tolist() == scores
 
@@ -55,6 +61,18 @@ def test_three_columns_that_are_named_are_taken_by_their_names(tmp_path):
     (tmp_path / "scores.csv").write_text("test,enrol,score\nb/2,a/1,0.5\n")
     given, _ = score_files.read_scores(str(tmp_path / "scores.csv"))
     assert (given.enrol.tolist(), given.test.tolist()) == (["a/1"], ["b/2"])
+
+
+def test_trials_of_a_score_file_know_where_they_stand(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text("label;enrol;test;score\n\n1;ann lee/1;b/2;0.5\n")
+    given, _ = score_files.read_scores(str(path))
+    assert (given.source, given.line(0), given.labels.dtype) == (str(path), 3, np.int8)
+    path.write_text("ann lee/1;b/2;0.5\n")  # in two columns at the blank
+    assert score_files.read_scores(str(path))[0].enrol.tolist() == ["ann lee/1"]
+    path.write_text("1 2 3 4 5\n")
+    with pytest.raises(RequestError, match=r"scores.csv has 5 columns"):
+        score_files.read_scores(str(path))
 
 
 @pytest.mark.parametrize("shape", [(2,), (3, 4)])
@@ -86,6 +104,9 @@ def test_scores_are_brought_into_the_order_of_the_list():
     scores, notes = score_files.match(listed(("a", "b"), ("c", "d"), labels=[1, 0]), given, np.array([3.0, 9.0, 1.0]))
     assert scores.tolist() == [1.0, 3.0]
     assert notes == ["1 scores of list.txt belong to no trial of list.txt."]
+    labelled, three = listed(("c", "d"), ("x", "y"), labels=[0, 1]), np.array([3.0, 9.0])
+    assert score_files.match(listed(("c", "d"), labels=[0]), labelled, three)[0].tolist() == [3.0]
+    assert score_files.match(labelled, labelled, three)[1] == []
 
 
 def test_a_trial_without_a_score_is_named_with_its_line():
@@ -110,3 +131,7 @@ def test_embeddings_whose_squares_are_no_numbers_keep_their_directions():
     found = score_files._measurable(given)
     np.testing.assert_allclose(found, [[0.75, 1], [0, 1], [0, 0], [3, 4]], rtol=1e-6)
     assert score_files._measurable(given[:, :0]).shape == (4, 0)
+    ordinary = np.array([[0.3, 0.4], [1e20, 0]], np.float32)
+    assert score_files._measurable(ordinary).tolist() == [ordinary[0].tolist(), [1, 0]]
+    halves = score_files._measurable(np.array([[400, 0.5]], np.float16))
+    assert halves.tolist() == [[400, 0.5]] and halves.dtype == np.float32

@@ -124,6 +124,8 @@ def test_rows(listed):
 def test_a_trial_that_names_a_missing_file_is_refused_with_its_line(listed):
     with pytest.raises(RequestError, match=r"list.txt line 2 names b/1/z.wav, .* 2 utterances .*\(2 of 3 trials"):
         trials.rows(trials.read(listed(LIST)), ["a/1/x.wav", "a/2/y.wav"])
+    with pytest.raises(RequestError, match=r"line 1 names a/1/x\.wav"):
+        trials.rows(trials.read(listed(LIST)), ["b/1/z.wav", "a/2/y.wav"])
     with pytest.raises(RequestError, match="more than once"):
         trials.rows(trials.read(listed(LIST)), ["a/1/x.wav", "a/1/x.wav"])
 
@@ -187,6 +189,12 @@ def test_speakers_stand_at_the_same_place_from_the_end_where_ids_are_not_equally
     enrol, test = ["phone/1/ann/1.wav", "web/bob/2.wav"], ["web/ann/3.wav", "phone/1/ann/1.wav"]
     found = trials.speakers(trials.Trials(np.array([1, 0]), np.array(enrol), np.array(test)))
     assert [side.tolist() for side in found] == [["ann", "bob"], ["ann", "ann"]]
+    enrol, test = ["x/y/ann/1/1.wav", "y/bob/2/2.wav"], ["y/ann/3/3.wav", "x/y/ann/1/1.wav"]  # the last but one
+    found = trials.speakers(trials.Trials(np.array([1, 0]), np.array(enrol), np.array(test)))
+    assert [side.tolist() for side in found] == [["ann", "bob"], ["ann", "ann"]]
+    enrol, test = ["phone/ann/1/1/1.wav", "web/bob/2/2.wav"], ["web/ann/3/3.wav", "phone/ann/1/1/1.wav"]
+    found = trials.speakers(trials.Trials(np.array([1, 0]), np.array(enrol), np.array(test)))
+    assert [side.tolist() for side in found] == [["ann", "bob"], ["ann", "ann"]]  # the second
 
 
 def test_what_cannot_be_shared_evenly_goes_to_the_last_of_many_equals():
