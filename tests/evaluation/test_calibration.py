@@ -38,6 +38,24 @@ def test_calibration_agrees_with_scikit_learn(prior):
     assert (fitted.n_target, fitted.n_nontarget) == (300, 900)
 
 
+def test_a_trial_of_weight_two_counts_more_than_others_of_its_kind():
+    """Weights part the share of a kind among its trials: one that all have changes nothing."""
+    scores, labels = np.array([2.0, 1.0, -0.5, -2.0, -1.0, 0.8, 0.0, -3.0]), np.array([1, 1, 1, 0, 0, 0, 0, 0])
+    even = calibration.fit_calibration(scores, labels)
+    assert calibration.fit_calibration(scores, labels, weights=[3] * 8) == even  # a kind weighs as its prior
+    heavy = calibration.fit_calibration(scores, labels, weights=[1, 1, 2, 1, 1, 1, 1, 1])
+    assert heavy.weights[0] < even.weights[0]  # the lowest target score
+
+
+def test_features_of_any_size_and_precision_count():
+    scores, labels = overlapping()
+    small = np.column_stack([1e9 * scores, 1e-9 * scores[::-1]])
+    slopes, twice = (calibration.fit_calibration(part * small, labels, ("a", "b")).weights for part in (1, [1, 2]))
+    assert slopes[1] != 0 and twice == pytest.approx((slopes[0], slopes[1] / 2), rel=1e-6)
+    single = scores.astype(np.float32)
+    assert calibration.fit_calibration(single, labels) == calibration.fit_calibration(single.astype(float), labels)
+
+
 def test_calibration_of_gaussians_is_their_log_likelihood_ratio():
     # N(2, 1) against N(0, 1): ratio 2 s - 2, whatever the shares of the trials
     rng = np.random.default_rng(2)

@@ -213,8 +213,6 @@ def test_rows_of_a_list_hold_names_figures_and_origin():
     assert rows[0]["calibration"]["cllr"] == metrics.cllr([3.0, 3.0], [10 * 0.0 - 5, 10 * 0.96 - 5])
     assert rows[3]["calibration"] is None and math.isnan(rows[3]["cllr"])
     assert ["operating_points" in row for row in rows] == [True, False, False, False]
-    asked = scorer().score("mini", LISTED, heard()), "tiny", "aam_loss", made
-    np.testing.assert_equal(scorer().judge(*asked), scorer().judge(*asked, seed=0, replicates=1000))
 
 
 def test_thresholds_are_chosen_on_dev_speakers_and_measured_on_the_list():
@@ -234,7 +232,9 @@ def test_thresholds_are_chosen_on_dev_speakers_and_measured_on_the_list():
 def test_rates_at_the_thresholds_are_resampled_as_the_error_rate_is():
     one = scorer(dev=(np.linspace(-1, 1, 200), np.tile([1, 0], 100)))
     found, plain = one.score("O", CROSSED, crowd()), System("aam")
-    (row, *_) = one.judge(found, "p", "aam", {}, seed=3, replicates=25)
+    asked = found, "p", "aam", {}
+    (row, *_) = one.judge(*asked, seed=3, replicates=25)
+    np.testing.assert_equal(one.judge(*asked), one.judge(*asked, seed=0, replicates=1000))
     origin = {"threshold_from": "dev speakers", "list": "O"}
     judged = [one.dev, found.scores[plain], CROSSED.labels, found.speakers, origin]
     assert row["operating_points"] == judging.decision_points(*judged, 3, 25) != judging.decision_points(*judged, 0, 25)

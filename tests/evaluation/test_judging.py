@@ -56,6 +56,10 @@ def test_reliability_parts_the_trials_into_bins_of_equally_many():
     np.testing.assert_allclose(observed, [0, 0.5, 1])
 
 
+def test_reliability_has_twelve_bins_unless_others_are_wanted():
+    assert len(judging.reliability(np.arange(60.0), np.arange(60.0) - 0.5)[0]) == 12
+
+
 def test_reliability_of_a_collapsed_system_is_one_bin():
     announced, observed = judging.reliability([0.0, 0.0], [0.0])
     assert announced.tolist() == [0.5] and observed.tolist() == [0.5]

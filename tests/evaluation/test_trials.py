@@ -59,6 +59,7 @@ def test_a_line_is_that_of_the_file_and_of_what_was_made_here_its_place(listed):
         ("1 a b 0.5\n", "has 4 columns"),
         ("1 a b\n2 a c\n", "line 2 has the label '2'"),
         ("1 a b\n0 a c\n0 b a\n", r"gives a and b the label 1 in line 1 and 0 in line 3"),
+        ("1 a b\n0 a c\n1 d c\n1 e d\n0 c d\n", r"gives d and c the label 1 in line 3 and 0 in line 5"),
         (b"\xff\xfe\x00", "is not a text file"),
     ],
 )
@@ -114,6 +115,9 @@ def test_ids_that_hold_no_speaker_are_recognised(listed):
 def test_a_label_against_the_speakers_is_refused(listed):
     with pytest.raises(RequestError, match=r"list.txt line 4 gives a/1/x.wav and b/1/w.wav the label 1"):
         trials.speakers(trials.read(listed(LIST + "1 a/1/x.wav b/1/w.wav\n")))
+    twentieth = "1 a/1/u.wav a/1/v.wav\n" * 18 + "0 a/1/u.wav c/2/v.wav\n1 a/1/u.wav b/1/v.wav\n"
+    with pytest.raises(RequestError, match="line 20 gives"):  # though the second folder would contradict none
+        trials.speakers(trials.read(listed(twentieth)))
 
 
 def test_rows(listed):
@@ -134,6 +138,8 @@ def test_repeats_tells_the_same_line_from_the_swapped_one(listed):
     exact, swapped = trials.repeats(trials.read(listed("0 a b\n0 c d\n0 b a\n0 a b\n0 d c\n0 d e\n0 b a\n")))
     assert exact.tolist() == [3, 6]
     assert swapped.tolist() == [2, 4]
+    # ties of which a faster sort keeps no order
+    assert trials._later(np.repeat([9, 3], 20)).tolist() == [*range(1, 20), *range(21, 40)]
 
 
 def voices(**sessions):
@@ -225,6 +231,8 @@ def test_make_keeps_the_share_of_one_gender():
     sides = [trials.speaker(side[labels == 0]).tolist() for side in (made.enrol, made.test)]
     same = [genders[e] == genders[t] for e, t in zip(*sides)]
     assert (len(same), sum(same)) == (40, 30)
+    by_halves = (trials.make(ids, 10, 40, 2, genders, *share) for share in ((), (0.5,)))
+    assert len({tuple(made.enrol) for made in by_halves}) == 1
     assert set("ah").isdisjoint(sides[0] + sides[1])  # their genders are not known
 
 
@@ -237,6 +245,7 @@ def test_make_depends_on_the_seed_and_not_on_the_order_of_ids():
     )
     assert made.enrol.tolist() == again.enrol.tolist() and made.test.tolist() == again.test.tolist()
     assert made.enrol.tolist() != other.enrol.tolist() and made.enrol.dtype == again.enrol.dtype
+    assert made.labels.dtype == np.int8  # a byte a trial
 
 
 def test_make_puts_either_utterance_on_the_enrol_side():
