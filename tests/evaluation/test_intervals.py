@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 from simulated_scores import design
 
+from sv_utils.base.errors import RequestError
 from sv_utils.evaluation import intervals, metrics, resampling
 
 
@@ -70,7 +71,12 @@ def test_trial_bootstrap_keeps_the_number_of_each_kind():
         5,
         statistic=lambda p_fa, p_miss: sizes.append((p_fa, p_miss)) or 0.0,
     )
+    with pytest.raises(RequestError, match="no non-target trial"):
+        intervals.trial_bootstrap(np.ones(3), np.ones(3), 5)
+    with pytest.raises(RequestError, match="no non-target trial"):
+        intervals.speaker_bootstrap(np.ones(3), np.ones(3), list("abc"), list("abc"), 5)
     for p_fa, p_miss in sizes:
+        assert (p_fa[0], p_miss[0]) == (1, 0)
         np.testing.assert_allclose(p_fa * 5, np.round(p_fa * 5), atol=1e-12)
         np.testing.assert_allclose(p_miss * 4, np.round(p_miss * 4), atol=1e-12)
 
@@ -127,6 +133,7 @@ def test_rate_interval_at_its_edges():
     assert 0.01 < high < 0.05
     assert all(map(math.isnan, intervals.rate_interval(0.1, np.array([0.1, math.nan]), 5, 100)))
     assert all(map(math.isnan, intervals.rate_interval(0.1, np.array([0.1, 0.2]), 1, 100)))
+    assert all(map(math.isfinite, intervals.rate_interval(0.1, np.array([0.1, 0.2]), 2, 100)))
     low, high = intervals.rate_interval(0.1, np.array([0.05, 0.2]), 5, 100)
     assert 0 < low < 0.1 < high < 1
 
@@ -193,6 +200,8 @@ def test_who_says_nothing_gets_a_thousand_draws_of_seed_0():
         FEW[0], FEW[0][::-1], *FEW[1:], 1000, 0
     )
     drawn = [intervals.speaker_bootstrap(*FEW, **said) for said in ({}, {"replicates": 1000, "seed": 0})]
+    np.testing.assert_array_equal(*drawn)
+    drawn = [resampling.Resamples.draw(*FEW[2:], **said).copies for said in ({}, {"replicates": 1000, "seed": 0})]
     np.testing.assert_array_equal(*drawn)
 
 

@@ -166,6 +166,7 @@ def test_eer_definitions_side_by_side():
     collapsed = metrics.eer_definitions([0.5] * 50, [0.5] * 50)
     assert collapsed["interpolated"] == 0.5
     assert collapsed["nearest_maximum"] == 1.0  # what widely used code reports
+    assert collapsed["kaldi"] == 0.98  # it stops at a lower score, or at the last
     assert metrics.eer_definitions(*gaussian(50_000, 50_000, 3.0))["flagged"] is False
 
 
@@ -187,12 +188,12 @@ def test_act_dcf_decides_at_the_threshold_of_bayes():
     assert metrics.act_dcf([3], [math.log(19)], 0.05) == pytest.approx(19)
 
 
-@pytest.mark.parametrize("p_target, c_miss", [(0, 1), (1, 1), (0.5, 0)])
-def test_impossible_costs_are_refused(p_target, c_miss):
+@pytest.mark.parametrize("p_target, c_miss, c_fa", [(0, 1, 1), (1, 1, 1), (0.5, 0, 1), (0.5, 1, 0)])
+def test_impossible_costs_are_refused(p_target, c_miss, c_fa):
     with pytest.raises(RequestError, match="between 0 and 1"):
-        metrics.min_dcf([1], [0], p_target, c_miss)
+        metrics.min_dcf([1], [0], p_target, c_miss, c_fa)
     with pytest.raises(RequestError, match="between 0 and 1"):
-        metrics.act_dcf([1], [0], p_target, c_miss)
+        metrics.act_dcf([1], [0], p_target, c_miss, c_fa)
 
 
 def test_threshold_at_a_wanted_false_accept_rate():
@@ -251,11 +252,23 @@ def test_det_keeps_the_corners_alone():
     assert stats.norm.cdf(x) == pytest.approx([1 / 3]) and stats.norm.cdf(y) == pytest.approx([1 / 3])
 
 
+def test_scores_are_taken_in_float64():
+    assert {scores.dtype.name for scores in metrics.validate([1], np.float32([0]))} == {"float64"}
+
+
 @pytest.mark.parametrize("bad", [[], [math.nan], [1.0, math.inf], [[1.0]]])
 def test_bad_scores_are_refused(bad):
     for target, nontarget, name in ((bad, [0.0], "target"), ([0.0], bad, "non-target")):
         with pytest.raises(RequestError, match=f"{name} "):
             metrics.eer(target, nontarget)
+
+
+def test_no_corner_of_a_hull_is_left_out_and_all_between_two_of_them():
+    turn = np.linspace(0, np.pi / 2, 1201)
+    arc = np.stack([np.sin(turn), 1 - np.cos(turn)])
+    np.testing.assert_array_equal(metrics._without_hollows(arc), arc)
+    chords = np.stack([arc[:, :-1], (arc[:, :-1] + arc[:, 1:]) / 2 - [[1e-9], [-1e-9]]], axis=2).reshape(2, -1)
+    np.testing.assert_array_equal(metrics._without_hollows(chords)[:, :-1], arc[:, :-1])
 
 
 def test_the_hull_of_many_trials_is_that_of_a_scan_through_all(monkeypatch):
