@@ -232,6 +232,17 @@ def lacks(engine: Mapping) -> str:
     return ""
 
 
+def spare_amx() -> None:
+    """
+    Keep TensorFlow on CPUs from the instructions AMX, with which it computes some convolutions in bfloat16 wrongly.
+
+    Where a convolution halves a map of one or two bins, oneDNN of TensorFlow 2.21 gives what memory held before: up to
+    1e38, so that a ResNet of 24 mel bands came to NaN within 3 to 40 steps. oneDNN reads its limit once, at the first
+    operation. Who has set ``$ONEDNN_MAX_CPU_ISA`` keeps it.
+    """
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
+
+
 def _gpus() -> list[tuple[int, int]]:
     """Compute capabilities of the GPUs that TensorFlow sees; (9, 9) where it does not say."""
     from tensorflow import config

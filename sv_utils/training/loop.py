@@ -50,6 +50,8 @@ def start(seed: int, engine: dict) -> Devices:
     precision = engine["precision"]
     if precision not in PRECISIONS:
         raise RequestError(f"engine.precision: there is no {precision!r}{nearest(precision, PRECISIONS)}")
+    if precision == "mixed_bfloat16":
+        devices.spare_amx()
     readers.count(engine["readers"])
     where = Devices(engine["distribution"])
     if lacking := devices.lacks(engine):

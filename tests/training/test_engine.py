@@ -66,6 +66,19 @@ def test_a_training_draws_by_its_seed_and_computes_as_its_engine_says(monkeypatc
     assert seen == ["one", precision, 5, *(["the same"] if deterministic else [])]
 
 
+@pytest.mark.parametrize(
+    ("precision", "own", "limit"),
+    [("float32", "", None), ("mixed_bfloat16", "", "AVX512_CORE_BF16"), ("mixed_bfloat16", "AVX2", "AVX2")],
+)
+def test_a_training_in_bfloat16_spares_amx(monkeypatch, precision, own, limit):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", own)
+    if not own:
+        monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+    monkeypatch.setattr(keras.config, "set_dtype_policy", lambda name: None)
+    loop.start(1, ENGINE | {"precision": precision, "deterministic": False})
+    assert os.environ.get("ONEDNN_MAX_CPU_ISA") == limit
+
+
 def test_a_single_device_is_not_several():
     with pytest.raises(RequestError, match="'mirrored' needs two devices"):
         devices.Devices("mirrored")
