@@ -52,7 +52,7 @@ def test_memory_with_eight_workers_does_not_grow_with_the_corpus(tmp_path, monke
         peaks[count] = 0
         while process.poll() is None:
             peaks[count] = max(peaks[count], memory(process.pid))
-            time.sleep(0.3)
+            time.sleep(3)  # a look at ten processes takes 0.2 s of a core
         assert process.returncode == 0
         folder = process.stdout.read().splitlines()[-1]
         assert len(manifest.read_manifest(folder)) == count
