@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sv_utils.base.errors import RequestError, WorkError, command
+from sv_utils.base.errors import RequestError, WorkError, command, nearest
 
 ENDS = [
     (RequestError("the file a.wav is missing; name another"), 2, 2),
@@ -79,3 +79,7 @@ def test_a_terminal_of_ascii_gets_escapes_instead_of_an_error():
     environment = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": ":".join(sys.path)}
     ended = subprocess.run(line, env=environment, capture_output=True)
     assert ended.returncode == 1 and b"ja \\u2713 ja" in ended.stdout
+
+
+def test_a_word_that_is_like_none_is_told_all_that_are_known():
+    assert nearest("zzz", ["adacos", "aam"]) == " (known: aam, adacos)"

@@ -236,3 +236,9 @@ def test_a_folder_of_a_process_that_was_killed_goes_with_the_next(tmp_path, monk
     running[1].kill()
     running[1].communicate()
     assert tmp_path.exists()
+
+
+def test_visitors_are_told_apart_by_the_first_half_of_a_long_address():
+    asked = ("203.0.113.9", "2001:db8:1:2:3::4", "unix")
+    known = [gate._client({"client": (address, 5)}) for address in asked]
+    assert known == ["203.0.113.9", "2001:db8:1:2::/64", "unix"] and gate._client({}) == ""

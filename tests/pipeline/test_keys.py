@@ -232,3 +232,8 @@ def test_the_code_of_a_folder_counts_by_its_meaning_with_all_that_it_imports(hou
     changed = keys.code_key("losses", "one")
     (package / "losses/deeper/__init__.py").write_text("ONE = 2\n")
     assert len({before, changed, keys.code_key("losses", "one")}) == 3
+
+
+def test_what_is_imported_is_part_of_the_meaning_but_for_types():
+    assert keys.meaning("from numpy import mean") != keys.meaning("from numpy import median")
+    assert keys.meaning("from typing import Any\nfrom collections.abc import Mapping\nx = 1") == keys.meaning("x = 1")

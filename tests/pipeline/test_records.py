@@ -79,3 +79,9 @@ def test_the_key_of_a_stage_that_runs_is_read_from_its_folder(house):
     folder.mkdir(parents=True)
     (folder / "key").write_text("ab12")
     assert records.read_key("mini", "03_train_softmax") == "ab12"
+
+
+def test_what_differs_is_named_with_both_values_in_short():
+    assert records.changed({"a": {"b": 1}}, {"a": 5}, "p") == ["other p.a: {'b': 1}; 5"]
+    assert records.changed({"speeds": [1, 0.9]}, {}, "p") == ["other p.speeds: 1 0.9; not recorded"]
+    assert records.changed({"a": "x" * 60}, {"a": "x" * 61}, "p") == [f"other p.a: {'x' * 60}; {'x' * 59}…"]

@@ -34,6 +34,11 @@ def test_every_profile_resolves_made_small(name, tmp_path, monkeypatch):
             }
             assert phase["epochs"] * phase["steps_per_epoch"] >= 2 * (long["accumulate"] == 1) + long["accumulate"] - 1
     assert made.parameters["02_prep"]["workers"] <= 2
+    assert all(len(own.get("cuts", [])) <= 1 for own in made.parameters.values())
+
+
+def test_less_is_the_smaller_of_two_numbers_and_otherwise_what_is_said():
+    assert [rehearsal._less(*asked) for asked in ((5, 2), (1, 2), ("all", 2), (True, False))] == [2, 1, 2, False]
 
 
 def test_batches_that_ask_for_a_gpu_have_few_crops_where_there_is_none(monkeypatch):
