@@ -417,14 +417,17 @@ def provenance_note(results: pd.DataFrame, profile: Profile) -> str:
     names = dict.fromkeys(results.loc[results["loss"] == "pretrained", "base"])
     drawn = [name for name in names if releases.is_drawn(profile.encoders.get(name, name))]
     public = [name for name in names if name not in drawn]
-    said = public and (
-        f"Trained elsewhere, on data that this experiment does not know (loss *pretrained*): {', '.join(public)}."
-    )
-    warned = drawn and (
-        f"**Not trained: the weights of {', '.join(drawn)} were drawn, in the place of files that are not here; their "
-        "error rates say nothing.**"
-    )
-    return " ".join(filter(None, (said, warned)))
+    said = []
+    if public:
+        said.append(
+            f"Trained elsewhere, on data that this experiment does not know (loss *pretrained*): {', '.join(public)}."
+        )
+    if drawn:
+        said.append(
+            f"**Not trained: the weights of {', '.join(drawn)} were drawn, in the place of files that are not here; "
+            "their error rates say nothing.**"
+        )
+    return " ".join(said)
 
 
 def breakdowns(profile: Profile, name: str) -> pd.DataFrame:
