@@ -466,7 +466,8 @@ def test_one_batch_is_learnt_by_heart(head):
 
 
 WIDE = [(backbone, head, "float32") for backbone in TINY for head in HEADS_OF_8]
-WIDE += [(backbone, AamHead(8), "mixed_bfloat16") for backbone in TINY]
+# In bfloat16 on a CPU, a depthwise convolution of 8 channels and 15 frames or more never ended (TensorFlow 2.21).
+WIDE += [(backbone, AamHead(8), "mixed_bfloat16") for backbone in TINY if backbone != "redimnet2_b0"]
 
 
 @pytest.mark.long
