@@ -91,9 +91,9 @@ def test_the_worst_recording_decides_about_an_export(monkeypatch):
 
 def test_exports_are_checked_on_real_speech_of_every_length():
     sounds = exports._speech()
-    assert sorted({len(sound) for sound in sounds}) == [8_000, 16_001, 48_123, 160_000] and len(sounds) == 48
+    assert sorted({len(sound) for sound in sounds}) == [8_000, 16_001, 48_123, 160_000] and len(sounds) == 16
     assert all(np.std(sound.astype(float)) > 100 for sound in sounds)
-    assert len({sound[:4000].tobytes() for sound in sounds}) == 12, "twelve voices"
+    assert len({sound[:4000].tobytes() for sound in sounds}) == 4, "four voices"
 
 
 @pytest.mark.parametrize(("cosine", "good"), [(0.99991, True), (0.99989, False), (float("nan"), False)])
