@@ -145,7 +145,7 @@ def _execute(parameters: dict) -> None:
     folder = paths.stage_dir(parameters["profile"], stage)
     partial = folder / f"{stage}.partial.ipynb"
     _set_environment()
-    for library in ("papermill", "traitlets"):  # their warnings are errors before, or a sentence after
+    for library in ("papermill", "traitlets", "asyncio"):  # their warnings are errors before, or a sentence after
         logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
         with _stderr_in(folder / "kernel.log"):

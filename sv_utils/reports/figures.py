@@ -44,8 +44,8 @@ def png(figure: Figure) -> tuple[str, dict]:
     """
     Draw a figure with twice the dots, sharp on today's screens, for the same size on the page.
 
-    Lines and areas need few colours: with 128 of them a page of six lists has a third of the bytes. A figure that holds
-    a picture (a spectrogram) keeps all.
+    Lines and areas need few colours: with 128 of them a page of six lists has a third of the bytes. With 256 a figure
+    that holds a picture has half of them: the spectrograms of seven augmentations took 2.3 MB.
 
     Returns
     -------
@@ -55,11 +55,10 @@ def png(figure: Figure) -> tuple[str, dict]:
         ``width`` and ``height`` on the page.
     """
     drawn, size = retina_figure(figure)
-    if not any(axis.images for axis in figure.axes):
-        buffer = io.BytesIO()
-        image = Image.open(io.BytesIO(drawn)).convert("RGB")
-        image.quantize(128, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
-        drawn = buffer.getvalue()
+    colours = 256 if any(axis.images for axis in figure.axes) else 128
+    buffer, image = io.BytesIO(), Image.open(io.BytesIO(drawn)).convert("RGB")
+    image.quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
+    drawn = buffer.getvalue()
     return base64.b64encode(drawn).decode("ascii"), size
 
 

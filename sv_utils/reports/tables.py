@@ -14,7 +14,6 @@ from sv_utils.base.errors import RequestError
 from sv_utils.base.paths import replace_on_success
 from sv_utils.evaluation import intervals, systems, trials
 from sv_utils.evaluation.systems import COSINE, System
-from sv_utils.models.pretrained import releases
 from sv_utils.pipeline.profile import Profile
 from sv_utils.reports import expected, published
 from sv_utils.reports.expected import SEED
@@ -415,7 +414,8 @@ def _training_of(profile: Profile, stage: str) -> dict:
 def provenance_note(results: pd.DataFrame, profile: Profile) -> str:
     """Say what is not known of a profile's encoders that were trained elsewhere; empty where there is none."""
     names = dict.fromkeys(results.loc[results["loss"] == "pretrained", "base"])
-    drawn = [name for name in names if releases.is_drawn(profile.encoders.get(name, name))]
+    told = {name: rows[0]["encoder"] for name, rows in evaluations(profile).items()} if names else {}
+    drawn = [name for name in names if str(told[name].get("sha256", "")).startswith("drawn")]  # of a rehearsal
     public = [name for name in names if name not in drawn]
     said = []
     if public:

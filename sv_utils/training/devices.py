@@ -240,7 +240,7 @@ def spare_amx() -> None:
     1e38, so that a ResNet of 24 mel bands came to NaN within 3 to 40 steps. oneDNN reads its limit once, at the first
     operation. Who has set ``$ONEDNN_MAX_CPU_ISA`` keeps it.
     """
-    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_FP16")
 
 
 def _gpus() -> list[tuple[int, int]]:

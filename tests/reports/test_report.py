@@ -405,6 +405,13 @@ def test_a_figure_of_many_trials_is_small_and_looks_as_drawn():
     assert np.abs(pictures[0] - pictures[1]).mean() < 1
 
 
+def test_a_spectrogram_of_noise_takes_half_the_bytes_and_looks_as_drawn():
+    figure = figures.augmentations({"noise": np.random.default_rng(0).normal(0, 0.1, 16_000)})
+    small, whole = base64.b64decode(figures.png(figure)[0]), figures.retina_figure(figure)[0]
+    pictures = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), int) for data in (small, whole)]
+    assert len(small) < 0.6 * len(whole) and np.abs(pictures[0] - pictures[1]).mean() < 1
+
+
 def test_player_holds_the_sound_itself():
     html = figures.player(pd.Series([0, 1000, -1000] * 100).to_numpy("int16"))
     assert html.startswith("<audio controls") and 'src="data:audio/wav;base64,' in html and "\n" not in html
@@ -422,11 +429,9 @@ def test_an_encoder_trained_elsewhere_has_a_row_without_training_and_a_note(prof
     results = tables.collect(Profile.read(profile))
     known = Profile.read("two")
     assert tables.provenance_note(results, known).endswith("does not know (loss *pretrained*): campplus.")
-    drawn = paths.outputs() / "pretrained" / "campplus.json"  # as a rehearsal leaves it
-    drawn.parent.mkdir()
-    drawn.write_text('{"sha256": "drawn"}')
+    about = [made | {"encoder": made["encoder"] | {"sha256": "drawn.1"}} for made in rows]  # as in a rehearsal
+    (paths.stage_dir("two", "08_evaluate@campplus") / "metrics.json").write_text(judging.to_json(about))
     assert tables.provenance_note(results, known).startswith("**Not trained: the weights of campplus were drawn")
-    drawn.write_text('{"sha256": "0123"}')
     assert "AS-norm, QMF" in [container.get_label() for container in figures.compare_models(results).axes[0].containers]
     assert "lowest EER is that of **campplus**: 2.00" in tables.findings(results, tables.paired_differences({}))
 

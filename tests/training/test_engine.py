@@ -68,7 +68,7 @@ def test_a_training_draws_by_its_seed_and_computes_as_its_engine_says(monkeypatc
 
 @pytest.mark.parametrize(
     ("precision", "own", "limit"),
-    [("float32", "", None), ("mixed_bfloat16", "", "AVX512_CORE_BF16"), ("mixed_bfloat16", "AVX2", "AVX2")],
+    [("float32", "", None), ("mixed_bfloat16", "", "AVX512_CORE_FP16"), ("mixed_bfloat16", "AVX2", "AVX2")],
 )
 def test_a_training_in_bfloat16_spares_amx(monkeypatch, precision, own, limit):
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", own)

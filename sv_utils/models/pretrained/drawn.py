@@ -68,7 +68,7 @@ def draw(encoder: Encoder, folder: Path) -> None:
     if not hasattr(family, "build"):
         return
     described = family.described(encoder.name) if hasattr(family, "described") else {}
-    releases.record(encoder, releases.DRAWN, "no file: its weights are drawn", folder / f"{encoder.name}.json")
+    releases.record(encoder, "drawn", "no file: its weights are drawn", folder / f"{encoder.name}.json")
     with paths.replace_on_success(folder / releases.converted(encoder).name) as temporary:
         family.build(**{**described, **encoder.options}).save(temporary)
 

@@ -20,7 +20,6 @@ from sv_utils.models.pretrained.catalogue import Encoder
 from sv_utils.models.runtimes import sha256 as sha256_of
 
 SHA256 = re.compile("[0-9a-f]{64}")
-DRAWN = "drawn"  # in the place of a checksum
 WEIGHTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")  # how a file of weights within a zip ends
 
 
@@ -90,11 +89,6 @@ def fingerprint(name: str) -> str:
     if not _kept(name):
         provide(name)
     return f"{_kept(name)}.{encoder.revision}"
-
-
-def is_drawn(name: str) -> bool:
-    """Whether an encoder stands in with drawn weights, as in a rehearsal without its file."""
-    return _kept(name) == DRAWN
 
 
 def note(file: Path) -> Path:
