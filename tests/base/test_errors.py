@@ -1,9 +1,11 @@
 """The ways in which a command ends: each an exit code and at most one sentence."""
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -42,6 +44,32 @@ def test_what_nobody_foresaw_leaves_its_traceback_in_a_log(capsys):
     Path(log).unlink()
 
 
+def test_an_error_without_words_is_told_by_its_name_alone(capsys):
+    @command
+    def main(argv=None):
+        raise MemoryError
+
+    assert main([]) == 1
+    log = re.search(r"please report it with (\S+) \(MemoryError\)\n$", capsys.readouterr().err)[1]
+    Path(log).unlink()
+
+
+NAMED = [("__main__", "sv_utils.verify", "sv_utils.verify"), ("sv_utils.verify", "pytest.__main__", "sv_utils.verify")]
+NAMED += [("__main__", None, "__main__"), ("sv_utils.base.commands", None, "sv")]
+
+
+@pytest.mark.parametrize(("module", "given_to_python", "told"), NAMED)
+def test_a_sentence_begins_with_the_name_of_its_command(module, given_to_python, told, capsys, monkeypatch):
+    def main(argv=None):
+        raise WorkError("the disk is full")
+
+    main.__module__ = module
+    spec = given_to_python and SimpleNamespace(name=given_to_python)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", spec)
+    assert command(main)([]) == 1
+    assert capsys.readouterr().err == f"{told}: the disk is full\n"
+
+
 @pytest.mark.parametrize(("given", "code"), [(0, 0), (1, 1), (None, 0)])
 def test_an_answer_is_passed_on(given, code):
     assert command(failed=2)(lambda argv=None: given)([]) == code
@@ -76,7 +104,7 @@ def test_a_reader_that_leaves_gets_no_answer_and_no_complaint():
 
 def test_a_terminal_of_ascii_gets_escapes_instead_of_an_error():
     line = [sys.executable, "-X", "utf8=0", "-c", PRINTS]
-    environment = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": ":".join(sys.path)}
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": ":".join(sys.path)}
     ended = subprocess.run(line, env=environment, capture_output=True)
     assert ended.returncode == 1 and b"ja \\u2713 ja" in ended.stdout
 

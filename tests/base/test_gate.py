@@ -133,6 +133,42 @@ def test_one_client_cannot_fill_the_queue(guarded, monkeypatch):
     assert status(guarded, client="2001:db8:0:1::1", **asked) == 200
 
 
+def test_clients_that_were_away_for_long_are_forgotten_when_there_are_many(guarded, monkeypatch):
+    monkeypatch.setattr(gate.time, "monotonic", lambda: 60.0)
+    guarded.asked = {f"198.51.100.{number}": (0.0, number / 10_000) for number in range(10_001)}
+    guarded._take_turn("192.0.2.1")
+    assert list(guarded.asked) == [f"198.51.100.{number}" for number in range(1, 10_001)] + ["192.0.2.1"]
+
+
+def test_a_refusal_is_told_in_words_and_ends_the_connection():
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(gate._answer(send, gate.Refused(404, "There is nothing here.")))
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"36"), (b"connection", b"close")]
+    assert sent == [
+        {"type": "http.response.start", "status": 404, "headers": headers},
+        {"type": "http.response.body", "body": b'{"detail": "There is nothing here."}'},
+    ]
+
+
+def test_a_folder_is_swept_after_each_pause_of_what_is_old_and_of_aborted_uploads(tmp_path, monkeypatch):
+    done = []
+
+    async def sleep(pause):
+        done.append(pause)
+        if len(done) > 3:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(gate.asyncio, "sleep", sleep)
+    monkeypatch.setattr(gate, "sweep", lambda *given: done.append(given))
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(gate.keep_small(tmp_path, 600.0, 30.0))
+    assert done == [30.0, (tmp_path, 600.0), (tmp_path, 0, 120.0), 30.0]
+
+
 LENGTHS = {("/upload", "1000"): 200, ("/upload", "70000"): 413, ("/upload", "9" * 5000): 413, ("/upload", None): 411}
 LENGTHS |= {("/upload", "-1"): 411, ("/queue/join", "70000"): 200, ("/queue/join", "2000000"): 413}
 

@@ -1,5 +1,8 @@
 """What is said of long work where no terminal shows a bar."""
 
+import io
+import sys
+
 import pytest
 
 from sv_utils.base import progress
@@ -17,6 +20,36 @@ def test_a_line_a_minute_with_rate_and_time_left(monkeypatch, capsys):
         "ocean: decoding 805 of 2,500 files, 5/s, 6 min left",
         "ocean: decoding 1,415 of 2,500 files, 8/s, 2 min left",
     ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_has_a_bar_that_leaves_with_the_work(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    with Progress("ocean: decoding", "files", 10) as shown:
+        shown.add(5)
+        shown.expect(10)
+        assert str(shown._bar).startswith("ocean: decoding:  25%") and "5/20" in str(shown._bar)
+    assert sys.stderr.getvalue().startswith("\rocean: decoding:   0%") and sys.stderr.getvalue().endswith(" \r")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_line_is_written_out_at_once(monkeypatch):
+    class Log(io.StringIO):
+        written = ""
+
+        def flush(self):
+            self.written = self.getvalue()
+
+    monkeypatch.setattr(sys, "stdout", Log())
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    with Progress("ocean: decoding", "files") as shown:
+        shown.add(5)
+        assert sys.stdout.written.startswith("ocean: decoding 5 files, ")
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_names_in_windows_encoding_are_read(listed):
 
 
 def test_errors_name_the_line_of_the_file(listed):
-    with pytest.raises(RequestError, match=r"line 5 has the label 'maybe'; a label is 1 \(target\) or 0"):
+    with pytest.raises(RequestError, match=r"list\.txt line 5 has the label 'maybe'; a label is 1 \(target\) or 0"):
         trials.read(listed("enrol test label\n\na b 1\n\na c maybe\n"))
     with pytest.raises(RequestError, match="in line 2 and 0 in line 5"):
         trials.read(listed("\n1 a b\n\n\n0 b a\n"))
@@ -91,6 +91,39 @@ def test_errors_name_the_line_of_the_file(listed):
         trials.read(listed("1 a b\n\n0 a ann lee\n"))
     with pytest.raises(RequestError, match="line 3 names c, which is not among"):
         trials.rows(trials.read(listed("1 a b\n\n0 a c\n")), ["a", "b"])
+
+
+def test_two_columns_at_blanks_may_hold_other_separators(listed):
+    read = lists.read_trials(listed("a,1 b,1\na;2 b;2\n"))
+    assert (read.labels, read.enrol, read.test, read.lines) == (None, ["a,1", "a;2"], ["b,1", "b;2"], [1, 2])
+    read = lists.read_trials(listed("a,1 b\na,2 c\n"))
+    assert (read.enrol, read.test) == (["a,1", "a,2"], ["b", "c"])
+
+
+def test_names_of_files_stand_as_they_are_or_in_quotes(listed):
+    content = 'ann lee/1.wav\n\n  "ann lee/2.wav" \n"a" and "b".wav\n"the ""best"".wav"\nben.wav\n'
+    names = ["ann lee/1.wav", "ann lee/2.wav", '"a" and "b".wav', 'the "best".wav', "ben.wav"]
+    assert lists.read_names(listed(content)) == names
+
+
+@pytest.mark.parametrize("content", ["a", "ab", "a\n", "abc"])
+def test_a_list_of_a_letter_or_two_is_read_in_the_usual_encoding(listed, content):
+    assert text.read_text(listed(content)) == content
+
+
+def test_latin_text_in_utf16_is_known_without_a_mark(listed):
+    assert text.read_text(listed("1 a/1 b/\u0142\u0119\r\n".encode("utf-16-le"))) == "1 a/1 b/\u0142\u0119\n"
+
+
+UNREADABLE = {"embedded null byte": "a\0b", "File name too long": "a" * 5000}
+
+
+@pytest.mark.parametrize("reason", UNREADABLE)
+def test_why_a_list_cannot_be_read_is_told_without_numbers_of_the_system(reason):
+    path = UNREADABLE[reason]
+    with pytest.raises(RequestError) as told:
+        text.read_text(path)
+    assert str(told.value) == f"{path} cannot be read ({reason}); give the path of a text file."
 
 
 SPEAKERS = {

@@ -216,6 +216,8 @@ def test_code_that_is_no_python_is_refused(house):
     (house / "sv_utils/training/batches.py").write_text("SIZE = (")
     with pytest.raises(RequestError, match=r"sv_utils\.training\.batches is not Python"):
         keys.stage_keys(Profile.read("mini"))
+    with pytest.raises(RequestError, match=r"^a code cell is not Python"):
+        keys.meaning("x = (")
 
 
 def test_the_code_of_a_folder_counts_by_its_meaning_with_all_that_it_imports(house):

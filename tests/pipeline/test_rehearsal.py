@@ -1,7 +1,9 @@
 """What a rehearsal makes small and what it leaves alone, and how it tells the way of a stage."""
 
 import resource
+import shutil
 import sys
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -69,6 +71,8 @@ def test_what_follows_a_failed_stage_is_not_run(tmp_path, monkeypatch):
     ran = []
 
     def measured(stage, command, environment):
+        assert command == [sys.executable, "-m", "sv_utils.run", stage, "--profile", "mini"]
+        assert environment["PYTHONPATH"] == str(paths.REPO) and environment["SV_PARAMS"] == str(tmp_path / "params")
         ran.append((stage, environment["SV_MIRROR"], environment["SV_OUTPUTS"]))
         return rehearsal.Rehearsed(stage, stage != "03_train_softmax")
 
@@ -78,3 +82,25 @@ def test_what_follows_a_failed_stage_is_not_run(tmp_path, monkeypatch):
     assert found["08_evaluate@softmax"] is None and found["09_report"] is None and found["08_evaluate@cosface"] is True
     assert ("02_prep", "release", str(tmp_path / "outputs")) in ran and len(ran) == 9
     assert (tmp_path / "params/mini.yaml").exists()
+    assert next(rehearsal.run(Profile.read("mini"), tmp_path, mirror, 2)).stage == "01_download"  # once more
+
+
+def test_memory_is_told_in_bytes_where_the_system_counts_in_them(monkeypatch):
+    line = [shutil.which("true")]
+    usual = rehearsal.measured("02_prep", line, {}).host
+    monkeypatch.setattr(rehearsal, "sys", SimpleNamespace(platform="darwin"))
+    assert rehearsal.measured("02_prep", line, {}).host < usual / 100 or sys.platform == "darwin"
+
+
+TELLS = {"echo '1, 81559'; echo '2000, 81559'": [(2**20, 81559 * 2**20), (2000 * 2**20, 81559 * 2**20)]}
+TELLS |= {"echo '[N/A], 1'": [], "echo '1, 2'; exit 9": [], "exit 9": [], "": []}
+
+
+@pytest.mark.parametrize("said", TELLS)
+def test_memory_of_gpus_is_read_from_what_their_tool_says(said, tmp_path, monkeypatch):
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{said}\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert rehearsal.gpus() == TELLS[said]
+    (tmp_path / "nvidia-smi").unlink()
+    assert rehearsal.gpus() == []
