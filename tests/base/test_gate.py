@@ -67,7 +67,7 @@ def status(guarded, *arguments, **options):
 
 
 @pytest.mark.parametrize(
-    "host", ["voices.example", "VOICES.example:8080", "localhost:7860", "127.0.0.1:7860", "[::1]:1"]
+    "host", ["voices.example", "VOICES.example:8080", "localhost.:7860", "127.0.0.1:7860", "[::1]:1"]
 )
 def test_a_page_answers_to_its_own_names(guarded, host):
     assert status(guarded, host=host) == 200
@@ -115,6 +115,16 @@ def test_every_answer_has_the_policy(guarded):
     headers = asyncio.run(answer(guarded))[1]
     assert headers[b"content-security-policy"] == b"default-src 'self'"
     assert headers[b"x-content-type-options"] == b"nosniff"
+
+
+def test_an_answer_that_has_no_headers_gets_those_of_the_gate(guarded):
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(guarded._with_headers(send)({"type": "http.response.start", "status": 200}))
+    assert dict(sent[0]["headers"]) == gate.HEADERS | {b"content-security-policy": b"default-src 'self'"}
 
 
 def test_one_client_cannot_fill_the_queue(guarded, monkeypatch):

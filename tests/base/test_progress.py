@@ -33,8 +33,12 @@ def test_a_terminal_has_a_bar_that_leaves_with_the_work(monkeypatch, capsys):
     with Progress("ocean: decoding", "files", 10) as shown:
         shown.add(5)
         shown.expect(10)
-        assert str(shown._bar).startswith("ocean: decoding:  25%") and "5/20" in str(shown._bar)
+        bar = str(shown._bar)
+        assert bar.startswith("ocean: decoding:  25%") and "5/20" in bar and " files/s" in bar
     assert sys.stderr.getvalue().startswith("\rocean: decoding:   0%") and sys.stderr.getvalue().endswith(" \r")
+    with Progress("x", "bytes", 6_000_000) as shown:
+        shown.add(3_000_000)
+        assert "3.00M/6.00M" in str(shown._bar) and "B/s" in str(shown._bar)
     assert capsys.readouterr().out == ""
 
 

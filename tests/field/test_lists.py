@@ -106,26 +106,6 @@ def test_names_of_files_stand_as_they_are_or_in_quotes(listed):
     assert lists.read_names(listed(content)) == names
 
 
-@pytest.mark.parametrize("content", ["a", "ab", "a\n", "abc"])
-def test_a_list_of_a_letter_or_two_is_read_in_the_usual_encoding(listed, content):
-    assert text.read_text(listed(content)) == content
-
-
-def test_latin_text_in_utf16_is_known_without_a_mark(listed):
-    assert text.read_text(listed("1 a/1 b/\u0142\u0119\r\n".encode("utf-16-le"))) == "1 a/1 b/\u0142\u0119\n"
-
-
-UNREADABLE = {"embedded null byte": "a\0b", "File name too long": "a" * 5000}
-
-
-@pytest.mark.parametrize("reason", UNREADABLE)
-def test_why_a_list_cannot_be_read_is_told_without_numbers_of_the_system(reason):
-    path = UNREADABLE[reason]
-    with pytest.raises(RequestError) as told:
-        text.read_text(path)
-    assert str(told.value) == f"{path} cannot be read ({reason}); give the path of a text file."
-
-
 SPEAKERS = {
     "first folder": ("1 x/1/a x/2/b\n0 x/1/a y/1/a\n", ["x", "x"]),
     "LibriSpeech": ("1 test-clean/61/1/a test-clean/61/2/b\n0 test-clean/61/1/a test-clean/70/1/a\n", ["61", "61"]),

@@ -1,6 +1,8 @@
 """What of a machine can change digits, and what differs between two records."""
 
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -38,6 +40,15 @@ def test_a_machine_that_tells_nothing_of_itself_has_facts_too(tmp_path, monkeypa
     monkeypatch.setattr(machine, "CACHES", tmp_path / "none")
     found = machine.facts()
     assert (found["flags"], found["instructions"], found["caches"]) == ([], "", {}) and found["processor"]
+
+
+def test_a_gpu_is_named_with_its_model(monkeypatch):
+    details = {"/physical_device:CPU:0": {}, "/physical_device:GPU:0": {"device_name": "H100"}}
+    experimental = SimpleNamespace(get_device_details=lambda device: details[device.name])
+    devices = [SimpleNamespace(name=name) for name in details]
+    config = SimpleNamespace(list_physical_devices=lambda: devices, experimental=experimental)
+    monkeypatch.setitem(sys.modules, "tensorflow", SimpleNamespace(config=config))
+    assert machine.tensorflow_devices() == ["CPU:0", "GPU:0 H100"]
 
 
 def test_two_records_are_compared_by_one_command(tmp_path, capsys):

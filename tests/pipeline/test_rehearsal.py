@@ -62,27 +62,28 @@ def test_a_stage_is_measured_and_its_failure_told(tmp_path):
     bad, good = (
         rehearsal.measured("02_prep", [sys.executable, "-c", lines.format(code)], {"PATH": ""}) for code in (1, 0)
     )
+    assert bad.stage == good.stage == "02_prep"
     assert (bad.passed, bad.said, good.passed, good.said) == (False, "sv_utils.run: the cause", True, "")
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # which a process that it starts begins with
     assert 150e6 < good.host < max(1e9, 1.1 * own) and 0 < good.seconds < 60
 
 
 def test_what_follows_a_failed_stage_is_not_run(tmp_path, monkeypatch):
-    ran = []
+    ran, folder = [], tmp_path / "not/yet"
 
     def measured(stage, command, environment):
         assert command == [sys.executable, "-m", "sv_utils.run", stage, "--profile", "mini"]
-        assert environment["PYTHONPATH"] == str(paths.REPO) and environment["SV_PARAMS"] == str(tmp_path / "params")
+        assert environment["PYTHONPATH"] == str(paths.REPO) and environment["SV_PARAMS"] == str(folder / "params")
         ran.append((stage, environment["SV_MIRROR"], environment["SV_OUTPUTS"]))
         return rehearsal.Rehearsed(stage, stage != "03_train_softmax")
 
     monkeypatch.setattr(rehearsal, "measured", measured)
     mirror = {"SV_MIRROR": "release"}
-    found = {done.stage: done.passed for done in rehearsal.run(Profile.read("mini"), tmp_path, mirror, 2)}
+    found = {done.stage: done.passed for done in rehearsal.run(Profile.read("mini"), folder, mirror, 2)}
     assert found["08_evaluate@softmax"] is None and found["09_report"] is None and found["08_evaluate@cosface"] is True
-    assert ("02_prep", "release", str(tmp_path / "outputs")) in ran and len(ran) == 9
-    assert (tmp_path / "params/mini.yaml").exists()
-    assert next(rehearsal.run(Profile.read("mini"), tmp_path, mirror, 2)).stage == "01_download"  # once more
+    assert ("02_prep", "release", str(folder / "outputs")) in ran and len(ran) == 9
+    assert (folder / "params/mini.yaml").exists()
+    assert next(rehearsal.run(Profile.read("mini"), folder, mirror, 2)).stage == "01_download"  # once more
 
 
 def test_memory_is_told_in_bytes_where_the_system_counts_in_them(monkeypatch):
