@@ -127,6 +127,21 @@ def test_an_answer_that_has_no_headers_gets_those_of_the_gate(guarded):
     assert dict(sent[0]["headers"]) == gate.HEADERS | {b"content-security-policy": b"default-src 'self'"}
 
 
+def test_what_is_no_question_of_a_visitor_is_left_to_the_page(page):
+    given = []
+
+    async def app(*handed):
+        given.append(handed)
+
+    handed = ({"type": "lifespan"}, "receive", "send")
+    asyncio.run(gate.Gate(app, page.folder, [], OPEN, largest=1000)(*handed))
+    assert given == [handed]
+
+
+def test_without_a_policy_none_is_told(page):
+    assert asyncio.run(answer(gate.Gate(page, page.folder, [], OPEN, largest=1), host="[::1]"))[1] == gate.HEADERS
+
+
 def test_one_client_cannot_fill_the_queue(guarded, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(gate.time, "monotonic", lambda: now[0])
@@ -181,11 +196,23 @@ def test_a_folder_is_swept_after_each_pause_of_what_is_old_and_of_aborted_upload
 
 LENGTHS = {("/upload", "1000"): 200, ("/upload", "70000"): 413, ("/upload", "9" * 5000): 413, ("/upload", None): 411}
 LENGTHS |= {("/upload", "-1"): 411, ("/queue/join", "70000"): 200, ("/queue/join", "2000000"): 413}
+LENGTHS |= {("/upload", "66536"): 200, ("/upload", "66537"): 413}  # a file, and what stands around it
+LENGTHS |= {("/queue/join", "1048576"): 200, ("/queue/join", "1048577"): 413}
 
 
 @pytest.mark.parametrize(("path", "length", "code"), [(*sent, code) for sent, code in LENGTHS.items()])
 def test_what_is_sent_has_a_length_and_a_limit(guarded, path, length, code):
     assert status(guarded, path, "POST", content_length=length) == code
+
+
+def test_what_comes_in_pieces_of_untold_length_is_refused(guarded, page):
+    asked = {"path": "/upload", "method": "POST", "content_length": "5"}
+    assert (status(guarded, **asked, transfer_encoding="chunked"), page.asked) == (411, [])
+
+
+def test_headers_alone_may_be_asked_for_and_nothing_may_be_changed(guarded):
+    codes = [status(guarded, method=method, content_length="1") for method in ("HEAD", "PUT", "DELETE", "PATCH")]
+    assert codes == [200, 404, 404, 404]
 
 
 LEAVES = [{"type": "http.request", "body": b"a", "more_body": True}, {"type": "http.disconnect"}]
@@ -253,10 +280,12 @@ def test_a_sweep_removes_what_is_old_and_no_more(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"voice")
     (tmp_path / "link").symlink_to(tmp_path / "new")
+    (tmp_path / "empty").mkdir()
     gate.sweep(tmp_path, age=60)
     assert gate.taken(tmp_path) == 15
     gate.sweep(tmp_path, aborted=0)
     assert (tmp_path / "old/a.wav").exists()  # what stands in folders has arrived
+    assert (tmp_path / "empty").exists()  # and something may come into a new folder
     gate.sweep(tmp_path, age=0)
     assert list(tmp_path.iterdir()) == [] and tmp_path.exists()
 

@@ -10,7 +10,7 @@ from sv_utils.base.progress import Progress
 
 
 def test_a_line_a_minute_with_rate_and_time_left(monkeypatch, capsys):
-    clock = iter([0.0, 30.0, 61.0, 70.0, 122.0])
+    clock = iter([1000.0, 1030.0, 1060.0, 1070.0, 1122.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     with Progress("ocean: decoding", "files", 2500) as shown:
         shown.add(500, done_before=True)
@@ -57,7 +57,12 @@ def test_a_line_is_written_out_at_once(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("total", "told"), [(0, "x 3.0 M bytes, 1.5 M/s"), (6_000_000, "x 3.0 M of 6.0 M bytes, 1.5 M/s, 0 min left")]
+    ("total", "told"),
+    [
+        (0, "x 3.0 M bytes, 1.5 M/s"),
+        (6_000_000, "x 3.0 M of 6.0 M bytes, 1.5 M/s, 0 min left"),
+        (360_003_000_000, "x 3.0 M of 360,003.0 M bytes, 1.5 M/s, 4000 min left"),
+    ],
 )
 def test_bytes_and_unknown_totals(total, told):
     with Progress("x", "bytes") as shown:
