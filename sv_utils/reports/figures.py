@@ -419,7 +419,7 @@ def compare_models(results: pd.DataFrame) -> Figure:
                 style = {"fmt": marker, "fillstyle": fill, "capsize": 3, "markersize": 5}
                 axis.errorbar(100 * rows["eer"], heights, xerr=np.maximum(errors, 0), label=label, **style)
             axis.set(title=name, xlabel="EER [%]", yticks=list(places.values()), yticklabels=list(places))
-            axis.set_xlim(left=0)
+            axis.set(xlim=(0, None), ylim=(-0.5, len(places) - 0.5))  # one model alone would touch the frame
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(kinds))
     return figure
 

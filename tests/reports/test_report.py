@@ -352,7 +352,7 @@ def test_figure_of_the_models_has_a_line_for_each_and_a_mark_for_each_kind(profi
     figure = figures.compare_models(results)
     left, right = figure.axes
     assert [label.get_text() for label in left.get_yticklabels()] == ["adacos", "softmax"]
-    assert (left.get_title(), right.get_title()) == ("mini", "other")
+    assert (left.get_title(), right.get_title()) == ("mini", "other") and left.get_ylim() == (-0.5, 1.5)
     marks = {container.get_label(): container.lines[0].get_xdata().tolist() for container in left.containers}
     assert marks == {"cosine": [10.0, 7.5], "AS-norm": [9.0], "cosine, untrained": [30.0]}
     lists = [f"VoxCeleb1-{name}" for name in ("O", "E", "H", "O-cleaned", "E-cleaned", "H-cleaned")]
