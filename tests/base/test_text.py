@@ -14,7 +14,7 @@ ENCODED |= {"1 \u0142".encode(form): "1 \u0142" for form in ("utf-8-sig", "utf-1
 ENCODED |= {b"\xfe\xff" + "1 \u0142".encode("utf-16-be"): "1 \u0142"}
 
 
-@pytest.mark.parametrize("content", ENCODED, ids=ascii)
+@pytest.mark.parametrize("content", ENCODED, ids=bytes.hex)
 def test_text_is_read_in_the_encoding_that_its_bytes_tell(content, tmp_path):
     (tmp_path / "list.txt").write_bytes(content)
     assert text.read_text(tmp_path / "list.txt") == ENCODED[content]
@@ -60,7 +60,7 @@ def test_of_pipes_only_those_that_a_shell_hands_over_are_read(tmp_path):
 NAMES = {b"M\xfcller/1.wav": "M\xfcller/1.wav", b"a\x81\xe9.wav": "a\x81\xe9.wav", b"Mu\xcc\x88ller": "M\xfcller"}
 
 
-@pytest.mark.parametrize("given", NAMES, ids=ascii)
+@pytest.mark.parametrize("given", NAMES, ids=bytes.hex)
 def test_a_name_that_is_no_utf8_is_taken_for_one_in_windows_encoding(given):
     assert text.plain(given.decode("utf-8", "surrogateescape")) == NAMES[given]
 
@@ -68,7 +68,7 @@ def test_a_name_that_is_no_utf8_is_taken_for_one_in_windows_encoding(given):
 QUOTED = {"ben.wav": "ben.wav", "": '""', "ann lee": '"ann lee"', '"b"': '"""b"""', 'a"b': 'a"b', 'a "b"': '"a ""b"""'}
 
 
-@pytest.mark.parametrize("word", QUOTED)
+@pytest.mark.parametrize("word", QUOTED, ids=lambda word: word.encode().hex() or "nothing")
 def test_a_word_is_quoted_where_need_be_and_is_read_again(word):
     assert text.quoted(word) == QUOTED[word]
     assert text.words(f"1 {QUOTED[word]}  x") == ["1", word, "x"]
