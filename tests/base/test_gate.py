@@ -225,6 +225,13 @@ def test_aborted_uploads_leave_nothing(guarded, page):
     assert (guarded.uploads, guarded.coming) == ({}, 0)
 
 
+def test_what_has_arrived_stays_when_the_last_upload_ends(guarded, page):
+    (page.folder / "a").mkdir()
+    (page.folder / "a/b.wav").write_bytes(b"voice")
+    assert status(guarded, "/upload", "POST", LEAVES, content_length="500") == 0
+    assert [path.name for path in page.folder.rglob("*")] == ["a", "b.wav"]
+
+
 def test_uploads_that_are_still_on_their_way_keep_their_files(guarded, page):
     async def run():
         more = asyncio.Event()

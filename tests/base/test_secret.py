@@ -36,6 +36,8 @@ def test_a_key_that_is_given_to_a_command_is_scrubbed(monkeypatch):
 def test_of_keys_and_spellings_within_each_other_the_longest_goes_first(monkeypatch):
     monkeypatch.setattr(secret, "_given", {"k3y/+ of", f"{KEY} and yours"})
     assert secret.scrubbed(f"{KEY} and yours, {KEY}, k3y/+ of") == "..., ..., ..."
+    monkeypatch.setattr(secret, "_given", {"zebra", "a zebra of mine"})
+    assert secret.scrubbed("a zebra of mine") == "..."
     monkeypatch.setenv("SV_VOXCELEB_KEY", '"mine')
     assert secret.scrubbed('{"x": "\\"mine"}') == '{"x": "..."}'
 

@@ -453,3 +453,13 @@ def test_pages_of_ones_own_speech_carry_no_voices_unless_asked_to():
         parameters = Profile.read(name).parameters
         assert {one["players"] for stage, one in parameters.items() if stage.startswith("08_")} == {0}
     assert params.declared_parameters("10_verify")["players"] is False
+
+
+MISMATCHES = [(1, "many", "must be a whole number, not 'many'"), ([], {"a": 1}, "must be a list, not {'a': 1}")]
+MISMATCHES += [({}, 2, "must be `key: value` lines, not 2"), ([], 2, "must be a list, not 2: write [2]")]
+MISMATCHES += [("", 2, "must be text, not 2: put it in quotes"), (True, 1, "must be true or false, not 1")]
+
+
+@pytest.mark.parametrize(("default", "value", "said"), MISMATCHES)
+def test_a_value_of_another_type_is_told_with_what_to_write_where_that_is_plain(default, value, said):
+    assert params._mismatch(default, value) == said

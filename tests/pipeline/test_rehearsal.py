@@ -74,6 +74,7 @@ def test_what_follows_a_failed_stage_is_not_run(tmp_path, monkeypatch):
     def measured(stage, command, environment):
         assert command == [sys.executable, "-m", "sv_utils.run", stage, "--profile", "mini"]
         assert environment["PYTHONPATH"] == str(paths.REPO) and environment["SV_PARAMS"] == str(folder / "params")
+        assert (environment["TF_FORCE_GPU_ALLOW_GROWTH"], environment["PYTHONUNBUFFERED"]) == ("true", "1")
         ran.append((stage, environment["SV_MIRROR"], environment["SV_OUTPUTS"]))
         return rehearsal.Rehearsed(stage, stage != "03_train_softmax")
 
