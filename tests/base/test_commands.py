@@ -15,6 +15,7 @@ def test_every_flat_module_is_listed_with_a_line():
     found = commands.commands()
     assert found.keys() == flat | {"bench"}
     lines = commands.overview().splitlines()
+    assert lines[1] == lines[-2] == ""
     for name, said in found.items():
         assert f"  {name:10} {said}" in lines
         assert 10 < len(said) < 120 and "python -m" not in said, name

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from sv_utils.base import errors
 from sv_utils.base.errors import RequestError, WorkError, command, nearest
 
 ENDS = [
@@ -111,3 +112,12 @@ def test_a_terminal_of_ascii_gets_escapes_instead_of_an_error():
 
 def test_a_word_that_is_like_none_is_told_all_that_are_known():
     assert nearest("zzz", ["adacos", "aam"]) == " (known: aam, adacos)"
+
+
+@pytest.mark.parametrize("fault", [OSError(9, "Bad file descriptor"), ValueError("I/O operation on closed file")])
+def test_an_output_that_is_closed_altogether_changes_no_exit_code(fault, monkeypatch):
+    def closed():
+        raise fault
+
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(fileno=closed))
+    assert errors._unheard(2) == 2

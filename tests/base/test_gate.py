@@ -160,6 +160,9 @@ def test_one_client_cannot_fill_the_queue(guarded, monkeypatch):
 
 def test_clients_that_were_away_for_long_are_forgotten_when_there_are_many(guarded, monkeypatch):
     monkeypatch.setattr(gate.time, "monotonic", lambda: 60.0)
+    guarded.asked = dict.fromkeys(map(str, range(10_000)), (0.0, 0.0))
+    guarded._take_turn("192.0.2.1")
+    assert len(guarded.asked) == 10_001  # so many may be known
     guarded.asked = {f"198.51.100.{number}": (0.0, number / 10_000) for number in range(10_001)}
     guarded._take_turn("192.0.2.1")
     assert list(guarded.asked) == [f"198.51.100.{number}" for number in range(1, 10_001)] + ["192.0.2.1"]

@@ -85,3 +85,8 @@ def test_what_differs_is_named_with_both_values_in_short():
     assert records.changed({"a": {"b": 1}}, {"a": 5}, "p") == ["other p.a: {'b': 1}; 5"]
     assert records.changed({"speeds": [1, 0.9]}, {}, "p") == ["other p.speeds: 1 0.9; not recorded"]
     assert records.changed({"a": "x" * 60}, {"a": "x" * 61}, "p") == [f"other p.a: {'x' * 60}; {'x' * 59}…"]
+
+
+def test_lines_of_a_program_are_text_and_none_where_it_fails():
+    assert records._lines("printf", "H100, 81559\\nA10\\n") == ["H100, 81559", "A10"]
+    assert records._lines("false") == records._lines("no program") == []

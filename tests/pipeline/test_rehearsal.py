@@ -19,10 +19,12 @@ PROFILES = sorted(path.stem for path in (paths.REPO / "params").glob("*.yaml"))
 def test_every_profile_resolves_made_small(name, tmp_path, monkeypatch):
     monkeypatch.setattr(rehearsal, "gpus", lambda: [(0, 8 * 2**30)])
     real = Profile.read(name)
+    real.parameters["01_download"]["source"] = "/archives"
     small = rehearsal.small(real, cores=2)
     (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(rehearsal._copied(small), sort_keys=False))
     monkeypatch.setenv("SV_PARAMS", str(tmp_path))
     made = Profile.read(name)
+    assert made.parameters["01_download"]["source"] == ""  # the miniatures' own
     assert list(made.models) == list(real.models)
     for stage in filter(lambda stage: "_train_" in stage, made.parameters):
         own, whole = made.parameters[stage], real.parameters[stage]
