@@ -273,7 +273,8 @@ def _of_channels(file: str | os.PathLike, mean: audio.Decoded) -> audio.Decoded:
 
 
 def _alike(first: np.ndarray, second: np.ndarray) -> float:
-    """Correlation of the levels [dB] of two channels over time, in frames of 20 ms."""
+    """Correlation of the levels [dB] of two channels over time, in frames of 20 ms; 1 where there is none."""
     frames = (x[: len(x) // 320 * 320].reshape(-1, 320) for x in (first, second))
     levels = [np.log10(np.mean(np.square(frame), axis=1) + 1) for frame in frames]
-    return float(np.corrcoef(*levels)[0, 1]) if min(np.ptp(level) for level in levels) > 0 else 1.0
+    changing = all(len(level) and np.ptp(level) > 0 for level in levels)  # no level, in less than a frame
+    return float(np.corrcoef(*levels)[0, 1]) if changing else 1.0

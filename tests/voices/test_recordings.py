@@ -41,6 +41,12 @@ def test_channels_of_different_sounds_are_told(heard, left, right, different):
     np.testing.assert_allclose(sound.samples, mean, atol=2)
 
 
+@pytest.mark.parametrize("count", [1, 319, 320, 639, 640])
+def test_channels_of_less_than_a_frame_or_two_are_decoded(heard, count):
+    sound = heard(*(0.5 * NOISE[:count]).T)
+    assert len(sound.samples) == count and (sound.warnings == () or count == 640)
+
+
 def test_one_recording_twice_is_told(monkeypatch):
     monkeypatch.setattr(activity, "segments", lambda samples: [(0, len(samples))])
     monkeypatch.setattr(encoder, "embeddings", lambda model, waveforms: np.eye(2)[[0, 0]])
