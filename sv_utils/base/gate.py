@@ -253,14 +253,17 @@ def private_folder(name: str) -> Iterator[Path]:
     home = Path(tempfile.gettempdir())
     for left in home.glob(f"{name}-*"):
         _remove_orphan(left)
-    with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=home) as folder:
-        descriptor = os.open(folder, os.O_RDONLY)  # the lock falls with the process, however it ends
-        try:
-            with contextlib.suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield Path(folder)
-        finally:
-            os.close(descriptor)
+    made = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=home))  # a name that nobody looks for, until it is locked
+    folder = home / made.name[1:]
+    descriptor = os.open(made, os.O_RDONLY)  # the lock falls with the process, however it ends
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        made.rename(folder)
+        yield folder
+    finally:
+        os.close(descriptor)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_orphan(folder: Path) -> None:

@@ -323,6 +323,19 @@ def test_a_folder_of_a_process_that_was_killed_goes_with_the_next(tmp_path, monk
     assert tmp_path.exists()
 
 
+def test_a_folder_that_is_not_locked_yet_is_not_taken_for_one_that_was_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(gate.tempfile, "gettempdir", lambda: str(tmp_path))
+
+    def lock(*_):
+        for left in tmp_path.glob("page-*"):  # as another process does that begins just now
+            left.rmdir()
+
+    monkeypatch.setattr(gate.fcntl, "flock", lock)
+    with gate.private_folder("page") as own:
+        assert own.is_dir() and own.name.startswith("page-")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_visitors_are_told_apart_by_the_first_half_of_a_long_address():
     asked = ("203.0.113.9", "2001:db8:1:2:3::4", "unix")
     known = [gate._client({"client": (address, 5)}) for address in asked]
