@@ -37,7 +37,7 @@ def commands() -> dict[str, str]:
 
 def _first_line(file: Path) -> str:
     """First line of a module's docstring, without the example of a call that may end it."""
-    docstring = ast.get_docstring(ast.parse(file.read_text("utf-8"))) or ""
+    docstring = ast.get_docstring(ast.parse(file.read_bytes())) or ""
     said = re.split(r"`+python -m", docstring.partition("\n")[0])[0].rstrip(": (")
     return said if said.endswith((".", "?")) else f"{said}."
 

@@ -37,7 +37,7 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     " (did you mean 'learning_rate'?)"
     """
     choices = sorted(map(str, choices))
-    match = difflib.get_close_matches(str(word), choices, n=1, cutoff=0.6)
+    match = difflib.get_close_matches(str(word), choices)
     return f" (did you mean '{match[0]}'?)" if match else f" (known: {', '.join(choices) or 'none'})"
 
 
@@ -118,8 +118,8 @@ def _unforeseen(error: Exception) -> str:
     with contextlib.suppress(OSError):
         log.unlink(missing_ok=True)
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)  # no link of someone else's is followed
-        with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(scrubbed(traceback.format_exc()))
+        with open(descriptor, "wb") as file:
+            file.write(scrubbed(traceback.format_exc()).encode(errors="backslashreplace"))
     said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return f"an unforeseen error, please report it with {log} ({said})"
 

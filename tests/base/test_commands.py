@@ -15,10 +15,21 @@ def test_every_flat_module_is_listed_with_a_line():
     found = commands.commands()
     assert found.keys() == flat | {"bench"}
     lines = commands.overview().splitlines()
-    assert lines[1] == lines[-2] == ""
+    assert (lines[0], lines[1], lines[-2]) == ("usage: sv COMMAND ...", "", "")
+    assert lines[-1].startswith("sv COMMAND --help ") and lines[-1].endswith(".")
     for name, said in found.items():
         assert f"  {name:10} {said}" in lines
         assert 10 < len(said) < 120 and "python -m" not in said, name
+
+
+SAID = {"Compare X with X": "Compare X with X.", "Compare two.": "Compare two.", "Is it X?": "Is it X?"}
+SAID |= {"Compare: ``python -m sv_utils.x A``.": "Compare.", "Compare (`python -m x`).\n\nMore.": "Compare.", "": "."}
+
+
+@pytest.mark.parametrize("docstring", SAID)
+def test_of_a_docstring_the_first_line_is_told_as_a_sentence_without_a_call(docstring, tmp_path):
+    (tmp_path / "command.py").write_text(f'"""{docstring}"""' if docstring else "import sys")
+    assert commands._first_line(tmp_path / "command.py") == SAID[docstring]
 
 
 def test_the_list_needs_neither_tensorflow_nor_numpy():

@@ -1,5 +1,6 @@
 """The ways in which a command ends: each an exit code and at most one sentence."""
 
+import io
 import os
 import re
 import subprocess
@@ -43,6 +44,19 @@ def test_what_nobody_foresaw_leaves_its_traceback_in_a_log(capsys):
     log = re.search(r"please report it with (\S+) \(ZeroDivisionError", capsys.readouterr().err)[1]
     assert "return 1 // 0" in Path(log).read_text() and Path(log).stat().st_mode & 0o777 == 0o600
     Path(log).unlink()
+
+
+def test_a_log_holds_what_utf8_cannot_as_an_escape(capsys, monkeypatch, tmp_path):
+    @command
+    def main(argv=None):
+        raise ValueError("caf\xe9 \udce9")
+
+    monkeypatch.setattr(errors.tempfile, "gettempdir", lambda: str(tmp_path))
+    assert main([]) == 1
+    (log,) = tmp_path.iterdir()
+    assert b"caf\xc3\xa9 \\udce9" in log.read_bytes()
+    monkeypatch.setattr(errors.tempfile, "gettempdir", lambda: str(tmp_path / "absent"))
+    assert main([]) == 1 and capsys.readouterr().err.count("\n") == 2  # no log, but the sentence
 
 
 def test_an_error_without_words_is_told_by_its_name_alone(capsys):
@@ -112,6 +126,7 @@ def test_a_terminal_of_ascii_gets_escapes_instead_of_an_error():
 
 def test_a_word_that_is_like_none_is_told_all_that_are_known():
     assert nearest("zzz", ["adacos", "aam"]) == " (known: aam, adacos)"
+    assert nearest("zzz", []) == " (known: none)"
 
 
 @pytest.mark.parametrize("fault", [OSError(9, "Bad file descriptor"), ValueError("I/O operation on closed file")])
@@ -121,3 +136,39 @@ def test_an_output_that_is_closed_altogether_changes_no_exit_code(fault, monkeyp
 
     monkeypatch.setattr(sys, "stdout", SimpleNamespace(fileno=closed))
     assert errors._unheard(2) == 2
+
+
+def test_where_nothing_can_be_told_the_exit_code_stays(monkeypatch):
+    def full(text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(write=full))
+    assert errors._say("sv", "the disk is full", 2) == 2
+
+
+def test_what_an_encoding_lacks_is_written_as_an_escape(monkeypatch):
+    streams = {name: io.TextIOWrapper(io.BytesIO(), "ascii") for name in ("stdout", "stderr")}
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+    errors._write_anywhere()
+    for stream in streams.values():
+        stream.write("ja \u2713")
+        stream.flush()
+        assert stream.buffer.getvalue() == b"ja \\u2713"
+    monkeypatch.setattr(sys, "stdout", io.StringIO())  # takes all that there is
+    errors._write_anywhere()
+
+
+HEARD = {WorkError("the server is gone"): "half", OSError(28, "No space left on device"): "", BrokenPipeError(): ""}
+
+
+@pytest.mark.parametrize("error", HEARD, ids=lambda error: type(error).__name__)
+def test_what_is_left_of_an_output_that_failed_is_thrown_away(error, tmp_path, monkeypatch):
+    def main(argv=None):
+        print("half", end="")
+        raise error
+
+    with open(tmp_path / "out", "w") as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        assert command(main)([]) == 1
+    assert (tmp_path / "out").read_text() == HEARD[error]
