@@ -16,10 +16,11 @@ import socket
 import stat
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 App = Callable[[MutableMapping[str, Any], Callable, Callable], Awaitable[None]]
 STALLED = 60.0  # an upload that sends nothing for this long is cut [s]
@@ -29,6 +30,7 @@ AGAIN = 3.0  # and one more after each such time [s]
 ROOM = 2**30  # of all recordings together [bytes]
 BEYOND = 2**16  # of an upload: what stands around a file [bytes]
 QUESTION = 2**20  # of anything else that is sent [bytes]
+HOST = re.compile(r"(\[[\da-fA-F:.]+\]|[\w.\-]+)(?::\d*)?")  # a name or an address, and a port
 HEADERS = {
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
@@ -41,7 +43,7 @@ class Refused(Exception):
 
     def __init__(self, status: int, sentence: str):
         super().__init__(sentence)
-        self.status, self.sentence = status, sentence
+        self.status = status
 
 
 class Gate:
@@ -71,7 +73,7 @@ class Gate:
         self.hosts = {name.lower() for name in (*hosts, *own)}
         self.open = re.compile(open_paths.replace("{folder}", re.escape(str(folder))))
         self.headers = HEADERS | ({b"content-security-policy": policy.encode()} if policy else {})
-        self.uploads: dict[str, int] = {}  # of each client, how many are on their way
+        self.uploads: Counter[str] = Counter()  # of each client, how many are on their way
         self.coming = 0  # bytes that they have announced
         self.asked: dict[str, tuple[float, float]] = {}  # of each client: what it may still ask, and since when
 
@@ -97,7 +99,7 @@ class Gate:
         if not self._is_ours(host):
             raise Refused(400, "This page is not known by that name; start it with --trust NAME.")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and origin.partition("://")[2].lower() != host.lower():
             raise Refused(403, "Another page may not ask this one.")
         if method not in ("GET", "HEAD", "POST") or not self.open.fullmatch(path) or "/../" in f"{path}/":
             raise Refused(404, "There is nothing here.")
@@ -114,10 +116,13 @@ class Gate:
 
     def _is_ours(self, host: str) -> bool:
         """Whether a page is called by its own name, and not by one that a stranger gave this machine's address."""
-        name = (urlsplit(f"//{host}").hostname if re.fullmatch(r"[\w.\-:\[\]]+", host) else "") or ""
+        found = HOST.fullmatch(host)
+        if not found:
+            return False
+        name = found[1].strip("[]")
         with contextlib.suppress(ValueError):
             return bool(ipaddress.ip_address(name))
-        return name.lower().rstrip(".") in self.hosts
+        return name.lower().removesuffix(".") in self.hosts
 
     def _take_turn(self, client: str) -> None:
         now = time.monotonic()
@@ -131,24 +136,24 @@ class Gate:
 
     async def _upload(self, scope: MutableMapping[str, Any], receive: Callable, send: Callable, size: int) -> None:
         client = _client(scope)
-        if self.uploads.get(client, 0) >= UPLOADS:
+        if self.uploads[client] >= UPLOADS:
             raise Refused(503, "That is more than one visitor may send at once. Please try again in a minute.")
-        self.uploads[client] = self.uploads.get(client, 0) + 1
+        self.uploads[client] += 1
         self.coming += size
-        left: list[bool] = []
+        left = asyncio.Event()
         try:
             if await asyncio.to_thread(taken, self.folder) + self.coming > ROOM:
                 raise Refused(503, "There is no room for more recordings. Please try again in ten minutes.")
             await self.app(scope, _patient(receive, left), self._with_headers(send))
         except Exception:
-            if not left:  # else nobody is there any more to be answered
+            if not left.is_set():  # else nobody is there any more to be answered
                 raise
         finally:
             self.coming -= size
             self.uploads[client] -= 1
-            self.uploads = {one: count for one, count in self.uploads.items() if count}
+            self.uploads = +self.uploads  # those that have some
             if not self.uploads:  # what no upload writes to any more was aborted
-                sweep(self.folder, aborted=0)
+                sweep(self.folder, 0, aborted=True)
 
     def _with_headers(self, send: Callable) -> Callable:
         async def sent(message: MutableMapping[str, Any]) -> None:
@@ -163,13 +168,12 @@ def _client(scope: MutableMapping[str, Any]) -> str:
     """Address of a visitor; of those of the new kind the first half, for a visitor has all that begin with it."""
     address = (scope.get("client") or ("",))[0]
     with contextlib.suppress(ValueError):
-        known = ipaddress.ip_address(address)
-        return address if known.version == 4 else str(ipaddress.ip_network((known.packed[:8] + bytes(8), 64)))
+        return str(ipaddress.ip_network((ipaddress.IPv6Address(address).packed[:8] + bytes(8), 64)))
     return address
 
 
-def _patient(receive: Callable, left: list[bool]) -> Callable:
-    """Take it for a visitor's leave when nothing comes for `STALLED`; `left` is filled when one has left."""
+def _patient(receive: Callable, left: asyncio.Event) -> Callable:
+    """Take it for a visitor's leave when nothing comes for `STALLED`; `left` is set when one has left."""
 
     async def received() -> MutableMapping[str, Any]:
         try:
@@ -177,14 +181,14 @@ def _patient(receive: Callable, left: list[bool]) -> Callable:
         except TimeoutError:
             message = {"type": "http.disconnect"}
         if message["type"] == "http.disconnect":
-            left.append(True)
+            left.set()
         return message
 
     return received
 
 
 async def _answer(send: Callable, refusal: Refused) -> None:
-    body = b'{"detail": "%s"}' % refusal.sentence.encode()
+    body = b'{"detail": "%s"}' % str(refusal).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send(
         {"type": "http.response.start", "status": refusal.status, "headers": [*headers, (b"connection", b"close")]}
@@ -202,29 +206,29 @@ def taken(folder: Path) -> int:
     return total
 
 
-def sweep(folder: Path, age: float = 0.0, aborted: float | None = None) -> None:
+def sweep(folder: Path, age: float, aborted: bool = False) -> None:
     """
-    Remove everything in a folder that came longer ago than `age`, with the folders that are empty then.
+    Remove everything in a folder that came at least so long ago, with the folders that are empty then.
 
     Parameters
     ----------
     folder : Path
     age : float
         [s]
-    aborted : float, optional
-        Only files beside the folders (uploads that did not end), to which nothing was written for so long [s].
+    aborted : bool
+        Only files beside the folders (uploads that did not end), to which nothing was written for so long.
     """
     now = time.time()
     for place, folders, files in os.walk(folder, topdown=False):
-        if aborted is not None and place != str(folder):
+        if aborted and place != str(folder):
             continue
         for path in (os.path.join(place, name) for name in (*files, *folders)):
             with contextlib.suppress(OSError):
                 about = os.lstat(path)
                 if stat.S_ISDIR(about.st_mode):
-                    if aborted is None and now - about.st_ctime >= min(age, STALLED):  # else one may come into it
+                    if not aborted and now - about.st_ctime >= min(age, STALLED):  # else one may come into it
                         os.rmdir(path)
-                elif now - about.st_mtime >= aborted if aborted is not None else now - about.st_ctime >= age:
+                elif now - (about.st_mtime if aborted else about.st_ctime) >= age:
                     os.unlink(path)
 
 
@@ -233,7 +237,7 @@ async def keep_small(folder: Path, age: float, pause: float) -> None:
     while True:
         await asyncio.sleep(pause)
         await asyncio.to_thread(sweep, folder, age)
-        await asyncio.to_thread(sweep, folder, 0, 2 * STALLED)
+        await asyncio.to_thread(sweep, folder, 2 * STALLED, True)
 
 
 @contextlib.contextmanager
@@ -269,7 +273,7 @@ def private_folder(name: str) -> Iterator[Path]:
 def _remove_orphan(folder: Path) -> None:
     """Remove a folder of ours whose process is gone."""
     with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        descriptor = os.open(folder, os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
             if os.fstat(descriptor).st_uid == os.getuid():
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -74,7 +75,8 @@ def test_a_page_answers_to_its_own_names(guarded, host):
 
 
 @pytest.mark.parametrize(
-    "host", [None, "", "evil.example", "voices.example.evil", "a@voices.example", "127.0.0.1.evil:1"]
+    "host",
+    [None, "", "evil.example", "voices.example.evil", "a@voices.example", "127.0.0.1.evil:1", "[", "[::1", "::1"],
 )
 def test_a_page_does_not_answer_to_foreign_names(guarded, page, host):
     code, headers = asyncio.run(answer(guarded, host=host, origin="http://evil.example"))
@@ -83,7 +85,7 @@ def test_a_page_does_not_answer_to_foreign_names(guarded, page, host):
 
 
 ORIGINS = {"http://voices.example": 200, "https://voices.example": 200, "http://evil.example": 403}
-ORIGINS |= {"http://voices.example:81": 403, "null": 403, "": 403}
+ORIGINS |= {"http://voices.example:81": 403, "null": 403, "": 403, "http://[": 403}
 
 
 @pytest.mark.parametrize(("origin", "code"), ORIGINS.items())
@@ -123,8 +125,12 @@ def test_an_answer_that_has_no_headers_gets_those_of_the_gate(guarded):
     async def send(message):
         sent.append(message)
 
+    own = gate.HEADERS | {b"content-security-policy": b"default-src 'self'"}
     asyncio.run(guarded._with_headers(send)({"type": "http.response.start", "status": 200}))
-    assert dict(sent[0]["headers"]) == gate.HEADERS | {b"content-security-policy": b"default-src 'self'"}
+    assert dict(sent.pop()["headers"]) == own
+    of_the_page = [(b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
+    asyncio.run(guarded._with_headers(send)({"type": "http.response.start", "headers": of_the_page}))
+    assert sent[0]["headers"] == [*of_the_page, *own.items()]
 
 
 def test_what_is_no_question_of_a_visitor_is_left_to_the_page(page):
@@ -136,6 +142,21 @@ def test_what_is_no_question_of_a_visitor_is_left_to_the_page(page):
     handed = ({"type": "lifespan"}, "receive", "send")
     asyncio.run(gate.Gate(app, page.folder, [], OPEN, largest=1000)(*handed))
     assert given == [handed]
+
+
+def test_what_is_sent_with_a_question_reaches_the_page(page):
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200 + len((await receive())["body"])})
+
+    asked = {"method": "POST", "messages": [{"type": "http.request", "body": b"abc"}], "content_length": "3"}
+    assert status(gate.Gate(app, page.folder, [], OPEN, largest=1), host="[::1]", **asked) == 203
+
+
+@pytest.mark.parametrize("host", ["localhost", "box:7860", "box.example"])
+def test_a_page_answers_to_the_names_of_its_machine(page, host, monkeypatch):
+    monkeypatch.setattr(gate.socket, "gethostname", lambda: "Box")
+    monkeypatch.setattr(gate.socket, "getfqdn", lambda: "Box.example")
+    assert status(gate.Gate(page, page.folder, [], OPEN, largest=1), host=host) == 200
 
 
 def test_without_a_policy_none_is_told(page):
@@ -194,12 +215,13 @@ def test_a_folder_is_swept_after_each_pause_of_what_is_old_and_of_aborted_upload
     monkeypatch.setattr(gate, "sweep", lambda *given: done.append(given))
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(gate.keep_small(tmp_path, 600.0, 30.0))
-    assert done == [30.0, (tmp_path, 600.0), (tmp_path, 0, 120.0), 30.0]
+    assert done == [30.0, (tmp_path, 600.0), (tmp_path, 120.0, True), 30.0]
 
 
 LENGTHS = {("/upload", "1000"): 200, ("/upload", "70000"): 413, ("/upload", "9" * 5000): 413, ("/upload", None): 411}
 LENGTHS |= {("/upload", "-1"): 411, ("/queue/join", "70000"): 200, ("/queue/join", "2000000"): 413}
 LENGTHS |= {("/upload", "66536"): 200, ("/upload", "66537"): 413}  # a file, and what stands around it
+LENGTHS |= {("/upload", "1000".zfill(15)): 200, ("/upload", "1000".zfill(16)): 413}
 LENGTHS |= {("/queue/join", "1048576"): 200, ("/queue/join", "1048577"): 413}
 
 
@@ -222,9 +244,9 @@ LEAVES = [{"type": "http.request", "body": b"a", "more_body": True}, {"type": "h
 
 
 def test_aborted_uploads_leave_nothing(guarded, page):
-    for _ in range(200):
+    for _ in range(20):
         assert status(guarded, "/upload", "POST", LEAVES, content_length="500") == 0
-    assert len(page.asked) == 200 and list(page.folder.iterdir()) == []
+    assert len(page.asked) == 20 and list(page.folder.iterdir()) == []
     assert (guarded.uploads, guarded.coming) == ({}, 0)
 
 
@@ -285,6 +307,89 @@ def test_all_recordings_together_have_a_limit(guarded, page, monkeypatch):
     assert status(guarded, "/upload", "POST", content_length="500") == 200
 
 
+def test_uploads_that_are_still_to_come_have_their_room(guarded, page, monkeypatch):
+    monkeypatch.setattr(gate, "ROOM", 1000)
+
+    async def run():
+        more = asyncio.Event()
+
+        async def receive():
+            await more.wait()
+            return {"type": "http.request", "body": b""}
+
+        async def send(message):
+            pass
+
+        headers = [(b"host", b"localhost"), (b"content-length", b"600")]
+        scope = {"type": "http", "method": "POST", "path": "/upload", "headers": headers, "client": ("192.0.2.9", 1)}
+        task = asyncio.create_task(guarded(scope, receive, send))
+        while not page.asked:
+            await asyncio.sleep(0)
+        codes = [(await answer(guarded, "/upload", "POST", content_length=size))[0] for size in ("401", "400")]
+        more.set()
+        await task
+        return codes
+
+    assert asyncio.run(run()) == [503, 200]
+
+
+def test_a_question_that_sends_nothing_needs_no_room(guarded, monkeypatch):
+    monkeypatch.setattr(gate, "ROOM", 0)
+    assert (status(guarded, "/upload"), status(guarded, "/upload", "POST", content_length="1")) == (200, 503)
+
+
+def test_a_file_that_goes_meanwhile_takes_no_room(tmp_path, monkeypatch):
+    (tmp_path / "a.wav").write_bytes(b"voice")
+    monkeypatch.setattr(gate.os, "walk", lambda folder: [(str(folder), [], ["gone.wav", "a.wav"])])
+    assert gate.taken(tmp_path) == 5
+
+
+# Before its end, when a thing came into a folder and when it was last written to [s].
+DATED = {
+    "just.wav": (60, 60),
+    "fresh.wav": (59, 61),
+    "touched.wav": (61, 59),
+    "full/new.wav": (59, 60),
+    "full": (99, 99),
+}
+DATED |= {"empty": (60, 0), "young": (59, 99), "old/a.wav": (99, 99), "old": (60, 60)}
+LEFT = {(60, False): {"fresh.wav", "full/new.wav", "full", "young"}}
+LEFT |= {(600, False): set(DATED) - {"empty"}, (60, True): set(DATED) - {"just.wav", "fresh.wav"}}
+
+
+@pytest.mark.parametrize(("age", "aborted"), LEFT)
+def test_a_sweep_goes_by_when_a_file_came_and_for_uploads_by_when_one_was_written_to(
+    age, aborted, tmp_path, monkeypatch
+):
+    real, place = os.lstat, len(str(tmp_path)) + 1
+
+    def dated(path):
+        came, written = DATED[str(path)[place:]]
+        return SimpleNamespace(st_mode=real(path).st_mode, st_ctime=1000 - came, st_mtime=1000 - written)
+
+    for name in DATED:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch() if name.endswith(".wav") else (tmp_path / name).mkdir(exist_ok=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(gate.os, "lstat", dated)
+        patched.setattr(gate.time, "time", lambda: 1000)
+        gate.sweep(tmp_path, age, aborted)
+    assert {str(path)[place:] for path in tmp_path.rglob("*")} == LEFT[age, aborted]
+
+
+def test_of_folders_that_were_left_no_file_and_no_link_is_opened(tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    locked = []
+    monkeypatch.setattr(gate.fcntl, "flock", lambda *_: locked.append(1))
+    for name in ("file", "link", "absent"):
+        gate._remove_orphan(tmp_path / name)
+    assert not locked and (tmp_path / "folder").exists()
+    gate._remove_orphan(tmp_path / "folder")
+    assert locked and not (tmp_path / "folder").exists()
+
+
 def test_a_sweep_removes_what_is_old_and_no_more(tmp_path):
     for name in ("old/a.wav", "new/b.wav", "old/deep/c.wav"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -293,7 +398,7 @@ def test_a_sweep_removes_what_is_old_and_no_more(tmp_path):
     (tmp_path / "empty").mkdir()
     gate.sweep(tmp_path, age=60)
     assert gate.taken(tmp_path) == 15
-    gate.sweep(tmp_path, aborted=0)
+    gate.sweep(tmp_path, 0, aborted=True)
     assert (tmp_path / "old/a.wav").exists()  # what stands in folders has arrived
     assert (tmp_path / "empty").exists()  # and something may come into a new folder
     gate.sweep(tmp_path, age=0)
