@@ -97,7 +97,7 @@ def _at(separator: str) -> Callable[[list[str]], list[list[str]]]:
 def without_headings(table: Table) -> Table:
     """Leave out a first row whose words are all names of columns."""
     first = [column[0].lower() for column in table.columns]
-    if len(table.lines) < 2 or not set(first) <= HEADINGS or len(set(first)) < len(first):
+    if len(table.lines) < 2 or not HEADINGS.issuperset(first) or len(set(first)) < len(first):
         return table
     return Table([column[1:] for column in table.columns], table.lines[1:])
 
@@ -148,11 +148,10 @@ def label_column(columns: Sequence[Sequence[str]]) -> int:
     return 0 if known[0] >= known[1] else len(columns) - 1
 
 
-def parse_labels(column: Sequence[str], source: str | os.PathLike, lines: Sequence[int] | None = None) -> list[int]:
+def parse_labels(column: Sequence[str], source: str | os.PathLike, lines: Sequence[int]) -> list[int]:
     """Turn words into labels, or raise a RequestError that names the line."""
-    for place, word in enumerate(column):
+    for line, word in zip(lines, column):
         if word.lower() not in LABELS:
-            line = lines[place] if lines is not None else place + 1
             raise RequestError(f"{source} line {line} has the label {printable(word)!r}; a label is 1 (target) or 0.")
     return [LABELS[word.lower()] for word in column]
 

@@ -1,6 +1,5 @@
 """How long work goes on: a bar at a terminal, a line a minute everywhere else."""
 
-import sys
 import threading
 import time
 
@@ -35,7 +34,8 @@ class Progress:
         self._started = self._told = time.monotonic()
         self._lock = threading.Lock()
         shown = {"unit": "B", "unit_scale": True} if unit == "bytes" else {"unit": f" {unit}"}
-        self._bar = tqdm(desc=self.what, total=total or None, disable=not sys.stderr.isatty(), leave=False, **shown)
+        # disable=None: without a terminal there is no bar.
+        self._bar = tqdm(desc=self.what, total=total or None, disable=None, leave=False, **shown)
 
     def __enter__(self) -> "Progress":
         return self

@@ -27,8 +27,8 @@ def plain(name: str) -> str:
     try:
         name.encode()
     except UnicodeEncodeError:  # bytes that are no UTF-8, as Python hands them through
-        name = _legacy(name.encode("utf-8", "surrogateescape"))
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
+        name = _legacy(name.encode(errors="surrogateescape"))
+    return unicodedata.normalize("NFC", name)
 
 
 def refuse_special(path: str | os.PathLike) -> None:
@@ -90,7 +90,7 @@ def _decoded(data: bytes) -> str:
     if data[1::2].count(0) > len(data) // 4:  # UTF-16 without its mark: every other byte of Latin text is 0
         return data.decode("utf-16-le")
     try:
-        return data.decode("utf-8")
+        return data.decode()
     except UnicodeDecodeError:
         return _legacy(data)
 

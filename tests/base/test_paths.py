@@ -30,6 +30,8 @@ def test_outputs_and_params_lie_where_the_environment_says(tmp_path, monkeypatch
     monkeypatch.setenv("SV_PARAMS", str(tmp_path / "p"))
     assert (paths.outputs(), paths.params_dir()) == (tmp_path / "o", tmp_path / "p")
     assert paths.stage_dir("mini", "02_prep") == tmp_path / "o" / "mini" / "02_prep"
+    assert paths.embeddings_dir("mini", "aam") == tmp_path / "o" / "mini" / "embeddings" / "aam"
+    assert paths.expected_file("mini") == tmp_path / "p" / "expected" / "mini.csv"
     assert paths.corpus_dir("ocean") == tmp_path / "o" / "corpora" / "ocean"
     for name in ("SV_OUTPUTS", "SV_PARAMS"):
         monkeypatch.setenv(name, "")

@@ -21,6 +21,7 @@ def test_a_key_is_scrubbed_however_it_is_written(form):
 
 def test_a_key_with_signs_that_json_escapes_is_scrubbed(monkeypatch):
     monkeypatch.setenv("SV_VOXCELEB_KEY", 'a"b\\cé')
+    assert secret.scrubbed('the key a"b\\cé is') == "the key ... is"
     assert secret.scrubbed('{"x": "a\\"b\\\\cé", "y": "a\\"b\\\\c\\u00e9"}') == '{"x": "...", "y": "..."}'
 
 
@@ -31,6 +32,8 @@ def test_a_key_that_is_given_to_a_command_is_scrubbed(monkeypatch):
     assert secret.scrubbed("longer than Kings") == "...ings"
     monkeypatch.setenv("SV_VOXCELEB_KEY", "abc")  # no key is as short, and words hold it
     assert secret.scrubbed("abcd") == "abcd"
+    monkeypatch.setenv("SV_VOXCELEB_KEY", "abcd")
+    assert secret.scrubbed("abcde") == "...e"
 
 
 def test_of_keys_and_spellings_within_each_other_the_longest_goes_first(monkeypatch):
@@ -40,6 +43,8 @@ def test_of_keys_and_spellings_within_each_other_the_longest_goes_first(monkeypa
     assert secret.scrubbed("a zebra of mine") == "..."
     monkeypatch.setenv("SV_VOXCELEB_KEY", '"mine')
     assert secret.scrubbed('{"x": "\\"mine"}') == '{"x": "..."}'
+    monkeypatch.setenv("SV_VOXCELEB_KEY", r"\mine")
+    assert secret.scrubbed(r'{"x": "\\mine"}') == '{"x": "..."}'
 
 
 def test_a_command_that_fails_shows_no_key(capsys, tmp_path, monkeypatch):

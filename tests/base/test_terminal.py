@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from sv_utils.base import paths
-from sv_utils.base.terminal import without_notices
+from sv_utils.base.terminal import printable, without_notices
 
 COMMAND = """
 import os, sys
@@ -55,3 +55,7 @@ def test_an_error_in_the_block_ends_it_too():
     with pytest.raises(ValueError, match="for the test"), without_notices():
         raise ValueError("for the test")
     assert os.fstat(2).st_ino == before.st_ino
+
+
+def test_only_what_is_not_printable_becomes_an_escape():
+    assert printable("caf\xe9\\\x1b[2J\u2028") == "caf\xe9\\\\x1b[2J\\u2028"

@@ -100,6 +100,19 @@ def test_two_columns_at_blanks_may_hold_other_separators(listed):
     assert (read.enrol, read.test) == (["a,1", "a,2"], ["b", "c"])
 
 
+@pytest.mark.parametrize("separator", [" ", ";", ","])
+def test_a_list_without_labels_has_two_columns(listed, separator):
+    read = lists.read_trials(listed(f"a{separator}b\nc{separator}d\n"))
+    assert (read.labels, read.enrol, read.test) == (None, ["a", "c"], ["b", "d"])
+
+
+def test_headings_stand_above_something_and_are_told_apart(listed):
+    assert lists.read_trials(listed("label enrol test\n1 a b\n")).enrol == ["a"]
+    assert lists.read_trials(listed("enrol test\n")).enrol == ["enrol"]
+    assert lists.read_trials(listed("test test\na b\n")).enrol == ["test", "a"]
+    assert lists.read_trials(listed("trial a\na b\n")).enrol == ["trial", "a"]
+
+
 def test_names_of_files_stand_as_they_are_or_in_quotes(listed):
     content = 'ann lee/1.wav\n\n  "ann lee/2.wav" \n"a" and "b".wav\n"the ""best"".wav"\nben.wav\n'
     names = ["ann lee/1.wav", "ann lee/2.wav", '"a" and "b".wav', 'the "best".wav', "ben.wav"]
