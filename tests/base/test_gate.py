@@ -76,7 +76,18 @@ def test_a_page_answers_to_its_own_names(guarded, host):
 
 @pytest.mark.parametrize(
     "host",
-    [None, "", "evil.example", "voices.example.evil", "a@voices.example", "127.0.0.1.evil:1", "[", "[::1", "::1"],
+    [
+        None,
+        "",
+        "evil.example",
+        "voices.example.evil",
+        "a@voices.example",
+        "127.0.0.1.evil:1",
+        "Xvoices.example",
+        "[",
+        "[::1",
+        "::1",
+    ],
 )
 def test_a_page_does_not_answer_to_foreign_names(guarded, page, host):
     code, headers = asyncio.run(answer(guarded, host=host, origin="http://evil.example"))
@@ -86,6 +97,7 @@ def test_a_page_does_not_answer_to_foreign_names(guarded, page, host):
 
 ORIGINS = {"http://voices.example": 200, "https://voices.example": 200, "http://evil.example": 403}
 ORIGINS |= {"http://voices.example:81": 403, "null": 403, "": 403, "http://[": 403}
+ORIGINS |= {"http://evil.example://voices.example": 403}
 
 
 @pytest.mark.parametrize(("origin", "code"), ORIGINS.items())
@@ -325,7 +337,9 @@ def test_uploads_that_are_still_to_come_have_their_room(guarded, page, monkeypat
         task = asyncio.create_task(guarded(scope, receive, send))
         while not page.asked:
             await asyncio.sleep(0)
-        codes = [(await answer(guarded, "/upload", "POST", content_length=size))[0] for size in ("401", "400")]
+        asked = {"path": "/upload", "method": "POST", "client": "192.0.2.9"}
+        codes = [(await answer(guarded, **asked, content_length=size))[0] for size in ("401", "400")]
+        assert guarded.uploads == {"192.0.2.9": 1}
         more.set()
         await task
         return codes

@@ -19,7 +19,7 @@ with locks.alone(Path(sys.argv[1]), "the first"):
 
 
 def test_a_second_process_waits_and_says_for_whom(tmp_path):
-    line = [sys.executable, "-c", HOLDS, str(tmp_path / "a" / "lock")]
+    line = [sys.executable, "-c", HOLDS, str(tmp_path / "a" / "b" / "lock")]
     first = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert first.stdout.readline() == "in\n"
     told = []
@@ -28,8 +28,8 @@ def test_a_second_process_waits_and_says_for_whom(tmp_path):
         told.append(holder)
         first.kill()  # the lock falls with its holder
 
-    with locks.alone(tmp_path / "a" / "lock", "the second", waits):
-        assert (tmp_path / "a" / "lock").read_text() == "the second"
+    with locks.alone(tmp_path / "a" / "b" / "lock", "the second", waits):
+        assert (tmp_path / "a" / "b" / "lock").read_text() == "the second"
     assert told == ["the first"]
     first.communicate()
 
@@ -39,6 +39,6 @@ def test_a_file_system_without_locks_is_told_of_and_the_work_goes_on(tmp_path, m
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", none)
-    with locks.alone(tmp_path / "lock"):
-        pass
+    with locks.alone(tmp_path / "a" / "b" / "lock"):
+        assert (tmp_path / "a" / "b" / "lock").read_text() == ""
     assert "keeps no locks (Function not implemented)" in capsys.readouterr().err

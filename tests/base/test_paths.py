@@ -6,7 +6,7 @@ from sv_utils.base import paths
 
 
 def test_a_file_is_replaced_when_the_block_ends_well(tmp_path):
-    file = tmp_path / "deeper" / "a.csv"
+    file = tmp_path / "deeper" / "still" / "a.csv"
     for content in ("one", "two"):
         with paths.replace_on_success(file) as temporary:
             assert temporary != file and (temporary.suffix, temporary.parent) == (".csv", file.parent)
