@@ -75,27 +75,32 @@ def command(main: Callable | None = None, *, failed: int = 1) -> Callable:
 
     @functools.wraps(main)
     def wrapped(argv: list[str] | None = None) -> int:
-        _write_anywhere()
-        try:
-            with without_notices():
-                code = main(argv) or 0
-                sys.stdout.flush()  # output that cannot be written is told here, not when Python ends
-                return code
-        except RequestError as error:
-            return _say(name, error, 2)
-        except KeyboardInterrupt:
-            return _say(name, "interrupted", 130 if failed == 1 else failed)
-        except BrokenPipeError:  # the reader (head, a pager) left: nothing to tell it
-            return _unheard(failed)
-        except PermissionError as error:
-            place = "name a folder of yours by SV_OUTPUTS, or a file by --store or --out"
-            return _say(name, f"{error.strerror}: {error.filename or 'the output'}; {place}", failed)
-        except (WorkError, OSError) as error:
-            return _say(name, error, failed)
-        except Exception as error:
-            return _say(name, _unforeseen(error), failed)
+        return _ended(main, argv, name, failed)
 
     return wrapped
+
+
+def _ended(main: Callable, argv: list[str] | None, name: str, failed: int) -> int:
+    """Run a command; its exit code, or that of the error that ended it, which is told under the command's name."""
+    _write_anywhere()
+    try:
+        with without_notices():
+            code = main(argv) or 0
+            sys.stdout.flush()  # output that cannot be written is told here, not when Python ends
+            return code
+    except RequestError as error:
+        return _say(name, error, 2)
+    except KeyboardInterrupt:
+        return _say(name, "interrupted", 130 if failed == 1 else failed)
+    except BrokenPipeError:  # the reader (head, a pager) left: nothing to tell it
+        return _unheard(failed)
+    except PermissionError as error:
+        place = "name a folder of yours by SV_OUTPUTS, or a file by --store or --out"
+        return _say(name, f"{error.strerror or error}: {error.filename or 'the output'}; {place}", failed)
+    except (WorkError, OSError) as error:
+        return _say(name, error, failed)
+    except Exception as error:
+        return _say(name, _unforeseen(error), failed)
 
 
 def _write_anywhere() -> None:

@@ -18,6 +18,7 @@ from sv_utils.base.errors import WorkError, command
 def main(argv=None):
     os.write(2, b"a notice of C++ code\\n")
     print("a warning of Python", file=sys.stderr)
+    print(sys.stderr.encoding, sys.stderr.errors, sys.stderr.line_buffering)
     os.system("echo a notice of a child >&2")
     raise WorkError("the disk is full; free some")
 
@@ -36,6 +37,10 @@ def test_a_command_lets_python_speak_and_nobody_else():
     done = run()
     assert done.returncode == 1
     assert done.stderr.splitlines() == ["a warning of Python", "sv_utils.x: the disk is full; free some", "after it"]
+
+
+def test_python_speaks_at_once_and_in_the_encoding_of_the_terminal():
+    assert run(PYTHONIOENCODING="iso8859-1").stdout == "iso8859-1 backslashreplace True\n"
 
 
 def test_notices_can_be_asked_for():
