@@ -113,6 +113,30 @@ def test_headings_stand_above_something_and_are_told_apart(listed):
     assert lists.read_trials(listed("trial a\na b\n")).enrol == ["trial", "a"]
 
 
+HEADINGS = ["label enrol test", "labels enroll trial", "key enrolment test", "target enrollment test"]
+HEADINGS += [
+    "ModelID SegmentID targettype",
+    "utt1 utt2 label",
+    "file1 file2 key",
+    "wav1 wav2 target",
+    "path1 path2 label",
+]
+HEADINGS += [f"enrol test {score}" for score in ("score", "scores", "cosine", "llr", "probability")]
+HEADINGS += ["log_likelihood_ratio enrol test"]
+
+
+@pytest.mark.parametrize("line", HEADINGS)
+def test_headings_of_many_systems_are_left_out(listed, line):
+    table = lists.without_headings(lists.read_table(listed(f"{line}\n1 a b\n"), (3,)))
+    assert (table.columns, table.lines) == ([["1"], ["a"], ["b"]], [2])
+
+
+def test_labels_have_many_names():
+    same = ["1", "1.0", "target", "tgt", "true", "Same"]
+    other = ["0", "0.0", "nontarget", "non-target", "non_target", "imp", "impostor", "Imposter", "FALSE", "different"]
+    assert lists.parse_labels(same + other, "a list", range(16)) == [1] * 6 + [0] * 10
+
+
 def test_names_of_files_stand_as_they_are_or_in_quotes(listed):
     content = 'ann lee/1.wav\n\n  "ann lee/2.wav" \n"a" and "b".wav\n"the ""best"".wav"\nben.wav\n'
     names = ["ann lee/1.wav", "ann lee/2.wav", '"a" and "b".wav', 'the "best".wav', "ben.wav"]
