@@ -254,11 +254,10 @@ def private_folder(name: str) -> Iterator[Path]:
     ------
     Path
     """
-    home = Path(tempfile.gettempdir())
-    for left in home.glob(f"{name}-*"):
+    for left in Path(tempfile.gettempdir()).glob(f"{name}-*"):
         _remove_orphan(left)
-    made = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=home))  # a name that nobody looks for, until it is locked
-    folder = home / made.name[1:]
+    made = Path(tempfile.mkdtemp(prefix=f".{name}-"))  # a name that nobody looks for, until it is locked
+    folder = made.with_name(made.name[1:])
     descriptor = os.open(made, os.O_RDONLY)  # the lock falls with the process, however it ends
     try:
         with contextlib.suppress(OSError):
