@@ -68,7 +68,7 @@ def status(guarded, *arguments, **options):
 
 
 @pytest.mark.parametrize(
-    "host", ["voices.example", "VOICES.example:8080", "localhost.:7860", "127.0.0.1:7860", "[::1]:1"]
+    "host", ["voices.example", "VOICES.example:8080", "localhost.:7860", "127.0.0.1:7860", "[::1]:1", "[2001:DB8::abc]"]
 )
 def test_a_page_answers_to_its_own_names(guarded, host):
     assert status(guarded, host=host) == 200

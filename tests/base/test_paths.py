@@ -36,3 +36,7 @@ def test_outputs_and_params_lie_where_the_environment_says(tmp_path, monkeypatch
     for name in ("SV_OUTPUTS", "SV_PARAMS"):
         monkeypatch.setenv(name, "")
     assert (paths.outputs(), paths.params_dir()) == (paths.REPO / "outputs", paths.REPO / "params")
+
+
+def test_the_repository_is_found_from_within():
+    assert (paths.REPO / "pyproject.toml").is_file() and (paths.NOTEBOOKS / "02_prep.ipynb").is_file()

@@ -1,6 +1,8 @@
 """Text that users write, by its bytes: encodings, what is no file, names of files."""
 
 import os
+import stat
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,6 +28,10 @@ def test_a_list_may_have_as_many_bytes_as_the_limit(tmp_path, monkeypatch):
     assert text.read_text(tmp_path / "a") == "abc"
     (tmp_path / "a").write_text("abcd")
     with pytest.raises(RequestError, match="has more than 3 bytes, which no list has"):
+        text.read_text(tmp_path / "a")
+    monkeypatch.undo()
+    os.truncate(tmp_path / "a", 2**28 + 1)  # it is sparse
+    with pytest.raises(RequestError, match="has more than 268,435,456 bytes"):
         text.read_text(tmp_path / "a")
 
 
@@ -55,6 +61,14 @@ def test_of_pipes_only_those_that_a_shell_hands_over_are_read(tmp_path):
         assert text.read_text(f"/dev/fd/{ends[0]}") == "1 a b\n"
     finally:
         os.close(ends[0])
+
+
+def test_pipes_of_a_shell_have_three_names(monkeypatch):
+    monkeypatch.setattr(text.os, "stat", lambda _: SimpleNamespace(st_mode=stat.S_IFIFO))
+    for path in ("/dev/fd/63", "/dev/stdin", "/proc/self/fd/63"):
+        text.refuse_special(path)
+    with pytest.raises(RequestError, match="other is a pipe"):
+        text.refuse_special("/dev/other")
 
 
 NAMES = {b"M\xfcller/1.wav": "M\xfcller/1.wav", b"a\x81\xe9.wav": "a\x81\xe9.wav", b"Mu\xcc\x88ller": "M\xfcller"}

@@ -56,6 +56,14 @@ def test_no_more_than_a_limit_is_read_at_once(tmp_path, monkeypatch):
         assert file.read(0) == b"" and file.read(10) == bytes(range(10)) and file.read() == bytes(range(10, 15))
 
 
+def test_a_directory_may_have_32_megabytes(tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"few")
+    with zips._Sparing(io.FileIO(tmp_path / "a.zip")) as file:
+        assert file.read(2**25) == b"few"
+        with pytest.raises(zipfile.BadZipFile):
+            file.read(2**25 + 1)
+
+
 def test_two_processes_write_one_file_under_names_of_their_own(tmp_path, monkeypatch):
     with paths.replace_on_success(tmp_path / "a.csv") as one:
         one.write_text("one")
