@@ -60,6 +60,4 @@ def printable(text: str) -> str:
     >>> print(printable("a" + chr(27) + "[2Jb.wav"))
     a\x1b[2Jb.wav
     """
-    if text.isprintable():
-        return text
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)

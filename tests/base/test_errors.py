@@ -116,6 +116,15 @@ def test_an_answer_that_cannot_be_written_is_none():
     assert ended.returncode == 2 and "No space left on device" in ended.stderr and ended.stderr.count("\n") == 1
 
 
+def test_a_short_answer_that_cannot_be_written_is_none(monkeypatch):
+    class Full(io.StringIO):
+        def flush(self):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert command(failed=2)(lambda argv: 1)([]) == 2
+
+
 def test_a_reader_that_leaves_gets_no_answer_and_no_complaint():
     started = subprocess.Popen([sys.executable, "-c", PRINTS], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     started.stdout.close()

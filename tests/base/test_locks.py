@@ -34,6 +34,19 @@ def test_a_second_process_waits_and_says_for_whom(tmp_path):
     first.communicate()
 
 
+def test_who_is_told_nothing_waits_as_well(tmp_path, monkeypatch):
+    asked = []
+
+    def held(file, operation):
+        asked.append(operation)
+        if operation & fcntl.LOCK_NB:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(fcntl, "flock", held)
+    with locks.alone(tmp_path / "lock"):
+        assert asked == [fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_EX]
+
+
 def test_a_file_system_without_locks_is_told_of_and_the_work_goes_on(tmp_path, monkeypatch, capsys):
     def none(file, operation):
         raise OSError(errno.ENOSYS, "Function not implemented")

@@ -1,5 +1,6 @@
 """What libraries' C++ code says stays off the terminal in every command; what Python says does not."""
 
+import io
 import os
 import subprocess
 import sys
@@ -22,8 +23,10 @@ def main(argv=None):
     os.system("echo a notice of a child >&2")
     raise WorkError("the disk is full; free some")
 
+python = sys.stderr
 code = main([])
 os.write(2, b"after it\\n")
+print(sys.stderr is python)
 sys.exit(code)
 """
 
@@ -36,23 +39,49 @@ def run(**environment: str) -> subprocess.CompletedProcess:
 def test_a_command_lets_python_speak_and_nobody_else():
     done = run()
     assert done.returncode == 1
-    assert done.stderr.splitlines() == ["a warning of Python", "sv_utils.x: the disk is full; free some", "after it"]
+    assert done.stderr.splitlines() == [
+        "a warning of Python",
+        "sv_utils.x: the disk is full; free some",
+        "after it",
+    ]
 
 
 def test_python_speaks_at_once_and_in_the_encoding_of_the_terminal():
-    assert run(PYTHONIOENCODING="iso8859-1").stdout == "iso8859-1 backslashreplace True\n"
+    assert run(PYTHONIOENCODING="iso8859-1").stdout == "iso8859-1 backslashreplace True\nTrue\n"
 
 
-def test_notices_can_be_asked_for():
-    assert "a notice of C++ code" in run(TF_CPP_MIN_LOG_LEVEL="0").stderr.splitlines()
+def test_notices_can_be_asked_for(monkeypatch):
+    said = ["a notice of C++ code", "a warning of Python", "a notice of a child"]
+    ended = ["sv_utils.x: the disk is full; free some", "after it"]
+    assert run(TF_CPP_MIN_LOG_LEVEL="0").stderr.splitlines() == said + ended
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+    with without_notices():  # a block that ends well
+        pass
 
 
 def test_the_capture_of_a_test_is_left_alone(capsys):
-    before = sys.stderr
+    before, free = sys.stderr, os.dup(2)
+    os.close(free)
     with without_notices():
         print("seen", file=sys.stderr)
         assert sys.stderr is before
     assert capsys.readouterr().err == "seen\n"
+    again = os.dup(2)
+    os.close(again)
+    assert again == free  # no file is left open
+
+
+def test_what_was_said_before_is_written_before(monkeypatch):
+    class Stream(io.StringIO):
+        written = ""
+
+        def flush(self):
+            self.written = self.getvalue()
+
+    monkeypatch.setattr(sys, "stderr", Stream())
+    print("before", file=sys.stderr)
+    with without_notices():
+        assert sys.stderr.written == "before\n"
 
 
 def test_an_error_in_the_block_ends_it_too():
