@@ -34,6 +34,13 @@ class Page:
         await send({"type": "http.response.body", "body": b"yes"})
 
 
+def next_descriptor():
+    """The lowest number that no open file has."""
+    number = os.dup(0)
+    os.close(number)
+    return number
+
+
 @pytest.fixture
 def page(tmp_path):
     folder = tmp_path / "uploads"
@@ -401,11 +408,13 @@ def test_of_folders_that_were_left_no_file_and_no_link_is_opened(tmp_path, monke
     (tmp_path / "link").symlink_to(tmp_path / "folder")
     locked = []
     monkeypatch.setattr(gate.fcntl, "flock", lambda *_: locked.append(1))
+    free = next_descriptor()
     for name in ("file", "link", "absent"):
         gate._remove_orphan(tmp_path / name)
     assert not locked and (tmp_path / "folder").exists()
     gate._remove_orphan(tmp_path / "folder")
     assert locked and not (tmp_path / "folder").exists()
+    assert next_descriptor() == free
 
 
 def test_a_sweep_removes_what_is_old_and_no_more(tmp_path):
@@ -455,9 +464,11 @@ def test_a_folder_that_is_not_locked_yet_is_not_taken_for_one_that_was_left(tmp_
         raise OSError("this file system keeps no locks")
 
     monkeypatch.setattr(gate.fcntl, "flock", lock)
+    free = next_descriptor()
     with gate.private_folder("page") as own:
         assert own.is_dir() and own.name.startswith("page-")
         own.rmdir()  # nothing is left to remove
+    assert next_descriptor() == free
     assert list(tmp_path.iterdir()) == []
 
 

@@ -141,6 +141,8 @@ def test_names_of_files_stand_as_they_are_or_in_quotes(listed):
     content = 'ann lee/1.wav\n\n  "ann lee/2.wav" \n"a" and "b".wav\n"the ""best"".wav"\nben.wav\n'
     names = ["ann lee/1.wav", "ann lee/2.wav", '"a" and "b".wav', 'the "best".wav', "ben.wav"]
     assert lists.read_names(listed(content)) == names
+    with pytest.raises(RequestError, match=r"the list \S+/list\.txt names no file"):
+        lists.read_names(listed("\n \n"))
 
 
 SPEAKERS = {
