@@ -46,6 +46,19 @@ def test_why_a_list_cannot_be_read_is_told_without_numbers_of_the_system(reason)
     assert str(told.value) == f"{path} cannot be read ({reason}); give the path of a text file."
 
 
+@pytest.mark.parametrize("path", ["absent", ".", "list.txt/more"])
+def test_what_is_no_file_is_told(path, tmp_path):
+    (tmp_path / "list.txt").touch()
+    with pytest.raises(RequestError, match="is no file; give the path of a text file"):
+        text.read_text(tmp_path / path)
+
+
+def test_what_breaks_off_within_a_sign_is_told(tmp_path):
+    (tmp_path / "list.txt").write_bytes("1 a b".encode("utf-16")[:-1])
+    with pytest.raises(RequestError, match="is not a text file in UTF-8"):
+        text.read_text(tmp_path / "list.txt")
+
+
 def test_of_pipes_only_those_that_a_shell_hands_over_are_read(tmp_path):
     for harmless in (tmp_path, tmp_path / "absent", __file__, "a\0b"):
         text.refuse_special(harmless)
@@ -53,6 +66,8 @@ def test_of_pipes_only_those_that_a_shell_hands_over_are_read(tmp_path):
     for special in (tmp_path / "pipe", "/dev/null"):
         with pytest.raises(RequestError, match=f"^{special} is a pipe or a device"):
             text.refuse_special(special)
+    with pytest.raises(RequestError, match="is a pipe or a device"):
+        text.read_text("/dev/null")
     ends = os.pipe()
     try:
         text.refuse_special(f"/dev/fd/{ends[0]}")
