@@ -414,7 +414,7 @@ def test_of_folders_that_were_left_no_file_and_no_link_is_opened(tmp_path, monke
     assert not locked and (tmp_path / "folder").exists()
     gate._remove_orphan(tmp_path / "folder")
     assert locked and not (tmp_path / "folder").exists()
-    assert next_descriptor() == free
+    assert next_descriptor() <= free
 
 
 def test_a_sweep_removes_what_is_old_and_no_more(tmp_path):
@@ -468,7 +468,7 @@ def test_a_folder_that_is_not_locked_yet_is_not_taken_for_one_that_was_left(tmp_
     with gate.private_folder("page") as own:
         assert own.is_dir() and own.name.startswith("page-")
         own.rmdir()  # nothing is left to remove
-    assert next_descriptor() == free
+    assert next_descriptor() <= free
     assert list(tmp_path.iterdir()) == []
 
 

@@ -68,7 +68,7 @@ def test_the_capture_of_a_test_is_left_alone(capsys):
     assert capsys.readouterr().err == "seen\n"
     again = os.dup(2)
     os.close(again)
-    assert again == free  # no file is left open
+    assert again <= free  # no file is left open
 
 
 def test_what_was_said_before_is_written_before(monkeypatch):
