@@ -123,6 +123,7 @@ def coloured(length: int, slope: float, rng: np.random.Generator) -> np.ndarray:
 CHANNELS: dict[str, Channel] = {
     "clean": clean,
     "telephone": telephone,
+    "own_telephone": telephone,
     "mobile": mobile,
     "opus": opus,
     "mp3": mp3,

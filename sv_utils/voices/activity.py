@@ -23,17 +23,23 @@ SURE = 0.85  # animals, engines and music seldom get this probability, so speech
 SURE_HOPS, SURE_ALL = 2, 10  # in so many hops of a stretch, and of all stretches together
 SHORTEST_SPEECH = 0.16  # what is shorter is no speech [s]
 LONGEST_PAUSE = 0.6  # a pause up to this belongs to the speech around it [s]
-FRAME = 160  # in which energy is measured [samples]
+FRAME = 320  # in which energy is measured: the step of an encoder that halves the time [samples]
 RESTART = 96  # after so long without speech the detector begins anew, for after 10 s of noise it missed words [hops]
-REVISION = 3  # raise when the speech of any recording becomes other samples
-LOUD, BELOW = 90, 30.0  # a frame up to this much below the loud ones (percentile) is speech [dB]
+REVISION = 4  # raise when the speech of any recording becomes other samples
+LOUD = 90  # the loud frames: this percentile
+# The speech is heard twice, for what is kept beside it moves an encoder: a frame up to this much below the loud ones is
+# speech [dB]; so many frames are kept before and after speech, and left of a pause on either side; and so many samples
+# of the joined speech are left out, for hearings half an encoder's step apart. The first is what is measured and shown.
+HEARINGS = ((30.0, 2, 0), (20.0, 4, FRAME // 2))
+SHORTEST = 8_000  # a second hearing of fewer samples tells nothing
 NOTHING = 60.0  # and one this much below them holds no sound of the place: a muted line, or a cut [dB]
+VOICE = 18.0  # what is less below them may be a voice that was missed, and is no background [dB]
 ABOVE = 6.0  # where a stretch begins and ends, speech is louder than the background beside it by this much [dB]
 # Where half a second's loudest frames are below this (of full scale) all is heard louder, by this factor at most.
-QUIET, LOUDEST_GAIN, AMONG = 0.01, 30.0, 50
-REACH = 20  # how far speech may lie outside of what the probabilities say, and be judged by the background [frames]
-BESIDE = 30  # in which the background is measured [frames]
-MARGIN = 5  # kept before and after what is loud; so much is left of a pause on either side [frames]
+QUIET, LOUDEST_GAIN, AMONG = 0.01, 30.0, 25
+REACH = 10  # how far speech may lie outside of what the probabilities say, and be judged by the background [frames]
+WITHIN = 25  # how far into a stretch its ends are judged by the background [frames]
+BESIDE = 15  # in which the background is measured [frames]
 BLOCK = 4096  # probabilities whose spectrograms are computed at once, which bounds the memory
 RATE = 16_000
 
@@ -87,7 +93,7 @@ def segments(samples: np.ndarray) -> list[tuple[int, int]]:
     """
     Find the stretches of speech.
 
-    Probabilities tell where they are, and the energy in them what is kept: a pause is cut to 0.1 s, and stretches begin
+    Probabilities tell where they are, and the energy in them what is kept: a pause is cut to 80 ms, and stretches begin
     and end where the voice rises above the background. So neither what was heard long before nor silence or noise
     between words changes what is embedded.
 
@@ -107,6 +113,33 @@ def segments(samples: np.ndarray) -> list[tuple[int, int]]:
         As of `probabilities`.
     """
     return refined(samples, stretches(probabilities(samples, gain(samples))))
+
+
+def heard(samples: np.ndarray) -> tuple[list[tuple[int, int]], list[np.ndarray]]:
+    """
+    Find the speech, and give what is embedded: an answer takes the mean of the embeddings of its hearings.
+
+    Parameters
+    ----------
+    samples : np.ndarray [shape=(n,), dtype=int16]
+        At 16 kHz.
+
+    Returns
+    -------
+    segments : list of (int, int)
+        As of `segments`.
+    hearings : list of np.ndarray [shape=(m,), dtype=int16]
+        The speech as of `speech`, and as of the second of `HEARINGS` where that is half a second or more.
+
+    Raises
+    ------
+    WorkError
+        As of `probabilities`.
+    """
+    coarse = stretches(probabilities(samples, gain(samples)))
+    found = [refined(samples, coarse, below, margin) for below, margin, _ in HEARINGS]
+    hearings = [joined(samples, pieces)[start:] for pieces, (*_, start) in zip(found, HEARINGS)]
+    return found[0], [hearings[0], *(hearing for hearing in hearings[1:] if len(hearing) >= SHORTEST)]
 
 
 def gain(samples: np.ndarray) -> float:
@@ -150,15 +183,21 @@ def stretches(probability: np.ndarray) -> list[tuple[int, int]]:
     return found if total >= SURE_ALL else []
 
 
-def refined(samples: np.ndarray, coarse: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def refined(
+    samples: np.ndarray, coarse: list[tuple[int, int]], below: float = HEARINGS[0][0], margin: int = HEARINGS[0][1]
+) -> list[tuple[int, int]]:
     """
-    Keep of stretches what is loud, and 50 ms before and after it; see `segments`.
+    Keep of stretches what is loud, and a little before and after it; see `segments`.
 
     Parameters
     ----------
     samples : np.ndarray [shape=(n,), dtype=int16]
     coarse : list of (int, int)
         As of `stretches`.
+    below : float
+        How far below the loud frames a frame is still speech [dB].
+    margin : int
+        What is kept beside it [frames].
 
     Returns
     -------
@@ -174,12 +213,12 @@ def refined(samples: np.ndarray, coarse: list[tuple[int, int]]) -> list[tuple[in
     for place in range(1, len(bounds) - 1, 2):
         before, start, end, after = bounds[place - 1 : place + 3]
         first, last = max(start - REACH, before), min(end + REACH, after)
-        floor = np.full(last - first, top * _factor(-BELOW))
-        begins, ends = slice(0, start - first + REACH), slice(max(end - first - REACH, 0), None)
-        floor[begins] = np.maximum(floor[begins], _background(level[max(first - BESIDE, before) : first]))
-        floor[ends] = np.maximum(floor[ends], _background(level[last : min(last + BESIDE, after)]))
+        floor = np.full(last - first, top * _factor(-below))
+        begins, ends = slice(0, start - first + WITHIN), slice(max(end - first - WITHIN, 0), None)
+        floor[begins] = np.maximum(floor[begins], _background(level[max(first - BESIDE, before) : first], top))
+        floor[ends] = np.maximum(floor[ends], _background(level[last : min(last + BESIDE, after)], top))
         loud[first:last] |= level[first:last] > floor
-    kept = np.convolve(loud, np.ones(2 * MARGIN + 1), "same") > 0.5
+    kept = np.convolve(loud, np.ones(2 * margin + 1), "same") > 0.5
     edges = np.flatnonzero(np.diff(kept & (level > top * _factor(-NOTHING)), prepend=False, append=False)) * FRAME
     return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
 
@@ -190,9 +229,10 @@ def _levels(samples: np.ndarray) -> np.ndarray:
     return np.sqrt(np.mean(np.square(frames), axis=1))
 
 
-def _background(beside: np.ndarray) -> float:
-    """Level that speech beside these frames is above; 0 where they are too few to tell."""
-    return float(np.median(beside)) * _factor(ABOVE) if len(beside) >= BESIDE // 2 else 0.0
+def _background(beside: np.ndarray, top: float) -> float:
+    """Level that speech beside these frames is above; 0 where they are too few, or so loud that they may be speech."""
+    level = float(np.median(beside)) if len(beside) >= BESIDE // 2 else 0.0
+    return level * _factor(ABOVE) if level <= top * _factor(-VOICE) else 0.0
 
 
 def _factor(decibels: float) -> float:

@@ -8,8 +8,10 @@ import numpy as np
 
 from sv_utils.base.errors import RequestError
 from sv_utils.voices import encoder, measured, recordings, turns
-from sv_utils.voices.judging import COSINE, UNSURE, Own, Side
+from sv_utils.voices.judging import COMPENSATED, COSINE, UNSURE, Own, Side
 from sv_utils.voices.recordings import Segment, Source
+
+NEAR = 0.03  # silence or noise beside the speech seldom moves a compensated cosine by more
 
 
 def compare(
@@ -82,7 +84,7 @@ def compare(
     }
     point, said = judge.point([recording.conditions for recording in heard]), []
     if all(recording.enough for recording in heard):
-        embeddings = encoder.embeddings(model, [recording.speech for recording in heard])
+        embeddings = encoder.of_voices(model, [recording.hearings for recording in heard])
         one, other = (Side(embedding, recording.conditions) for embedding, recording in zip(embeddings, heard))
         found = judge(one, other)
         if np.array_equal(heard[0].speech, heard[1].speech):
@@ -103,8 +105,24 @@ def compare(
         "model": model,
         "operating_point": point,
         "recordings": described,
-        "warnings": warned + said,
+        "warnings": warned + said + near(answer["score"], point),
     }
+
+
+def near(score: float | None, point: dict) -> list[str]:
+    """
+    Say in words that a compensated cosine lies so near its threshold that little would turn the answer.
+
+    Examples
+    --------
+    >>> near(0.42, {"threshold": 0.40, "threshold_of": "compensated cosine"})
+    ['the score lies within 0.03 of its threshold: a pause or some noise more could turn the answer']
+    >>> near(0.44, {"threshold": 0.40, "threshold_of": "compensated cosine"})
+    []
+    """
+    if score is None or point.get("threshold_of") != COMPENSATED or abs(score - point["threshold"]) > NEAR:
+        return []
+    return [f"the score lies within {NEAR:g} of its threshold: a pause or some noise more could turn the answer"]
 
 
 def text(answer: dict) -> str:

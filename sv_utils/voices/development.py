@@ -21,14 +21,15 @@ from sv_utils.base import paths
 from sv_utils.base.errors import RequestError
 from sv_utils.speech import acquisition, audio, channels, limits, preparation
 from sv_utils.speech.reader import Speech
-from sv_utils.voices import activity, conditions
+from sv_utils.voices import activity, conditions, encoder
 
 PHONE = "phone"  # real calls: the corpus that tells what another telephone and another day cost
 UTTERANCES = {"mini": 4, "ocean": 3}  # of each dev speaker
-ALL = ("clean", "telephone", "mobile", "opus", "mp3", "room", "noise_10", "noise_0")
+ALL = ("clean", "telephone", "own_telephone", "mobile", "opus", "mp3", "room", "noise_10", "noise_0")
+OWN = ("own_telephone",)  # channels in which a speaker's recordings share one apparatus, as within one call
 CHANNELS = {PHONE: ("clean", "noise_10")}  # of the others: all
-SHORT = ("clean", "telephone", "noise_10")  # of which the first 2 s are embedded too
-SHORTEST, CUT = 8_000, 32_000  # speech that is embedded at all, and what "the first 2 s" are [samples]
+SHORT = ("clean", "telephone", "own_telephone", "noise_10")  # of which the first 2 s are embedded too
+CUT = 32_000  # what "the first 2 s" are [samples]; speech of fewer than `activity.SHORTEST` is not embedded
 Embed = Callable[[list[np.ndarray]], np.ndarray]
 
 
@@ -141,17 +142,19 @@ def through(corpus: str, channel: str, sounds: Mapping[str, np.ndarray], embed: 
 
 
 def _utterance(name: str, channel: str, samples: np.ndarray, embed: Embed) -> dict:
-    rng = np.random.default_rng(zlib.crc32(f"{name} {channel}".encode()))  # each recording has its own apparatus
+    whose = name.split("/")[0] if channel in OWN else name  # otherwise each recording has its own apparatus
+    rng = np.random.default_rng(zlib.crc32(f"{whose} {channel}".encode()))
     sent = channels.CHANNELS[channel](samples, rng)
-    speech = activity.speech(sent)
+    _, hearings = activity.heard(sent)
+    speech, cut = hearings[0], [hearing[:CUT] for hearing in hearings]
     (whole,) = embed([sent])
     nothing = np.full_like(whole, np.nan)
-    measured = [list(conditions.measure(piece).as_dict().values()) for piece in (speech, speech[:CUT])]
+    measured = [list(conditions.measure(piece).as_dict().values()) for piece in (speech, cut[0])]
     return {
         "ids": name,
         "whole": whole,
-        "speech": embed([speech])[0] if len(speech) >= SHORTEST else nothing,
-        "cut": embed([speech[:CUT]])[0] if len(speech) >= CUT and channel in SHORT else nothing,
+        "speech": encoder.means(embed(hearings), [len(hearings)])[0] if len(speech) >= activity.SHORTEST else nothing,
+        "cut": encoder.means(embed(cut), [len(cut)])[0] if len(speech) >= CUT and channel in SHORT else nothing,
         "conditions": measured[0],
         "cut_conditions": measured[1],
     }

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,39 @@ def embeddings(model: str, waveforms: list[np.ndarray]) -> np.ndarray:
     source = pretrained.locate(model)
     network, lengths = _network(runtimes.fast_form(source) or source), [len(samples) for samples in waveforms]
     return embedding.embed(network, lengths, waveforms.__getitem__, batch_size=1)
+
+
+def of_voices(model: str, hearings: Sequence[list[np.ndarray]]) -> np.ndarray:
+    """
+    Embed recordings that are heard in several ways, each as the mean of its hearings.
+
+    Parameters
+    ----------
+    model : str
+        As of `compare`.
+    hearings : sequence of list of np.ndarray [shape=(n,), dtype=int16]
+        Of each recording, as of `activity.heard`.
+
+    Returns
+    -------
+    np.ndarray [shape=(recordings, d)], float32
+        Unit vectors.
+    """
+    found = embeddings(model, [hearing for recording in hearings for hearing in recording])
+    return means(found, [len(recording) for recording in hearings])
+
+
+def means(embeddings: np.ndarray, counts: Sequence[int]) -> np.ndarray:
+    """
+    Take the mean of each so many rows, as a unit vector [shape=(len(counts), d)].
+
+    Examples
+    --------
+    >>> means(np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), [2, 1]).round(3).tolist()
+    [[0.707, 0.707], [1.0, 0.0]]
+    """
+    sums = np.stack([part.sum(axis=0) for part in np.split(embeddings, np.cumsum(counts)[:-1])])
+    return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
 
 
 @functools.lru_cache(maxsize=1)

@@ -292,7 +292,7 @@ def heard(
         warnings += [f"{os.fspath(file)}: {text}" for text in recording.warnings()]
         warnings += turns.warned(recording, model)
         found.append(recording)
-    embeddings = encoder.embeddings(model, [recording.speech for recording in found])
+    embeddings = encoder.of_voices(model, [recording.hearings for recording in found])
     sides = [Side(embedding, recording.conditions) for embedding, recording in zip(embeddings, found)]
     return {recording.label: side for recording, side in zip(found, sides)}, warnings
 

@@ -71,7 +71,7 @@ def among(
     answer: dict[str, Any] = {"decision": "cannot tell", "name": None, "candidates": []}
     point, warnings = judge.point([recording.conditions, *voices.conditions.values()][:2]), []
     if recording.enough:
-        (embedding,) = encoder.embeddings(voices.model, [recording.speech])
+        (embedding,) = encoder.of_voices(voices.model, [recording.hearings])
         side = Side(embedding, recording.conditions)
         found = {name: judge(side, voices.side(name), len(voices.sums)) for name in voices.sums}
         found = dict(sorted(found.items(), key=lambda item: -item[1].ratio))

@@ -50,8 +50,8 @@ class Recording:
     sound : audio.Decoded
     stretches : list of (int, int)
         Where there is speech, as of `activity.segments`.
-    speech : np.ndarray [shape=(n,), dtype=int16]
-        The speech alone, which is what is embedded.
+    hearings : list of np.ndarray [shape=(n,), dtype=int16]
+        The speech alone, which is what is embedded, as of `activity.heard`.
     conditions : Conditions
         Of the speech.
     segment : tuple of two float, optional
@@ -61,9 +61,14 @@ class Recording:
     name: str
     sound: audio.Decoded
     stretches: list[tuple[int, int]]
-    speech: np.ndarray
+    hearings: list[np.ndarray]
     conditions: Conditions
     segment: Segment = None
+
+    @property
+    def speech(self) -> np.ndarray:
+        """The speech alone as it is measured [shape=(n,), dtype=int16]: its first hearing."""
+        return self.hearings[0]
 
     @property
     def enough(self) -> bool:
@@ -236,9 +241,8 @@ def hear(source: Source, name: str = "", segment: Segment = None) -> Recording:
                 f"{name} has no segment from {segment[0]:g} to {segment[1]:g} s, for {lasts}; give one within it"
             )
         sound = dataclasses.replace(sound, samples=sound.samples[start:end])
-    stretches = activity.segments(sound.samples)
-    speech = activity.joined(sound.samples, stretches)
-    return Recording(name, sound, stretches, speech, measure(speech), segment)
+    stretches, hearings = activity.heard(sound.samples)
+    return Recording(name, sound, stretches, hearings, measure(hearings[0]), segment)
 
 
 def decode(file: str | os.PathLike) -> audio.Decoded:

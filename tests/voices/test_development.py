@@ -24,7 +24,7 @@ def test_without_other_corpora_there_is_the_embedded_one(monkeypatch, tmp_path):
 
 
 def test_each_utterance_is_sent_measured_and_kept(monkeypatch, tmp_path):
-    monkeypatch.setattr(activity, "segments", lambda x: [(0, len(x))] if np.abs(x).max() > 100 else [])
+    monkeypatch.setattr(activity, "heard", lambda x: ([], [x, x[160:]] if np.abs(x).max() > 100 else [x[:0]]))
     noise = (3000 * np.random.default_rng(0).normal(size=3 * RATE)).astype(np.int16)
     sounds = {"a/s/1": noise, "a/s/2": noise[:RATE], "b/s/1": np.zeros(3 * RATE, np.int16)}
     asked = []
@@ -43,6 +43,26 @@ def test_each_utterance_is_sent_measured_and_kept(monkeypatch, tmp_path):
     again = development.through("own", "telephone", sounds, embed, tmp_path)
     assert len(asked) == count and again.ids.tolist() == found.ids.tolist()  # kept, not computed again
     assert [path.name for path in tmp_path.iterdir()] == ["own_telephone.npz"]
+
+
+def test_the_recordings_of_a_speaker_share_one_telephone_only_where_the_channel_says_so(monkeypatch):
+    def apparatus(samples, rng):
+        return np.full(10, rng.integers(30_000), np.int16)
+
+    monkeypatch.setattr(activity, "heard", lambda samples: ([], [samples[:0]]))
+    for channel in ("telephone", "own_telephone"):
+        monkeypatch.setitem(development.channels.CHANNELS, channel, apparatus)
+
+    def drawn(channel):
+        heard = []
+        for name in ("a/s/1", "a/t/2", "b/s/1"):
+            development._utterance(
+                name, channel, np.zeros(10), lambda sent: heard.append(int(sent[0][0])) or np.ones(1)
+            )
+        return [heard[0] == heard[1], heard[0] == heard[2]]
+
+    assert drawn("own_telephone") == [True, False]  # one call, and another's
+    assert drawn("telephone") == [False, False]
 
 
 def test_one_voice_and_two_voices_are_paired_without_the_evaluation_list(monkeypatch):

@@ -56,7 +56,7 @@ def model(monkeypatch):
     monkeypatch.setattr(encoder, "embeddings", embeddings)
     judge = Plain(Calibration(("cosine",), (10.0,), -5.0, 0.5, 99, 99), POINT)
     monkeypatch.setattr(measured, "judge", lambda *_: judge)
-    monkeypatch.setattr(activity, "segments", lambda samples: [(0, len(samples))])
+    monkeypatch.setattr(activity, "heard", lambda samples: ([(0, len(samples))], [samples]))
     for module in (judging, recordings):
         monkeypatch.setattr(module, "NOISY", 0.0)  # the noise that stands for speech is no background
     monkeypatch.setattr(recordings, "WHISPERED", 0.0)
@@ -128,7 +128,7 @@ def test_a_segment_is_enrolled_and_asked_for_alone(store, recording, capsys):
 
 
 def test_what_holds_no_speech_is_not_enrolled(store, recording, monkeypatch, capsys):
-    monkeypatch.setattr(activity, "segments", lambda samples: [])
+    monkeypatch.setattr(activity, "heard", lambda samples: ([], [samples[:0]]))
     assert enrol.main(["ada", recording("a.wav", 0), "--store", str(store)]) == 2
     assert "0.00 s of speech are too few to enrol" in capsys.readouterr().err and not store.exists()
 

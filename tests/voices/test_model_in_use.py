@@ -33,7 +33,7 @@ def asked(monkeypatch):
 
     monkeypatch.setattr(encoder, "embeddings", embeddings)
     monkeypatch.setattr(measured, "judge", judge)
-    monkeypatch.setattr(activity, "segments", lambda samples: [(0, len(samples))])
+    monkeypatch.setattr(activity, "heard", lambda samples: ([(0, len(samples))], [samples]))
     monkeypatch.setattr(pretrained, "fingerprint", lambda model: "print")
     return seen
 
@@ -60,14 +60,14 @@ def test_who_speaks_is_asked_by_the_model_of_the_voices_at_the_rate_that_is_want
 def test_a_voice_is_enrolled_and_held_against_itself_by_the_model_that_is_named(asked, monkeypatch, tmp_path):
     monkeypatch.setattr(enrolment.recordings, "hear", lambda file, segment: heard_as(file))
     assert enrolment.enrol("ada", ["a.wav", "b.wav"], "ge2e", tmp_path / "v.npz")[0] == 2
-    assert asked == {"embeddings": [("ge2e", 2)], "judge": [("ge2e",)]}
+    assert asked == {"embeddings": [("ge2e", 4)], "judge": [("ge2e",)]}  # both hearings of two recordings
 
 
 def heard_as(file):
     speech = np.arange(48_000 + len(file) + ord(file[0]))
-    sound = SimpleNamespace(samples=speech)
+    sound, found = SimpleNamespace(samples=speech), {"speech": speech, "hearings": [speech, speech[1:]]}
     return SimpleNamespace(
-        enough=True, conditions=GOOD, speech=speech, sound=sound, stretches=[], warnings=list, name=file, label=file
+        enough=True, conditions=GOOD, sound=sound, stretches=[], warnings=list, name=file, label=file, **found
     )
 
 

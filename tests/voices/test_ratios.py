@@ -203,11 +203,14 @@ def test_one_corpus_alone_cannot_be_held_out():
         fitting.folds({"mini": {"clean": heard(np.eye(4)), "opus": heard(np.eye(4))}, "phone": {}})
 
 
-def test_corpora_and_cells_count_alike_whatever_their_size():
+def test_speakers_and_cells_count_alike_whatever_their_trials():
     trials = [
-        pairs("a", "one session", 0.6, 10),
-        pairs("a", "strangers", 0.1, 1000),
-        pairs("bb", "one session", 0.6, 90),
+        pairs("a", "one session", 0.6, 10),  # 10 speakers
+        pairs("a", "strangers", 0.1, 1000),  # 40
+        pairs("bb", "one session", 0.6, 20),  # 20, in two cells
+        pairs("bb", "one session", 0.6, 5),
     ]
     weights = fitting.weights_of(trials)
-    assert [weights[:10].sum(), weights[10:1010].sum(), weights[1010:].sum()] == pytest.approx([1, 1, 1])
+    sums = [weights[:10].sum(), weights[10:1010].sum(), weights[1010:1030].sum(), weights[1030:].sum()]
+    assert sums == pytest.approx([40, 40, 10, 10])
+    assert len(set(weights[10:1010].tolist())) == 1

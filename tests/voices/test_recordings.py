@@ -48,7 +48,7 @@ def test_channels_of_less_than_a_frame_or_two_are_decoded(heard, count):
 
 
 def test_one_recording_twice_is_told(monkeypatch):
-    monkeypatch.setattr(activity, "segments", lambda samples: [(0, len(samples))])
+    monkeypatch.setattr(activity, "heard", lambda samples: ([(0, len(samples))], [samples]))
     monkeypatch.setattr(encoder, "embeddings", lambda model, waveforms: np.eye(2)[[0, 0]])
     one, other = (NOISE * 0.2).T
     twice, two = (compare.compare(one, side, threshold=0.3)["warnings"] for side in (one, other))
@@ -60,7 +60,7 @@ def test_of_whispering_the_answer_claims_less(monkeypatch):
     point = {"name": "equal error", "wanted": None, "threshold": 0.4, "list": "own"}
     judge = Plain(Calibration(("cosine",), (10.0,), -4.0, 0.5, 9999, 9999), point)
     monkeypatch.setattr(measured, "judge", lambda *_: judge)
-    monkeypatch.setattr(activity, "segments", lambda samples: [(0, len(samples))])
+    monkeypatch.setattr(activity, "heard", lambda samples: ([(0, len(samples))], [samples]))
     monkeypatch.setattr(encoder, "embeddings", lambda model, waveforms: np.eye(2)[[0, 0]])
     sound = np.sin(np.arange(48_000) / 9) * (np.arange(48_000) % 8000 > 2000)  # with pauses, in which there is no noise
     spoken, other, whisper = (sound * level for level in (0.2, 0.1, NOISE[:, 0]))

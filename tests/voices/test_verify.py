@@ -46,11 +46,12 @@ def voices(tmp_path_factory):
 def loud(monkeypatch):
     """A detector that takes whatever is loud for speech, so that noise may stand for it."""
 
-    def segments(samples):
-        heard = np.flatnonzero(np.abs(samples.astype(int)) > 100)
-        return [(int(heard[0]), int(heard[-1]) + 1)] if len(heard) else []
+    def heard(samples):
+        places = np.flatnonzero(np.abs(samples.astype(int)) > 100)
+        found = [(int(places[0]), int(places[-1]) + 1)] if len(places) else []
+        return found, [activity.joined(samples, found)]
 
-    monkeypatch.setattr(activity, "segments", segments)
+    monkeypatch.setattr(activity, "heard", heard)
     monkeypatch.setattr(recordings, "NOISY", 0.0)
     monkeypatch.setattr(recordings, "WHISPERED", 0.0)
     monkeypatch.setattr(judging, "NOISY", 0.0)
