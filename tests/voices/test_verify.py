@@ -446,7 +446,7 @@ def test_published_encoder_tells_voices_apart_and_the_terminal_stays_quiet(voice
     try:
         judge = measured.judge("campplus")
         heard = [recordings.hear(file) for file in voices[:16]]
-        embeddings = encoder.embeddings("campplus", [one.speech for one in heard])
+        embeddings = encoder.of_voices("campplus", [one.hearings for one in heard])
     except WorkError as error:
         pytest.skip(f"no weights: {error}")
     sides = [Side(embedding, one.conditions) for embedding, one in zip(embeddings, heard)]
