@@ -176,7 +176,7 @@ def differences(one: dict, other: dict) -> list[str]:
     for name in (*ORIGINS, "seed", "key", "data"):
         first, second = one.get(name), other.get(name)
         if isinstance(first, dict) and isinstance(second, dict) and name != "git":
-            said += changed(first, second, NAMES.get(name, name))
+            said += changed(first, second, name)
         elif first != second:
             said.append(f"other {NAMES.get(name, name)}: {_short(first)}; {_short(second)}")
     for name in ("packages", "parameters"):

@@ -96,7 +96,7 @@ def small(profile: Profile, cores: int) -> dict[str, dict]:
         if stage.notebook == LAST[0]:
             own.pop("encoder", None)
         sections[stage.name if is_training(stage.name) else stage.notebook] = own
-    return sections | ({ENCODERS: profile.encoders} if profile.encoders else {})
+    return sections | {ENCODERS: profile.encoders}
 
 
 def has_few_crops(training: Mapping[str, Any]) -> bool:
@@ -184,13 +184,13 @@ def measured(stage: str, command: Sequence[str], environment: Mapping[str, str])
     """Run a command, and measure its time and memory (on Linux never less than this process has taken itself)."""
     started, stop = time.perf_counter(), threading.Event()
     device: list[int] = [0]
-    watch = threading.Thread(target=_watch, args=(device, stop), daemon=True)
-    watch.start()
+    watch = threading.Thread(target=_watch, args=(device, stop))
     with subprocess.Popen(
         command, env=dict(environment), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
+        watch.start()
         try:
-            said = process.stderr.read() if process.stderr else ""
+            said = process.stderr.read()  # type: ignore[union-attr]
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         except BaseException:

@@ -18,6 +18,7 @@ def test_what_a_processor_can_do_is_read_from_its_flags(tmp_path, monkeypatch):
         (tmp_path / f"index{number}").mkdir()
         for name, text in (("level", level), ("type", kind), ("size", size)):
             (tmp_path / f"index{number}" / name).write_text(text + "\n")
+    (tmp_path / "index00").mkdir()  # of which the system tells nothing
     monkeypatch.setattr(machine, "CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setattr(machine, "CACHES", tmp_path)
     for name in machine.SETTINGS:
@@ -27,12 +28,22 @@ def test_what_a_processor_can_do_is_read_from_its_flags(tmp_path, monkeypatch):
     assert found["flags"] == ["sse4_2", "avx", "avx2", "fma", "avx512bw", "avx512vl"]
     assert (found["instructions"], found["threads"], found["settings"]) == ("AVX512_CORE", found["cores"], {})
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "avx2")
-    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "99")
     found = machine.facts()
-    assert (found["instructions"], found["threads"]) == ("AVX2", 1)
-    assert found["settings"] == {"ONEDNN_MAX_CPU_ISA": "avx2", "TF_NUM_INTRAOP_THREADS": "1"}
+    assert (found["instructions"], found["threads"]) == ("AVX2", 99)
+    assert found["settings"] == {"ONEDNN_MAX_CPU_ISA": "avx2", "TF_NUM_INTRAOP_THREADS": "99"}
     (tmp_path / "cpuinfo").write_text("Features\t: fp asimd bf16 crc32\n")
     assert (machine.facts()["flags"], machine.facts()["instructions"]) == (["asimd", "bf16"], "")
+
+
+def test_cores_are_those_that_this_process_may_use_or_all_where_the_system_does_not_say(monkeypatch):
+    asked = SimpleNamespace(sched_getaffinity={0: {1, 3, 5}}.get, cpu_count=lambda: 7)
+    monkeypatch.setattr(machine, "os", asked)
+    assert machine._cores() == 3
+    del asked.sched_getaffinity
+    assert machine._cores() == 7
+    asked.cpu_count = lambda: None  # where not even that is known
+    assert machine._cores() == 1
 
 
 def test_a_machine_that_tells_nothing_of_itself_has_facts_too(tmp_path, monkeypatch):

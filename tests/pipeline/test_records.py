@@ -2,14 +2,16 @@
 
 import hashlib
 import json
+import platform
 import subprocess
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from sv_utils.base import paths
-from sv_utils.pipeline import records
+from sv_utils.pipeline import machine, records, rehearsal
 
 
 def test_the_record_of_a_run(house):
@@ -28,6 +30,43 @@ def test_the_record_of_a_run(house):
     assert record["packages"]["numpy"] == np.__version__
     assert record["cores"] >= 1 and record["memory"] > 2**28
     assert records.read_run("mini", "02_prep") == record
+
+
+def test_the_record_of_a_training_says_what_computed_it(house):
+    """The devices, which the training left; what made it at the start; and whose run it is."""
+    folder = paths.stage_dir("mini", "03_train_softmax")
+    folder.mkdir(parents=True)
+    (folder / "engine.json").write_text('{"devices": ["CPU:0"]}')
+    asked = {"profile": "mini", "stage": "03_train_softmax"}
+    records.write_run("k1", asked, datetime.now(UTC), {"python": "3.11"})
+    record = records.read_run("mini", "03_train_softmax")
+    assert record | {"start": "", "end": "", "seconds": 0} == asked | {
+        **{"key": "k1", "parameters": asked, "start": "", "end": "", "seconds": 0, "seed": None, "python": "3.11"},
+        **{"data": None, "result": None, "engine": {"devices": ["CPU:0"]}},
+    }
+    assert (folder / "run.json").read_text().startswith('{\n "profile": "mini",\n')
+
+
+def test_what_is_handed_on_is_the_same_in_any_order(tmp_path):
+    results = []
+    for digests in ({"store": "1", "manifest": "2"}, {"manifest": "2", "store": "1"}, {"manifest": "1", "store": "2"}):
+        records.hand_on(tmp_path, digests)
+        results.append(json.loads((tmp_path / "data.json").read_text())["result"])
+    assert results[0] == results[1] != results[2]
+    assert (tmp_path / "data.json").read_text().startswith('{\n "result": ')
+
+
+def test_what_made_a_result_is_told_of_system_gpus_and_packages(tmp_path, monkeypatch):
+    (tmp_path / "nvidia-smi").write_text('#!/bin/sh\necho "$*"\n')
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    installed = [SimpleNamespace(name="Typing_Extensions", version="4"), SimpleNamespace(name="av", version="2")]
+    monkeypatch.setattr(records.importlib.metadata, "distributions", lambda: installed)
+    found = records.facts()
+    assert (found["python"], found["platform"]) == (platform.python_version(), platform.platform())
+    assert found["gpus"] == ["--query-gpu=name,memory.total,driver_version --format=csv,noheader"]
+    assert list(found["packages"].items()) == [("av", "2"), ("typing-extensions", "4")]
+    assert found["cores"] == machine.facts()["cores"]
 
 
 def test_the_record_of_a_run_holds_no_personal_key(house, monkeypatch):
@@ -64,12 +103,13 @@ def test_git_state_is_told_also_without_git(house, monkeypatch):
 def test_installed_packages_are_compared_with_a_lock(tmp_path):
     lock = tmp_path / "a.lock"
     lock.write_text(
+        "# a comment of the authors of é==1\nNo-Such-Package==1.0\nno-such-other==1.0 ; python_full_version < '3'\n"
         f"numpy=={np.__version__} \\\n    --hash=sha256:00\n"
-        "pyyaml==0.1 ; python_full_version >= '3.11' \\\n    --hash=sha256:00\n"
-        "no-such-package==1.0\nno-such-other==1.0 ; python_full_version < '3'\n# a comment==1\n"
+        "pyyaml==0.1 ; python_full_version >= '3.11' \\\n    --hash=sha256:00\nno_such_third==1.0\n",
+        "utf-8",
     )
     missing, other = records.lock_differences(lock)
-    assert missing == ["no-such-package"]
+    assert missing == ["No-Such-Package", "no_such_third"]
     assert len(other) == 1 and other[0].startswith("pyyaml ") and other[0].endswith("(locked: ==0.1)")
 
 
@@ -83,6 +123,16 @@ def test_the_key_of_a_stage_that_runs_is_read_from_its_folder(house):
 
 def test_what_differs_is_named_with_both_values_in_short():
     assert records.changed({"a": {"b": 1}}, {"a": 5}, "p") == ["other p.a: {'b': 1}; 5"]
+    assert records.changed({"a": 1, "b": {"c": 2}}, {"a": 2, "b": {"c": 3}}, "p") == [
+        "other p.a: 1; 2",
+        "other p.b.c: 2; 3",
+    ]
+    one, other = ({"seed": seed, "key": f"k{seed}", "data": {"result": f"r{seed}"}} for seed in (1, 2))
+    assert records.differences(one, other) == [
+        "other seed: 1; 2",
+        "other content key: k1; k2",
+        "other data.result: r1; r2",
+    ]
     assert records.changed({"speeds": [1, 0.9]}, {}, "p") == ["other p.speeds: 1 0.9; not recorded"]
     assert records.changed({"a": "x" * 60}, {"a": "x" * 61}, "p") == [f"other p.a: {'x' * 60}; {'x' * 59}…"]
 
@@ -90,3 +140,12 @@ def test_what_differs_is_named_with_both_values_in_short():
 def test_lines_of_a_program_are_text_and_none_where_it_fails():
     assert records._lines("printf", "H100, 81559\\nA10\\n") == ["H100, 81559", "A10"]
     assert records._lines("false") == records._lines("no program") == []
+
+
+def test_a_program_that_hangs_is_given_up(monkeypatch):
+    def hang(line, timeout, **_more):
+        assert 1 < timeout < 60
+        raise subprocess.TimeoutExpired(line, timeout)
+
+    monkeypatch.setattr(subprocess, "run", hang)
+    assert records._lines("nvidia-smi") == [] == rehearsal.gpus()

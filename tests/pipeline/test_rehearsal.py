@@ -1,8 +1,8 @@
 """What a rehearsal makes small and what it leaves alone, and how it tells the way of a stage."""
 
 import resource
-import shutil
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -59,19 +59,69 @@ def test_batches_that_ask_for_a_gpu_have_few_crops_where_there_is_none(monkeypat
     assert {phase["batch_size"] for phase in cpu["phases"]} == {0}
 
 
-def test_a_stage_is_measured_and_its_failure_told(tmp_path):
-    lines = "import sys; data = bytearray(150_000_000); print('sv_utils.run: the cause', file=sys.stderr); sys.exit({})"
-    bad, good = (
-        rehearsal.measured("02_prep", [sys.executable, "-c", lines.format(code)], {"PATH": ""}) for code in (1, 0)
-    )
-    assert bad.stage == good.stage == "02_prep"
-    assert (bad.passed, bad.said, good.passed, good.said) == (False, "sv_utils.run: the cause", True, "")
+def test_each_notebook_has_less_to_do_where_it_declares_that(monkeypatch):
+    monkeypatch.setattr(rehearsal, "gpus", lambda: [])
+    asked = Profile.read("mini")
+    asked.parameters["02_prep"] |= {"validation_speakers": 3, "workers": 8}  # fewer than a rehearsal's already
+    small = rehearsal.small(asked, 2)
+    evaluation, preparation, training = small["08_evaluate"], small["02_prep"], small["03_train_softmax"]
+    assert [evaluation[name] for name in ("replicates", "qmf_trials", "players")] == [20, 200, 1]
+    assert [preparation[name] for name in ("validation_speakers", "test_targets", "workers")] == [3, 20, 2]
+    assert not {"profile", "stage"} & training.keys() and "replicates" not in preparation
+
+
+def test_batches_of_speakers_keep_their_size(monkeypatch):
+    monkeypatch.setattr(rehearsal, "gpus", lambda: [])
+    engine = {"needs_gpu": True, "jit_compile": True}
+    assert rehearsal.has_few_crops({"engine": engine, "speakers_per_batch": 0})
+    assert not rehearsal.has_few_crops({"engine": engine, "speakers_per_batch": 8})
+
+
+def test_a_short_phase_comes_to_its_full_margin():
+    long = {"epochs": 40, "accumulate": 1, "margin_start_epoch": 10.0, "margin_end_epoch": 20.0}
+    short = {"epochs": 2, "steps_per_epoch": 1, "accumulate": 1, "margin_start_epoch": 0.0, "margin_end_epoch": 1.0}
+    assert rehearsal.two_steps(long) == short
+
+
+def test_a_stage_is_measured_and_its_failure_told(monkeypatch, capfd):
+    """A page of it on the GPU is seen by its tool, which lets the stage end."""
+    wait4, looked = rehearsal.os.wait4, threading.Event()
+
+    def ended(process, options):
+        assert looked.wait(10)
+        return *wait4(process, options)[:2], SimpleNamespace(ru_maxrss=1000)
+
+    monkeypatch.setattr(rehearsal.os, "wait4", ended)
+    monkeypatch.setattr(rehearsal, "_watch", lambda most, stop: (most.append(most.pop() + 5), looked.set()))
+    lines = "echo shown; echo >&2; echo $A >&2; echo >&2; exit"
+    bad, good = (rehearsal.measured("02_prep", ["/bin/sh", "-c", f"{lines} {code}"], {"A": "why"}) for code in (1, 0))
+    host = 1000 * (1 if sys.platform == "darwin" else 1024)
+    assert bad == rehearsal.Rehearsed("02_prep", False, bad.seconds, host, 5, "why")
+    assert good == rehearsal.Rehearsed("02_prep", True, good.seconds, host, 5, "") and 0 < good.seconds < 60
+    assert capfd.readouterr() == ("", "")
+    assert rehearsal.measured("02_prep", ["/bin/sh", "-c", "exit 3"], {}).said == "it ended with 3"
+
+
+def test_the_memory_of_a_stage_is_that_of_its_process():
+    found = rehearsal.measured("02_prep", [sys.executable, "-c", "data = bytearray(150_000_000)"], {}).host
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # which a process that it starts begins with
-    assert 150e6 < good.host < max(1e9, 1.1 * own) and 0 < good.seconds < 60
+    assert 150e6 < found < max(1e9, 1.1 * own)
+
+
+@pytest.mark.parametrize(("tool", "most"), [("nvidia-smi", 7), ("another", 0)])
+def test_the_most_memory_in_use_on_a_gpu_is_kept_where_there_is_their_tool(tool, most, tmp_path, monkeypatch):
+    (tmp_path / tool).write_text("")
+    (tmp_path / tool).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    looks, pauses, found = iter([[(3, 9), (7, 9)], [(4, 9)], []]), [], [0]
+    monkeypatch.setattr(rehearsal, "gpus", lambda: next(looks))
+    rehearsal._watch(found, SimpleNamespace(is_set=lambda: len(pauses) == 3, wait=pauses.append))
+    assert found == [most] and pauses == [rehearsal.PAUSE] * (3 if most else 0)
 
 
 def test_what_follows_a_failed_stage_is_not_run(tmp_path, monkeypatch):
     ran, folder = [], tmp_path / "not/yet"
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
 
     def measured(stage, command, environment):
         assert command == [sys.executable, "-m", "sv_utils.run", stage, "--profile", "mini"]
@@ -85,15 +135,18 @@ def test_what_follows_a_failed_stage_is_not_run(tmp_path, monkeypatch):
     found = {done.stage: done.passed for done in rehearsal.run(Profile.read("mini"), folder, mirror, 2)}
     assert found["08_evaluate@softmax"] is None and found["09_report"] is None and found["08_evaluate@cosface"] is True
     assert ("02_prep", "release", str(folder / "outputs")) in ran and len(ran) == 9
-    assert (folder / "params/mini.yaml").exists()
-    assert next(rehearsal.run(Profile.read("mini"), folder, mirror, 2)).stage == "01_download"  # once more
+    written, small = yaml.safe_load((folder / "params/mini.yaml").read_text()), rehearsal.small(Profile.read("mini"), 2)
+    assert written == small and list(written) == list(small)
+    own = {"common": {"seed": 2}, "01_download": {}}  # instead of those, once more
+    assert next(rehearsal.run(Profile.read("mini"), folder, mirror, 2, own)).stage == "01_download"
+    assert (folder / "params/mini.yaml").read_text() == "common:\n  seed: 2\n01_download: {}\n"
 
 
 def test_memory_is_told_in_bytes_where_the_system_counts_in_them(monkeypatch):
-    line = [shutil.which("true")]
-    usual = rehearsal.measured("02_prep", line, {}).host
+    wait4 = rehearsal.os.wait4
+    monkeypatch.setattr(rehearsal.os, "wait4", lambda *asked: (*wait4(*asked)[:2], SimpleNamespace(ru_maxrss=1000)))
     monkeypatch.setattr(rehearsal, "sys", SimpleNamespace(platform="darwin"))
-    assert rehearsal.measured("02_prep", line, {}).host < usual / 100 or sys.platform == "darwin"
+    assert rehearsal.measured("02_prep", ["/bin/sh", "-c", ""], {}).host == 1000
 
 
 TELLS = {"echo '1, 81559'; echo '2000, 81559'": [(2**20, 81559 * 2**20), (2000 * 2**20, 81559 * 2**20)]}
@@ -102,7 +155,8 @@ TELLS |= {"echo '[N/A], 1'": [], "echo '1, 2'; exit 9": [], "exit 9": [], "": []
 
 @pytest.mark.parametrize("said", TELLS)
 def test_memory_of_gpus_is_read_from_what_their_tool_says(said, tmp_path, monkeypatch):
-    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{said}\n")
+    asked = "--query-gpu=memory.used,memory.total --format=csv,noheader,nounits"
+    (tmp_path / "nvidia-smi").write_text(f'#!/bin/sh\n[ "$*" = {asked!r} ] || exit 1\n{said}\n')
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert rehearsal.gpus() == TELLS[said]
