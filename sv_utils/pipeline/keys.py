@@ -53,12 +53,12 @@ def stage_keys(profile: Profile, sources: Mapping[str, str] | None = None) -> di
         parameters = profile.parameters[stage.name]
         counted = _counted(parameters)
         files = [counted[name] for name in ("encoder", "initial_model") if name in counted]
-        if stage.notebook == LAST[-1]:
+        if stage.notebook == LAST[1]:
             files.append(str(paths.expected_file(profile.name)))
         upstream = [_handed_on(profile.name, name, keys[name]) for name in stage.upstream]
         if not stage.upstream:
-            upstream += [f"{name} {digest}" for name, digest in (sources or {}).items()]
-        left_out = MACHINERY if stage.notebook >= LAST[-1] else (*MACHINERY, READING)
+            upstream = [f"{name} {digest}" for name, digest in (sources or {}).items()]
+        left_out = MACHINERY if stage.notebook >= LAST[1] else (*MACHINERY, READING)
         modules = used_modules(cells, _words(parameters), left_out)
         keys[stage.name] = content_key(list(map(meaning, cells)), counted, modules, upstream + _digests(files))
     return keys

@@ -1,5 +1,7 @@
 """What the tests of the pipeline share."""
 
+import io
+
 import pytest
 import tiny_repository
 
@@ -15,3 +17,9 @@ def house(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "REPO", tmp_path)
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
     return tmp_path
+
+
+@pytest.fixture
+def another_encoding(monkeypatch):
+    """A system on which files are no UTF-8 unless one says so."""
+    monkeypatch.setattr(io, "text_encoding", lambda encoding, stacklevel=2: encoding or "ascii")

@@ -1,5 +1,6 @@
 """What a stage was made from: which edits change which content keys."""
 
+import json
 from datetime import UTC, datetime
 
 import nbformat
@@ -206,6 +207,14 @@ def test_modules_are_found_through_every_form_of_import(house):
     assert found["sv_utils.corpora.ocean"] == "MD5 = 'b'"
 
 
+def test_sources_are_read_as_utf_8_on_any_system(house, another_encoding):
+    notebook = {"cells": [{"cell_type": "code", "metadata": {}, "source": ["one = 'é'\n", "two = 'ä'"]}]}
+    (house / "notebooks/é.ipynb").write_text(json.dumps(notebook, ensure_ascii=False), "utf-8")
+    assert keys.code_cells(house / "notebooks/é.ipynb") == ["one = 'é'\ntwo = 'ä'"]
+    (house / "sv_utils/one.py").write_text("ONE = 'é'", "utf-8")
+    assert keys.used_modules(["import sv_utils.one"])["sv_utils.one"] == "ONE = 'é'"
+
+
 def test_a_circle_of_imports_ends(house):
     (house / "sv_utils/one.py").write_text("import sv_utils.two")
     (house / "sv_utils/two.py").write_text("import sv_utils.one")
@@ -224,11 +233,12 @@ def test_the_code_of_a_folder_counts_by_its_meaning_with_all_that_it_imports(hou
     package = house / "sv_utils"
     (package / "losses/deeper").mkdir()
     (package / "losses/deeper/__init__.py").write_text("ONE = 1\n")
-    (package / "one.py").write_text("from sv_utils import two\n")
+    (package / "one.py").write_text("from sv_utils import two\nfrom sv_utils.base import paths\n")
     (package / "two.py").write_text("TWO = 2\n")
     before = keys.code_key("losses", "one")
     (package / "two.py").write_text("TWO = 2  # of them\n")
     (package / "unused.py").write_text("THREE = 3\n")
+    tiny_repository.replace(package / "base/paths.py", "import os", "import os, json")
     assert keys.code_key("losses", "one") == before != keys.code_key("losses")
     (package / "two.py").write_text("TWO = 3\n")
     changed = keys.code_key("losses", "one")

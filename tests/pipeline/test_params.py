@@ -83,6 +83,16 @@ def test_defaults_come_from_the_notebook(house):
     }
 
 
+def test_files_are_read_as_utf_8_on_any_system(house, tmp_path, another_encoding):
+    notebook = {"cells": [{"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": "title = 'é'"}]}
+    (tmp_path / "09_report.ipynb").write_text(json.dumps(notebook, ensure_ascii=False), "utf-8")
+    (tmp_path / "mine.yaml").write_text(training("  loss: ä"), "utf-8")
+    assert (Profile.read("mine").of("09_report")["title"], Profile.read("mine").of("03_train_softmax")["loss"]) == (
+        "é",
+        "ä",
+    )
+
+
 def test_later_sections_override_earlier_ones(house):
     house(common={"seed": 2}, train={"learning_rate": 0.2}, **{"04_train_contrastive": {"seed": 5}})
     assert Profile.read("mine").of("02_prep")["seed"] == 2
@@ -249,8 +259,9 @@ def test_stages_follow_the_training_sections(house):
 
 def test_encoders_trained_elsewhere_are_judged_after_the_preparation_alone(house, tmp_path):
     (tmp_path / "mine.onnx").touch()
-    house(encoders={"known": "campplus", "mine": str(tmp_path / "mine.onnx")})
-    assert Profile.read("mine").models == {"softmax": "03_train_softmax", "known": "", "mine": ""}
+    house(encoders={"known": "campplus", "mine": str(tmp_path / "mine.onnx"), "far": "hf://house/model.onnx"})
+    assert Profile.read("mine").models == {"softmax": "03_train_softmax", "known": "", "mine": "", "far": ""}
+    assert Profile.read("mine").encoders["far"] == "hf://house/model.onnx"
     assert Stage("08_evaluate@known", "08_evaluate", ("02_prep",)) in list(Profile.read("mine").stages)
     assert Profile.read("mine").of("08_evaluate@known")["encoder"] == "campplus"
     assert Profile.read("mine").of("08_evaluate@mine")["encoder"] == str(tmp_path / "mine.onnx")
@@ -279,6 +290,7 @@ def test_a_profile_may_train_nothing_and_judge_an_encoder(house, tmp_path):
     "encoders, sentence",
     [
         ({"a": "no/such.onnx"}, r"encoders\.a: there is no file .*no/such\.onnx; correct the path"),
+        ({"a": "no/such"}, r"encoders\.a: there is no file"),
         ({"a": 3}, r"encoders\.a must be the name of an encoder or a file, not 3"),
         ({"a": ""}, r"encoders\.a must be"),
         ({"A b": "campplus"}, r"encoders: 'A b' is no name of a model"),

@@ -100,7 +100,7 @@ def test_git_state_is_told_also_without_git(house, monkeypatch):
     assert records.facts()["git"] is None
 
 
-def test_installed_packages_are_compared_with_a_lock(tmp_path):
+def test_installed_packages_are_compared_with_a_lock(tmp_path, another_encoding):
     lock = tmp_path / "a.lock"
     lock.write_text(
         "# a comment of the authors of é==1\nNo-Such-Package==1.0\nno-such-other==1.0 ; python_full_version < '3'\n"
