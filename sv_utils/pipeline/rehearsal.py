@@ -207,7 +207,7 @@ def measured(stage: str, command: Sequence[str], environment: Mapping[str, str])
 
 def _watch(most: list[int], stop: threading.Event) -> None:
     while shutil.which("nvidia-smi") and not stop.is_set():
-        most[0] = max(most[0], *(used for used, _ in gpus()), 0)
+        most[0] = max([most[0], *(used for used, _ in gpus())])
         stop.wait(PAUSE)
 
 

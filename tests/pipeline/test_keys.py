@@ -208,7 +208,7 @@ def test_modules_are_found_through_every_form_of_import(house):
 
 
 def test_sources_are_read_as_utf_8_on_any_system(house, another_encoding):
-    notebook = {"cells": [{"cell_type": "code", "metadata": {}, "source": ["one = 'é'\n", "two = 'ä'"]}]}
+    notebook = {"cells": [{"cell_type": "code", "source": ["one = 'é'\n", "two = 'ä'"]}]}
     (house / "notebooks/é.ipynb").write_text(json.dumps(notebook, ensure_ascii=False), "utf-8")
     assert keys.code_cells(house / "notebooks/é.ipynb") == ["one = 'é'\ntwo = 'ä'"]
     (house / "sv_utils/one.py").write_text("ONE = 'é'", "utf-8")
@@ -227,6 +227,8 @@ def test_code_that_is_no_python_is_refused(house):
         keys.stage_keys(Profile.read("mini"))
     with pytest.raises(RequestError, match=r"^a code cell is not Python"):
         keys.meaning("x = (")
+    with pytest.raises(RequestError, match=r"^a code cell is not Python"):
+        keys.used_modules(["x = ("])
 
 
 def test_the_code_of_a_folder_counts_by_its_meaning_with_all_that_it_imports(house):
