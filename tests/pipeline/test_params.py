@@ -84,7 +84,8 @@ def test_defaults_come_from_the_notebook(house):
 
 
 def test_files_are_read_as_utf_8_on_any_system(house, tmp_path, another_encoding):
-    notebook = {"cells": [{"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": "title = 'é'"}]}
+    cells = [{"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": "title = 'é'"}]
+    notebook = {"cells": [{"cell_type": "code", "source": ""}, *cells]}
     (tmp_path / "09_report.ipynb").write_text(json.dumps(notebook, ensure_ascii=False), "utf-8")
     (tmp_path / "mine.yaml").write_text(training("  loss: ä"), "utf-8")
     assert (Profile.read("mine").of("09_report")["title"], Profile.read("mine").of("03_train_softmax")["loss"]) == (
@@ -431,6 +432,13 @@ def test_a_cell_run_by_hand_is_completed_and_a_complete_one_stays(sharing):
     expected = {"epochs": 8, "learning_rate": 0.1, "augmentation": {"noise": 0.0, "gain": [0.0, 0.0]}, "margin": 0.3}
     assert (phases, engine) == ([expected], {"precision": "float32"})
     assert params.complete(phases=phases, engine=engine) == [phases, engine]
+
+
+@pytest.mark.parametrize(
+    ("shared", "own"), [([], [{"a": 1}]), ([1, 2], 3), ([{"a": 1}], [2]), ({"a": 1}, None), (1, [2])]
+)
+def test_what_a_training_declares_otherwise_than_all_share_stays(shared, own):
+    assert params._united(shared, own) == own
 
 
 @pytest.mark.parametrize(
