@@ -212,6 +212,7 @@ def test_numbers_that_yaml_reads_as_text_are_named_with_their_mend(house, writte
         (training("") + "03_train_softmax@:\n", "section '03_train_softmax@' is unknown .*'03_train_softmax'"),
         (training("") + "08_evaluate@softmax:\n", "unknown .*'08_evaluate'"),
         (training("") + "common: {sead: 1}\n", r"common\.sead is unknown \(did you mean 'seed'\?\)"),
+        (training("") + "common: {seed: x}\n", r"mine\.yaml: common\.seed must be a whole number"),
         (training("") + "train: {trials: 1}\n", r"train\.trials is unknown"),
     ],
 )
@@ -238,31 +239,36 @@ def test_an_unknown_profile_or_stage_is_refused(house):
     refused(r"no stage '03_train_softmx' \(did you mean '03_train_softmax'\?\)", stage="03_train_softmx")
 
 
+MODELS = {
+    "softmax": "03_train_softmax",
+    "cosface": "05_train_cosface",
+    "cosface@re_train_2": "05_train_cosface@re_train_2",
+}
+
+
 def test_stages_follow_the_training_sections(house):
-    house(**{"05_train_cosface@wide": {}, "05_train_cosface": {}})
+    tiny_repository.write_notebook(paths.NOTEBOOKS / "10_verify.ipynb", "seed = 1\n", "")
+    house(**{"05_train_cosface@re_train_2": {}, "05_train_cosface": {}, "10_verify": {}})
     assert list(Profile.read("mine").stages) == [
         Stage("01_download", "01_download", ()),
         Stage("02_prep", "02_prep", ("01_download",)),
         Stage("03_train_softmax", "03_train_softmax", ("02_prep",)),
         Stage("05_train_cosface", "05_train_cosface", ("02_prep",)),
-        Stage("05_train_cosface@wide", "05_train_cosface", ("02_prep",)),
+        Stage("05_train_cosface@re_train_2", "05_train_cosface", ("02_prep",)),
         Stage("08_evaluate@softmax", "08_evaluate", ("02_prep", "03_train_softmax")),
         Stage("08_evaluate@cosface", "08_evaluate", ("02_prep", "05_train_cosface")),
-        Stage("08_evaluate@cosface@wide", "08_evaluate", ("02_prep", "05_train_cosface@wide")),
-        Stage("09_report", "09_report", ("08_evaluate@softmax", "08_evaluate@cosface", "08_evaluate@cosface@wide")),
+        Stage("08_evaluate@cosface@re_train_2", "08_evaluate", ("02_prep", "05_train_cosface@re_train_2")),
+        Stage("09_report", "09_report", tuple(f"08_evaluate@{model}" for model in MODELS)),
+        Stage("10_verify", "10_verify", ("09_report",)),
     ]
-    assert Profile.read("mine").models == {
-        "softmax": "03_train_softmax",
-        "cosface": "05_train_cosface",
-        "cosface@wide": "05_train_cosface@wide",
-    }
+    assert Profile.read("mine").models == MODELS
 
 
 def test_encoders_trained_elsewhere_are_judged_after_the_preparation_alone(house, tmp_path):
     (tmp_path / "mine.onnx").touch()
-    house(encoders={"known": "campplus", "mine": str(tmp_path / "mine.onnx"), "far": "hf://house/model.onnx"})
-    assert Profile.read("mine").models == {"softmax": "03_train_softmax", "known": "", "mine": "", "far": ""}
-    assert Profile.read("mine").encoders["far"] == "hf://house/model.onnx"
+    house(encoders={"known": "campplus", "mine": str(tmp_path / "mine.onnx"), "far@2": "hf://house/model.onnx"})
+    assert Profile.read("mine").models == {"softmax": "03_train_softmax", "known": "", "mine": "", "far@2": ""}
+    assert Profile.read("mine").of("08_evaluate@far@2")["encoder"] == "hf://house/model.onnx"
     assert Stage("08_evaluate@known", "08_evaluate", ("02_prep",)) in list(Profile.read("mine").stages)
     assert Profile.read("mine").of("08_evaluate@known")["encoder"] == "campplus"
     assert Profile.read("mine").of("08_evaluate@mine")["encoder"] == str(tmp_path / "mine.onnx")
@@ -334,6 +340,18 @@ def test_a_parameters_cell_holds_literals_only(house, tmp_path, source):
     tiny_repository.write_notebook(tmp_path / "02_prep.ipynb", source, "")
     with pytest.raises(RequestError, match=r"02_prep\.ipynb: parameters cell"):
         Profile.read("mine").of("02_prep")
+
+
+def test_a_number_that_is_none_is_named_by_its_place_in_the_cell(house, tmp_path):
+    house()
+    tiny_repository.write_notebook(tmp_path / "02_prep.ipynb", "a = {'b': [1, 1e999]}", "")
+    with pytest.raises(RequestError, match=r"parameters cell: a\.b\[1\] is inf"):
+        Profile.read("mine")
+
+
+def test_files_of_the_repository_are_named_as_seen_from_it(tmp_path):
+    assert params.show(paths.REPO / "params/mini.yaml") == "params/mini.yaml"
+    assert params.show(tmp_path / "mine.yaml") == str(tmp_path / "mine.yaml")
 
 
 def test_a_notebook_without_its_cell_or_that_is_none_is_refused(house, tmp_path):
