@@ -190,7 +190,7 @@ def test_modules_are_found_through_every_form_of_import(house):
         "%load_ext x\nif True:\n    !ls\n    from sv_utils import two as t, three",
     ]
     cells += ["from sv_utils import corpora"]
-    cells += ["from sv_utils.losses.deep import anything\nx = (7\n% 2)", "%%bash\nfrom sv_utils import unused"]
+    cells += ["from sv_utils.losses.deep import anything\nx = (7\n% 2)", "\n%%bash\nfrom sv_utils import unused"]
     found = keys.used_modules(cells, named=["ocean"], left_out=["three"])
     assert list(found) == [
         "sv_utils",
@@ -213,6 +213,11 @@ def test_sources_are_read_as_utf_8_on_any_system(house, another_encoding):
     assert keys.code_cells(house / "notebooks/é.ipynb") == ["one = 'é'\ntwo = 'ä'"]
     (house / "sv_utils/one.py").write_text("ONE = 'é'", "utf-8")
     assert keys.used_modules(["import sv_utils.one"])["sv_utils.one"] == "ONE = 'é'"
+
+
+def test_lines_of_ipython_mean_nothing():
+    assert keys.meaning("%load_ext x\ny = 1") == "pass\ny = 1"
+    assert keys.meaning("%%bash\nls") == ""
 
 
 def test_a_circle_of_imports_ends(house):
