@@ -57,7 +57,7 @@ def facts() -> dict:
     }
 
 
-def instructions(flags: list[str], limit: str = "") -> str:
+def instructions(flags: list[str], limit: str) -> str:
     """
     Name the most that oneDNN may use.
 

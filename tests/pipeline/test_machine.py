@@ -36,6 +36,11 @@ def test_what_a_processor_can_do_is_read_from_its_flags(tmp_path, monkeypatch):
     assert (machine.facts()["flags"], machine.facts()["instructions"]) == (["asimd", "bf16"], "")
 
 
+def test_a_set_of_instructions_is_one_whose_flags_are_all_there():
+    assert machine.instructions(["sse4_2"], "") == "SSE41"
+    assert machine.instructions(["sse4_2", "avx", "avx2"], "") == "AVX"  # no fma
+
+
 def test_cores_are_those_that_this_process_may_use_or_all_where_the_system_does_not_say(monkeypatch):
     asked = SimpleNamespace(sched_getaffinity={0: {1, 3, 5}}.get, cpu_count=lambda: 7)
     monkeypatch.setattr(machine, "os", asked)
