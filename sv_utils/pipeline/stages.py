@@ -20,9 +20,9 @@ class Stage:
     upstream: tuple[str, ...]
 
 
-def is_training(section: object) -> bool:
+def is_training(section: str) -> bool:
     """Whether a section or stage is that of a training."""
-    return isinstance(section, str) and TRAINING.fullmatch(section) is not None
+    return TRAINING.fullmatch(section) is not None
 
 
 def training_notebooks() -> list[str]:

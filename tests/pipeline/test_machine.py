@@ -18,7 +18,7 @@ def test_what_a_processor_can_do_is_read_from_its_flags(tmp_path, monkeypatch):
         (tmp_path / f"index{number}").mkdir()
         for name, text in (("level", level), ("type", kind), ("size", size)):
             (tmp_path / f"index{number}" / name).write_text(text + "\n")
-    (tmp_path / "index00").mkdir()  # of which the system tells nothing
+    (tmp_path / "index").mkdir()  # of which the system tells nothing
     monkeypatch.setattr(machine, "CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setattr(machine, "CACHES", tmp_path)
     for name in machine.SETTINGS:
@@ -34,6 +34,16 @@ def test_what_a_processor_can_do_is_read_from_its_flags(tmp_path, monkeypatch):
     assert found["settings"] == {"ONEDNN_MAX_CPU_ISA": "avx2", "TF_NUM_INTRAOP_THREADS": "99"}
     (tmp_path / "cpuinfo").write_text("Features\t: fp asimd bf16 crc32\n")
     assert (machine.facts()["flags"], machine.facts()["instructions"]) == (["asimd", "bf16"], "")
+
+
+def test_threads_are_the_cores_where_none_are_set_and_a_processor_without_a_name_is_its_kind(monkeypatch, tmp_path):
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "0")
+    monkeypatch.setattr(machine, "CPUINFO", tmp_path / "none")
+    for processor, told in (("arm", "arm"), ("", "arm64")):
+        monkeypatch.setattr(machine.platform, "processor", lambda processor=processor: processor)
+        monkeypatch.setattr(machine.platform, "machine", lambda: "arm64")
+        found = machine.facts()
+        assert (found["processor"], found["threads"]) == (told, found["cores"])
 
 
 def test_a_set_of_instructions_is_one_whose_flags_are_all_there():

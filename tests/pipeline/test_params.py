@@ -208,7 +208,7 @@ def test_numbers_that_yaml_reads_as_text_are_named_with_their_mend(house, writte
         ("common: {}\n", r"section 01_download is missing; add `01_download: \{\}`"),
         (
             "01_download:\n02_prep:\n08_evaluate:\n09_report:\n",
-            "a training section is missing.* 03_train_softmax, 04_train_contrastive",
+            "a training section is missing.* of 03_train_softmax, 04_train_contrastive",
         ),
         (training("") + "tran:\n", r"section 'tran' is unknown \(did you mean 'train'\?\)"),
         (training("") + "09_train_new:\n", "section '09_train_new' is unknown"),
