@@ -77,7 +77,7 @@ def test_the_record_of_a_run_holds_no_personal_key(house, monkeypatch):
     assert (record["parameters"]["source"], record["platform"]) == ("https://host/.../{file}", "...")
 
 
-@pytest.mark.parametrize("text", [None, "", "{", "[]", "{}"])
+@pytest.mark.parametrize("text", [None, "", "{", "[]", "{}", "5", '"key"'])
 def test_a_missing_or_broken_record_is_no_finished_run(house, text):
     folder = paths.stage_dir("mini", "02_prep")
     folder.mkdir(parents=True)
@@ -127,6 +127,8 @@ def test_what_differs_is_named_with_both_values_in_short():
         "other p.a: 1; 2",
         "other p.b.c: 2; 3",
     ]
+    lines = ["other caches: {'L1': '48K'}; not recorded"]
+    assert records.differences({"caches": {"L1": "48K"}}, {}) == lines
     one, other = ({"seed": seed, "key": f"k{seed}", "data": {"result": f"r{seed}"}} for seed in (1, 2))
     assert records.differences(one, other) == [
         "other seed: 1; 2",
