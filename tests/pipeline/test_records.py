@@ -135,6 +135,7 @@ def test_what_differs_is_named_with_both_values_in_short():
         "other content key: k1; k2",
         "other data.result: r1; r2",
     ]
+    assert records.changed({"a": 5}, {"a": {"b": 1}}, "p") == ["other p.a: 5; {'b': 1}"]
     assert records.changed({"speeds": [1, 0.9]}, {}, "p") == ["other p.speeds: 1 0.9; not recorded"]
     assert records.changed({"a": "x" * 60}, {"a": "x" * 61}, "p") == [f"other p.a: {'x' * 60}; {'x' * 59}…"]
 
