@@ -112,7 +112,7 @@ def _short(training: Mapping[str, Any], phase: Mapping[str, Any]) -> dict[str, A
 
 
 def _less(value: Any, most: Any) -> Any:
-    return min(value, most) if isinstance(value, int | float) and not isinstance(value, bool) else most
+    return min(value, most) if isinstance(value, int | float) else most
 
 
 def two_steps(phase: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a rehearsal makes small and what it leaves alone, and how it tells the way of a stage."""
 
+import dataclasses
 import resource
 import sys
 import threading
@@ -11,6 +12,7 @@ import yaml
 from sv_utils.base import paths
 from sv_utils.pipeline import rehearsal
 from sv_utils.pipeline.profile import Profile
+from sv_utils.pipeline.stages import Stage
 
 PROFILES = sorted(path.stem for path in (paths.REPO / "params").glob("*.yaml"))
 
@@ -42,7 +44,7 @@ def test_every_profile_resolves_made_small(name, tmp_path, monkeypatch):
 
 
 def test_less_is_the_smaller_of_two_numbers_and_otherwise_what_is_said():
-    assert [rehearsal._less(*asked) for asked in ((5, 2), (1, 2), ("all", 2), (True, False))] == [2, 1, 2, False]
+    assert [rehearsal._less(*asked) for asked in ((5, 2), (1, 2), ("all", 2))] == [2, 1, 2]
 
 
 def test_batches_that_ask_for_a_gpu_have_few_crops_where_there_is_none(monkeypatch):
@@ -55,6 +57,8 @@ def test_batches_that_ask_for_a_gpu_have_few_crops_where_there_is_none(monkeypat
     assert [phase["crop_seconds"] for phase in short["phases"]] == [2.0, 6.0]
     assert short["architecture"] == whole["architecture"] and short["engine"]["precision"] == "mixed_bfloat16"
     assert short["engine"]["jit_compile"] is False and whole["engine"]["jit_compile"] is True
+    fewer = {"batch_size": 32, "engine": whole["engine"]}
+    assert rehearsal._short(fewer, whole["phases"][0] | {"batch_size": 3})["batch_size"] == 3
     cpu = rehearsal.small(Profile.read("mini"), 2)["03_train_softmax"]
     assert {phase["batch_size"] for phase in cpu["phases"]} == {0}
 
@@ -68,6 +72,11 @@ def test_each_notebook_has_less_to_do_where_it_declares_that(monkeypatch):
     assert [evaluation[name] for name in ("replicates", "qmf_trials", "players")] == [20, 200, 1]
     assert [preparation[name] for name in ("validation_speakers", "test_targets", "workers")] == [3, 20, 2]
     assert not {"profile", "stage"} & training.keys() and "replicates" not in preparation
+    for stage in asked.models:
+        del asked.parameters[f"08_evaluate@{stage}"]["players"]
+    more = dataclasses.replace(asked, stages=(*asked.stages, Stage("10_verify", "10_verify", ())))
+    assert rehearsal.small(more, 2)["08_evaluate"] == {key: evaluation[key] for key in evaluation if key != "players"}
+    assert "10_verify" not in rehearsal.small(more, 2)  # it is not run
 
 
 def test_batches_of_speakers_keep_their_size(monkeypatch):
