@@ -1,9 +1,12 @@
 """What a rehearsal makes small and what it leaves alone, and how it tells the way of a stage."""
 
+import contextlib
 import dataclasses
+import os
 import resource
 import sys
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -94,21 +97,42 @@ def test_a_short_phase_comes_to_its_full_margin():
 
 def test_a_stage_is_measured_and_its_failure_told(monkeypatch, capfd):
     """A page of it on the GPU is seen by its tool, which lets the stage end."""
-    wait4, looked = rehearsal.os.wait4, threading.Event()
+    wait4, looked, ends = rehearsal.os.wait4, threading.Event(), []
 
     def ended(process, options):
         assert looked.wait(10)
         return *wait4(process, options)[:2], SimpleNamespace(ru_maxrss=1000)
 
     monkeypatch.setattr(rehearsal.os, "wait4", ended)
-    monkeypatch.setattr(rehearsal, "_watch", lambda most, stop: (most.append(most.pop() + 5), looked.set()))
+
+    def watch(most, stop):
+        most[0] += 5
+        looked.set()
+        ends.append((stop.wait(10), time.sleep(0.02)))
+
+    monkeypatch.setattr(rehearsal, "_watch", watch)
     lines = "echo shown; echo >&2; echo $A >&2; echo >&2; exit"
     bad, good = (rehearsal.measured("02_prep", ["/bin/sh", "-c", f"{lines} {code}"], {"A": "why"}) for code in (1, 0))
     host = 1000 * (1 if sys.platform == "darwin" else 1024)
     assert bad == rehearsal.Rehearsed("02_prep", False, bad.seconds, host, 5, "why")
     assert good == rehearsal.Rehearsed("02_prep", True, good.seconds, host, 5, "") and 0 < good.seconds < 60
-    assert capfd.readouterr() == ("", "")
+    assert capfd.readouterr() == ("", "") and ends == [(True, None)] * 2  # the watch ends with its stage
     assert rehearsal.measured("02_prep", ["/bin/sh", "-c", "exit 3"], {}).said == "it ended with 3"
+
+
+def test_a_stage_ends_with_its_rehearsal(monkeypatch):
+    """Whatever ends that: a key pressed, say."""
+    seen = []
+
+    def interrupted(process, options):
+        seen.append(process)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rehearsal.os, "wait4", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        rehearsal.measured("02_prep", ["/bin/sh", "-c", "exec 2>&-; exec sleep 5"], {"PATH": os.environ["PATH"]})
+    with contextlib.suppress(ChildProcessError):  # it was waited for already
+        assert os.WIFSIGNALED(os.waitpid(seen[0], 0)[1])
 
 
 def test_the_memory_of_a_stage_is_that_of_its_process():
@@ -141,7 +165,9 @@ def test_what_follows_a_failed_stage_is_not_run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(rehearsal, "measured", measured)
     mirror = {"SV_MIRROR": "release"}
-    found = {done.stage: done.passed for done in rehearsal.run(Profile.read("mini"), folder, mirror, 2)}
+    asked = Profile.read("mini")
+    asked = dataclasses.replace(asked, stages=(*asked.stages, Stage("10_verify", "10_verify", ())))  # is not rehearsed
+    found = {done.stage: done.passed for done in rehearsal.run(asked, folder, mirror, 2)}
     assert found["08_evaluate@softmax"] is None and found["09_report"] is None and found["08_evaluate@cosface"] is True
     assert ("02_prep", "release", str(folder / "outputs")) in ran and len(ran) == 9
     written, small = yaml.safe_load((folder / "params/mini.yaml").read_text()), rehearsal.small(Profile.read("mini"), 2)
