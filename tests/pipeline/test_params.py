@@ -239,6 +239,9 @@ def test_an_unknown_profile_or_stage_is_refused(house):
         Profile.read("mime")
     with pytest.raises(RequestError, match=r"there is no .*/\.\./mine\.yaml"):
         Profile.read("../mine")
+    (paths.params_dir() / "my own.yaml").touch()
+    with pytest.raises(RequestError, match=r"my own\.yaml: a profile's name holds letters, digits and _ \. - only"):
+        Profile.read("my own")
     refused(r"no stage '03_train_softmx' \(did you mean '03_train_softmax'\?\)", stage="03_train_softmx")
 
 
@@ -303,6 +306,7 @@ def test_a_profile_may_train_nothing_and_judge_an_encoder(house, tmp_path):
         ({"a": "no/such"}, r"encoders\.a: there is no file"),
         ({"a": 3}, r"encoders\.a must be the name of an encoder or a file, not 3"),
         ({"a": ""}, r"encoders\.a must be"),
+        ({3: "campplus"}, r"encoders: 3 is no name of a model"),
         ({"A b": "campplus"}, r"encoders: 'A b' is no name of a model"),
         ({"softmax": "campplus"}, r"both have a model called softmax; write softmax@another_name"),
         (["campplus"], r"section encoders must hold `key: value` lines"),
