@@ -88,7 +88,7 @@ def test_an_edit_changes_the_keys_of_what_it_touches_and_of_what_follows(house, 
 def finish(stage: str) -> None:
     """Record that a stage ended well under its present key, and handed on what lies in its folder."""
     profile = Profile.read("mini")
-    records.write_run(keys.stage_keys(profile)[stage], profile.of(stage), datetime.now(UTC), records.facts())
+    records.write_run(keys.stage_keys(profile)[stage], profile.of(stage), datetime.now(UTC), {})
 
 
 def test_a_change_that_makes_the_same_bytes_stops_there(house):
@@ -107,6 +107,16 @@ def test_a_change_that_makes_the_same_bytes_stops_there(house):
     finish("02_prep")
     others = keys.stage_keys(Profile.read("mini"))
     assert [stage for stage in ended if again[stage] != others[stage]] == TRAININGS
+
+
+def test_a_stage_that_hands_nothing_on_counts_by_its_key(house):
+    found = []
+    for source in ("'a'", "'c'"):
+        (house / "sv_utils/corpora/mini.py").write_text(f"MD5 = {source}")
+        for stage in ("01_download", "02_prep"):
+            finish(stage)
+        found.append(keys.stage_keys(Profile.read("mini")))
+    assert [stage for stage in ALL if found[0][stage] != found[1][stage]] == ALL
 
 
 def test_what_lies_outside_the_repository_counts_by_the_digest_it_is_given(house):

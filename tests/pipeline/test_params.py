@@ -281,6 +281,11 @@ def test_encoders_trained_elsewhere_are_judged_after_the_preparation_alone(house
     assert "encoder" not in Profile.read("mine").of("08_evaluate@softmax")
 
 
+def test_a_training_that_is_called_as_an_encoder_does_not_judge_it(house):
+    house(encoders={"known": "campplus"}, **{"05_train_cosface@known": {}})
+    assert "encoder" not in Profile.read("mine").of("05_train_cosface@known")
+
+
 def test_a_model_to_start_from_is_found_before_anything_runs(house, tmp_path):
     tiny_repository.write_notebook(tmp_path / "03_train_softmax.ipynb", "initial_model = ''\n", "")
     (tmp_path / "mine.keras").touch()
