@@ -309,6 +309,7 @@ def test_a_profile_may_train_nothing_and_judge_an_encoder(house, tmp_path):
     [
         ({"a": "no/such.onnx"}, r"encoders\.a: there is no file .*no/such\.onnx; correct the path"),
         ({"a": "no/such"}, r"encoders\.a: there is no file"),
+        ({"a": "none.onnx"}, r"encoders\.a: there is no file"),
         ({"a": 3}, r"encoders\.a must be the name of an encoder or a file, not 3"),
         ({"a": ""}, r"encoders\.a must be"),
         ({3: "campplus"}, r"encoders: 3 is no name of a model"),
