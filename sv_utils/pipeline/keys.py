@@ -120,7 +120,7 @@ def code_key(*places: str) -> str:
     """
     package = paths.REPO / "sv_utils"
     files = {file for place in places for file in [*(package / place).rglob("*.py"), package / f"{place}.py"]}
-    names = [".".join(file.relative_to(paths.REPO).with_suffix("").parts) for file in files if file.is_file()]
+    names = [".".join(file.relative_to(paths.REPO).with_suffix("").parts) for file in files]
     lines = [f"import {name.removesuffix('.__init__')}" for name in sorted(names)]
     return content_key([], {}, used_modules(lines, left_out=MACHINERY), [])
 
