@@ -74,7 +74,7 @@ def _united(shared: object, own: object) -> object:
     """Lay what a notebook declares over what is shared; it may declare further keys."""
     if isinstance(shared, dict) and isinstance(own, dict):
         return shared | {key: _united(shared.get(key), value) for key, value in own.items()}
-    if isinstance(shared, list) and isinstance(own, list) and shared and all(isinstance(item, dict) for item in own):
+    if isinstance(shared, list) and isinstance(own, list) and shared:
         return [_united(shared[0], item) for item in own]
     return own
 

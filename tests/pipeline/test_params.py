@@ -369,6 +369,12 @@ def test_files_of_the_repository_are_named_as_seen_from_it(tmp_path):
 
 def test_a_notebook_without_its_cell_or_that_is_none_is_refused(house, tmp_path):
     house()
+    (tmp_path / "02_prep.ipynb").unlink()
+    with pytest.raises(RequestError, match=r"^02_prep\.ipynb does not exist$"):
+        Profile.read("mine")
+    tiny_repository.write_notebook(tmp_path / "02_prep.ipynb", "b = 1\na: int", "")
+    with pytest.raises(RequestError, match="line 2 is no `name = value`"):
+        Profile.read("mine")
     for text, sentence in [
         ('{"cells": []}', "one cell tagged"),
         ("<html>", "is not a notebook"),
@@ -466,7 +472,8 @@ def test_a_cell_run_by_hand_is_completed_and_a_complete_one_stays(sharing):
 
 
 @pytest.mark.parametrize(
-    ("shared", "own"), [([], [{"a": 1}]), ([1, 2], 3), ([{"a": 1}], [2]), ({"a": 1}, None), (1, [2])]
+    ("shared", "own"),
+    [([], [{"a": 1}]), ({"a": 1}, [{"b": 1}]), ([1, 2], 3), ([{"a": 1}], [2]), ({"a": 1}, None), (1, [2])],
 )
 def test_what_a_training_declares_otherwise_than_all_share_stays(shared, own):
     assert params._united(shared, own) == own
