@@ -193,6 +193,7 @@ def test_modules_are_found_through_every_form_of_import(house):
     package = house / "sv_utils"
     for name in ("one", "two", "three", "four", "five", "unused"):
         (package / f"{name}.py").write_text("")
+    (house / "numpy.py").write_text("")  # that lies beside the package
     (package / "two.py").write_text("def work():\n    from . import five, absent\n")
     (package / "losses/deep.py").write_text("from ..four import x\nfrom .shared import ONE\n")
     cells = [
