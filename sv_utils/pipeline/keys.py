@@ -231,8 +231,7 @@ def _module(file: Path, _changed: int, name: str) -> tuple[str, frozenset[str]]:
 
 
 def _modules_named(folder: Path, named: set[str]) -> list[str]:
-    stems = [file.stem for file in folder.glob("*.py") if file.stem != "__init__"]
-    return [stem for stem in stems if any(word.startswith(stem) for word in named)]
+    return [file.stem for file in folder.glob("*.py") if any(word.startswith(file.stem) for word in named)]
 
 
 def imports(source: str, name: str, package: str) -> Iterator[str]:

@@ -228,6 +228,12 @@ def test_a_bad_file_is_refused_in_one_sentence(house, tmp_path, monkeypatch, tex
     assert not (tmp_path / "hacked").exists()
 
 
+def test_what_the_run_sets_is_refused_also_where_a_notebook_declares_it(house, tmp_path):
+    tiny_repository.write_notebook(tmp_path / "08_evaluate.ipynb", "encoder = ''\n", "")
+    house(**{"08_evaluate": {"encoder": "campplus"}})
+    refused(r"08_evaluate\.encoder is set by the run itself")
+
+
 def test_any_section_is_checked_before_any_stage_runs(house):
     house(**{"09_report": {"sead": 1}})
     refused(r"09_report\.sead is unknown", stage="01_download")
