@@ -13,7 +13,6 @@ import contextlib
 import functools
 import html
 import importlib.util
-import math
 import os
 import signal
 import sys
@@ -198,11 +197,10 @@ def sentences(answer: dict) -> list[str]:
     ratio, chance = answer["log_likelihood_ratio"], answer["probability"]
     one, other = ("one person speaks in both", "two people do") if ratio > 0 else ("two people speak", "one does")
     wrong, missed = (f"{rates[0]:.1%}" for rates in (point["false_accept"], point["miss"]))
-    times = f"{float(f'{math.exp(abs(ratio)):.2g}'):,.0f}"
     sure = f"{min(max(chance, 0.001), 0.999):.1%}"
     sure = f"{'less' if chance < 0.001 else 'more'} than {sure}" if not 0.001 <= chance <= 0.999 else sure
     return [
-        f"What was heard is about {times} times likelier if {one} than if {other}. "
+        f"What was heard is about {comparison.times(ratio)} times likelier if {one} than if {other}. "
         f"If both were as likely before, one voice now has a probability of {sure}.",
         f"The score is {answer['score']:.2f}; from {point['threshold']:.2f} on we say <em>same voice</em>. "
         f"Measured on {point['n_speakers']} voices that the system had not heard before "

@@ -109,6 +109,19 @@ def compare(
     }
 
 
+def times(ratio: float) -> str:
+    """
+    Say how many times likelier a log-likelihood ratio makes one of both, in two digits.
+
+    Examples
+    --------
+    >>> times(0.34), times(-3.6), times(9.1)
+    ('1.4', '37', '9,000')
+    """
+    value = float(f"{math.exp(abs(ratio)):.2g}")
+    return f"{value:,.1f}" if value < 10 else f"{value:,.0f}"
+
+
 def near(score: float | None, point: dict) -> list[str]:
     """
     Say in words that a compensated cosine lies so near its threshold that little would turn the answer.
@@ -134,7 +147,7 @@ def text(answer: dict) -> str:
     if (ratio := answer["log_likelihood_ratio"]) is not None:
         voices = "one voice" if ratio > 0 else "two voices"
         lines.append(
-            f"  log-likelihood ratio {ratio:+.2f}: {math.exp(abs(ratio)):,.0f} times likelier with {voices}; "
+            f"  log-likelihood ratio {ratio:+.2f}: {times(ratio)} times likelier with {voices}; "
             f"probability of one voice {answer['probability']:.2%} at a prior of {answer['prior']:.1%}"
         )
     lines += [
