@@ -76,6 +76,15 @@ def test_a_voice_is_the_mean_of_its_recordings_in_whatever_steps(store, recordin
     assert answer["stranger_accepted"] == pytest.approx(0.04)  # two voices, 2 % each
 
 
+def test_the_conditions_of_a_voice_are_those_of_all_its_recordings_in_whatever_steps(store):
+    call, direction = Conditions(1.0, 3500.0, 12.0, 0.02, 0.1, 0.05), np.array([1.0, 0.0], np.float32)
+    for conditions in (call, GOOD):
+        enrolment.add(store, "own", "print", "ada", [Side(direction, conditions)])
+    enrolment.add(store, "own", "print", "bob", [Side(direction, GOOD)])
+    known = enrolment.read(store).conditions
+    assert known == {"ada": Conditions(6.0, 3500.0, 12.0, 0.02, 0.1, 0.1), "bob": GOOD}
+
+
 def test_who_is_none_of_them_is_unknown_unless_the_set_is_closed(store, recording, capsys):
     enrolment.enrol("ada", [recording("a.wav", 0)], store=store)
     stranger = recording("s.wav", 90)

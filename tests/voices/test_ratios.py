@@ -214,3 +214,17 @@ def test_speakers_and_cells_count_alike_whatever_their_trials():
     sums = [weights[:10].sum(), weights[10:1010].sum(), weights[1010:1030].sum(), weights[1030:].sum()]
     assert sums == pytest.approx([40, 40, 10, 10])
     assert len(set(weights[10:1010].tolist())) == 1
+
+
+def test_a_corpus_of_more_trials_does_not_outweigh_the_others_in_the_fit():
+    def fitted(count):
+        kinds = [
+            ("a", "one session", 0.5),
+            ("a", "strangers", 0.1),
+            ("bb", "one session", 0.9),
+            ("bb", "strangers", 0.5),
+        ]
+        return fitting.fit([pairs(*kind, count if kind[0] == "bb" else 400) for kind in kinds], "cosine")
+
+    alike, uneven = fitted(400), fitted(4000)
+    assert [-one.offset / one.weights[0] for one in (alike, uneven)] == pytest.approx([0.5, 0.5], abs=0.02)
