@@ -182,6 +182,15 @@ def test_a_step_is_timed_as_it_will_be_trained_and_multiplied_by_all_of_them(mon
     assert [first["hours"], second["hours"]] == pytest.approx([34125 * 150 * 0.5 / 3600, 34125 * 5 * 2.0 / 3600])
 
 
+def test_a_phase_with_batches_of_its_own_is_timed_with_them(monkeypatch):
+    monkeypatch.setattr(forecast, "_measured", lambda work: {"seconds": work["batch_size"] / 100, "device": "a test"})
+    found = forecast.trainings("voxceleb_campplus").query("stage == '07_train_aam'")
+    assert found[["phase", "batch_size", "steps", "seconds"]].to_numpy().tolist() == [
+        [1, 128, 8531, 1.28],
+        [2, 64, 17062, 0.64],  # twice as many, of half the crops
+    ]
+
+
 def test_a_rehearsal_has_so_many_speakers_of_what_is_trained_on_and_few_of_the_others(monkeypatch, tmp_path, capsys):
     seen = []
     monkeypatch.setattr(forecast.os, "sched_getaffinity", lambda process: {0, 1, 2})

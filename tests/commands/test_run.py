@@ -14,6 +14,7 @@ import tiny_repository
 from tiny_repository import replace, run, wait_for
 
 from sv_utils import run as runner
+from sv_utils.pipeline.profile import Profile
 
 STAGE = "03_train_softmax"
 
@@ -50,6 +51,25 @@ def test_a_notebook_finds_what_was_named_from_the_folder_of_the_command(monkeypa
         assert "JUPYTER_PATH" not in os.environ and os.environ["TQDM_DISABLE"] == "0"  # what somebody set stays
 
 
+def test_own_recordings_count_in_every_key_of_a_run_and_make_its_folder_private(monkeypatch, tmp_path):
+    monkeypatch.setenv("SV_OUTPUTS", str(tmp_path))
+    asked, own, counted = Profile.read("mini"), {"own": "digest of a tree"}, []
+
+    def stage_keys(profile, sources=None):
+        counted.append(sources)
+        return dict.fromkeys((stage.name for stage in profile.stages), "key")
+
+    monkeypatch.setattr(runner, "_sources", lambda profile: own)
+    monkeypatch.setattr(runner.keys, "stage_keys", stage_keys)
+    monkeypatch.setattr(runner.pages, "write_index", lambda profile, sources=None: counted.append(sources))
+    for name in ("_execute", "_render"):
+        monkeypatch.setattr(runner, name, lambda *_: None)
+    assert runner.run_stage("02_prep", "mini") and not runner.run_stage("02_prep", "mini")
+    runner.write_keys(asked)
+    assert len(counted) >= 5 and all(sources == own for sources in counted)
+    assert (tmp_path / "mini").stat().st_mode & 0o777 == 0o700
+
+
 def test_a_stage_leaves_its_notebook_its_page_and_its_record(house):
     folder(house).mkdir(parents=True)
     for name, text in {"key": "old", "model.txt": "old", "run.json": '{"key": "old"}'}.items():
@@ -66,6 +86,8 @@ def test_a_stage_leaves_its_notebook_its_page_and_its_record(house):
     expected["architecture"] = {"backbone": "resnet18"}
     assert record["parameters"] == expected
     assert record["key"] == (folder(house) / "key").read_text()
+    for_make = house / "outputs/mini/.keys"  # written anew, for the stages after this one count what it hands on
+    assert (for_make / f"{STAGE}.key").read_text() == record["key"] and (for_make / "09_report.key").exists()
     notebook = nbformat.read(folder(house) / f"{STAGE}.ipynb", as_version=4)
     assert "learning_rate = 0.1" in notebook.cells[2].source  # the resolved parameters are in the report, defaults too
     page = (folder(house) / f"{STAGE}.html").read_text()

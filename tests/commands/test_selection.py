@@ -235,3 +235,11 @@ def test_another_recipe_under_an_old_name_is_refused(tones, capsys):
         (selection._run("tried", recipe, fold) / "scores.npz").touch()  # as if it were trained
     (tones / "tried.yaml").write_text(RECIPES.replace("speeds: [1.0, 0.9]", "speeds: [1.0, 1.1]"))
     assert selection.main(["tried"]) == 2 and "another name" in capsys.readouterr().err
+
+
+def test_a_recipe_that_says_the_same_after_another_one_is_another_recipe(tones):
+    list(selection._waiting("tried"))
+    between = "  wider:\n    after: base\n    change: {architecture: {width: 8}}\n  two speeds:\n    after: wider\n"
+    (tones / "tried.yaml").write_text(RECIPES.replace("  two speeds:\n    after: base\n", between))
+    with pytest.raises(RequestError, match="holds another recipe of the name two speeds"):
+        list(selection._waiting("tried"))

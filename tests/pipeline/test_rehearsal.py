@@ -164,6 +164,8 @@ def test_what_follows_a_failed_stage_is_not_run(tmp_path, monkeypatch):
         return rehearsal.Rehearsed(stage, stage != "03_train_softmax")
 
     monkeypatch.setattr(rehearsal, "measured", measured)
+    for name in ("SV_MIRROR", "SV_OUTPUTS", "PYTHONPATH", "PYTHONUNBUFFERED", "TF_FORCE_GPU_ALLOW_GROWTH"):
+        monkeypatch.setenv(name, "the user's own")  # which a rehearsal neither reads nor writes into
     mirror = {"SV_MIRROR": "release"}
     asked = Profile.read("mini")
     asked = dataclasses.replace(asked, stages=(*asked.stages, Stage("10_verify", "10_verify", ())))  # is not rehearsed

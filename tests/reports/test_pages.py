@@ -241,6 +241,15 @@ def test_the_index_shows_how_far_each_stage_is(profile):
     assert '"corpora": [' in page.replace("&quot;", '"')
 
 
+def test_a_changed_tree_of_own_recordings_makes_what_was_done_outdated(profile):
+    asked, sources = Profile.read("mine"), {"mini": "0" * 64}  # the fixture's first stage ran without such a tree
+    assert "<g class='done'>" not in pages.index(asked, sources)
+    key = keys.stage_keys(asked, sources)["01_download"]
+    records.write_run(key, asked.of("01_download"), datetime.now(UTC), records.facts())
+    pages.write_index(asked, sources)
+    assert (profile / "index.html").read_text("utf-8").count("<g class='done'>") == 1
+
+
 def test_links_of_the_index_lead_somewhere(profile):
     pages.write_index(Profile.read("mine"))
     links = Links()

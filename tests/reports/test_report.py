@@ -144,6 +144,17 @@ def test_paired_differences_are_those_of_the_metrics_corrected_together():
     assert table["p_holm"].tolist() == intervals.holm(table["p"]).tolist()
 
 
+def test_the_interval_of_a_difference_is_drawn_as_the_report_asks():
+    one, other = (np.random.default_rng(k).normal(size=16) for k in (0, 1))  # errs more of some speakers than of others
+    found = [
+        tables.paired_differences({"mini": {"a": scores(one), "b": scores(other)}}, count, seed).loc[0, "low"]
+        for count, seed in ((50, 3), (50, 4), (60, 3))
+    ]
+    labels, sides = scores(one)["label"].to_numpy(), [list("aaaabbbbccccdddd"), list("aabbbbccccddddaa")]
+    assert found[0] == intervals.compare(one, other, labels, *sides, replicates=50, seed=3)["low"]
+    assert len(set(found)) == 3
+
+
 def test_models_judged_on_other_trials_are_not_compared():
     with pytest.raises(RequestError, match="a and b were judged on other trials of mini"):
         tables.paired_differences({"mini": {"a": scores(range(16)), "b": scores(range(16), "abce")}})
