@@ -41,11 +41,18 @@ def variables(directory):
         return {name: arrays[name] for name in arrays.files if name != "progress"}
 
 
+@pytest.fixture(autouse=True)
+def as_many_batches_as_before(monkeypatch):
+    """`make` lowers their number, also in processes of its own; tests of other files see the real one."""
+    monkeypatch.setattr(loop, "RENEWAL_BATCHES", loop.RENEWAL_BATCHES)
+
+
 @pytest.fixture(scope="session")
 def uninterrupted(prep, tmp_path_factory):
     directory = tmp_path_factory.mktemp("uninterrupted")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SV_OUTPUTS", str(prep))
+        patch.setattr(loop, "RENEWAL_BATCHES", 2)
         model, history, steps = make(prep, directory).run()
     return directory, model, history, steps
 
