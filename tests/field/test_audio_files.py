@@ -267,6 +267,13 @@ def test_chained_ogg_is_heard_in_full(second):
     assert agreement(decoded.samples[31500:], REFERENCE)[0] > 0.97
 
 
+def test_a_chain_is_bounded_as_a_whole():
+    part = by_sndfile(REFERENCE, 16000, "OGG", "VORBIS")  # of 2 s
+    assert abs(len(audio.decode(part + part, max_seconds=4.1).samples) - 64000) < 1000
+    with pytest.raises(audio.AudioError, match=r"^longer than 3 s$"):
+        audio.decode(part + part, max_seconds=3)
+
+
 # Several tracks
 
 

@@ -15,6 +15,7 @@ from small_training import ENGINE, PHASE, small_encoder
 from sv_utils import losses
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError, WorkError
+from sv_utils.losses.contrastive import ContrastiveHead
 from sv_utils.losses.cosface import CosFaceHead
 from sv_utils.models import encoders
 from sv_utils.models.backbones.normalization import BatchNormalization
@@ -23,6 +24,7 @@ from sv_utils.pipeline import keys
 from sv_utils.pipeline.profile import Profile
 from sv_utils.training import checkpoints, devices, loop, recomputing
 from sv_utils.training.data import Data
+from sv_utils.training.speaker_model import SpeakerModel
 
 
 @pytest.mark.parametrize(
@@ -102,6 +104,22 @@ def test_ways_do_not_count_in_content_keys():
     }
 
 
+def test_each_machine_makes_its_own_part_from_the_step_on_where_it_goes_on(monkeypatch):
+    """By threads of its own, and by processes."""
+    asked = []
+    dataset = SimpleNamespace(rebatch=lambda size, drop_remainder: [size])
+    crops = SimpleNamespace(batch_size=8, dataset=lambda *given: asked.append(given) or dataset)
+    reader = contextlib.nullcontext(SimpleNamespace(batch="made"))
+    monkeypatch.setattr(devices.readers, "Readers", lambda *given: asked.append(given) or reader)
+    second = SimpleNamespace(input_pipeline_id=1, num_input_pipelines=2)
+    where = devices.Devices()
+    where.strategy = SimpleNamespace(num_replicas_in_sync=2, distribute_datasets_from_function=lambda of: of(second))
+    for processes in (0, 3):
+        with where.batches(crops, 7, processes) as batches:
+            assert next(batches) == 4
+    assert asked == [(7, 1, 2, None), (crops, 3, 7, 1, 2), (7, 1, 2, "made")]
+
+
 def residual():
     """A small encoder with residual blocks, so that one tensor alone leads on only between them."""
     keras.utils.set_random_seed(0)
@@ -125,6 +143,19 @@ def test_gradient_checkpointing_changes_no_number():
     assert len(recomputing._blocks(encoder)) >= 8, "a block or less at a time"
     for plain, again in zip(*found, strict=True):
         np.testing.assert_allclose(again, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_a_twin_is_made_for_its_devices_and_computes_again_where_it_is_told_to(monkeypatch):
+    x = waveform = keras.Input((None,))
+    x = keras.layers.GlobalAveragePooling1D()(keras.layers.Reshape((-1, 1))(x))
+    encoder = keras.Model(waveform, keras.layers.BatchNormalization()(keras.layers.Dense(2)(x)))
+    seen = []
+    monkeypatch.setattr(recomputing, "recomputed", lambda encoder: seen.append(encoder) or encoder.__call__)
+    model = SpeakerModel(encoder, ContrastiveHead())
+    assert model.twin(1, False).replicas == 1 and not seen
+    twin = model.twin(3, True)
+    assert seen == [twin.encoder] and twin.replicas == 3 and twin.encoder.layers[-1].synchronized
+    assert not encoder.layers[-1].synchronized
 
 
 def test_a_block_that_draws_is_not_computed_twice():

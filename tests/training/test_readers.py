@@ -29,12 +29,12 @@ def crops(tmp_path_factory):
     return Crops(speech, np.array([0, 0, 1, 1]), 4, 2000, 3, augmentation=augmentation, speeds=(1.0, 0.9))
 
 
-@pytest.mark.parametrize("number", [1, 3])
-def test_batches_are_the_same_whatever_the_number_of_readers(crops, number):
-    with readers.Readers(crops, number, first_step=5) as made:
+@pytest.mark.parametrize(("number", "worker", "workers"), [(1, 0, 1), (3, 1, 2)])
+def test_batches_are_the_same_whatever_the_number_of_readers(crops, number, worker, workers):
+    with readers.Readers(crops, number, 5, worker, workers) as made:
         processes = [reader._process for reader in made._readers]
         for step in range(5, 12):
-            assert all(map(np.array_equal, made.batch(step), crops.batch(step)))
+            assert all(map(np.array_equal, made.batch(step), crops.batch(step, worker, workers)))
     assert len(processes) == number and all(process.poll() is not None for process in processes)
     assert not np.any(made.batch(12)[0])  # who still asks gets nothing, and no error
 
