@@ -68,6 +68,13 @@ def test_bad_files_are_named_and_nothing_is_written(model, root, capsys, names, 
     assert not (root / "e.npz").exists()
 
 
+@pytest.mark.parametrize(("names", "said"), [(["absent.wav"], "1 of 1"), (["text.wav", "absent.wav"], "2 of 2")])
+def test_where_no_file_is_good_none_is_skipped(model, root, capsys, names, said):
+    assert run(model, root, names, more=["--skip-bad"]) == 2
+    assert f"{said} files cannot be embedded" in capsys.readouterr().err
+    assert not (root / "e.npz").exists()
+
+
 def test_missing_list_and_missing_model_are_named(model, root, capsys):
     assert embed.main(["--model", str(model), "--root", str(root), "--list", "absent.txt", "--out", "e.npz"]) == 2
     assert "absent.txt" in capsys.readouterr().err

@@ -360,12 +360,20 @@ def test_head_value_and_gradients(name):
     same_gradient(gradient_of(lambda w: loss(as32[0], w), weight), to_weight)
 
 
-def test_the_margin_is_a_variable():
-    head = CosFaceHead(2, scale=2.0, margin=0.0)
+@pytest.mark.parametrize(
+    ("head", "without", "within"),
+    [
+        (CosFaceHead, 0.3132617, 0.6931472),  # log(1 + exp(-2 (0.5 - m)))
+        (AamHead, 0.3132617, 0.669829),  # log(1 + exp(-2 cos(arccos(0.5) + m)))
+        (SphereFace2Head, 0.6635124, 1.2278143),  # 0.7 log(1 + exp(2 (0.15625 + m))) + 0.3 log(1 + exp(-2 (0.75 - m)))
+    ],
+)
+def test_the_margin_is_a_variable(head, without, within):
+    head = head(2, scale=2.0, margin=0.0)
     cosines = np.array([[0.5, 0.0]], "float32")
-    assert float(head.loss(np.array([0]), cosines)) == pytest.approx(0.3132617, rel=1e-6)
+    assert float(head.loss(np.array([0]), cosines)) == pytest.approx(without, rel=1e-6)
     head.margin.assign(0.5)
-    assert float(head.loss(np.array([0]), cosines)) == pytest.approx(0.6931472, rel=1e-6)
+    assert float(head.loss(np.array([0]), cosines)) == pytest.approx(within, rel=1e-6)
 
 
 @pytest.mark.parametrize("cosine", [-1.0, 0.0, 1.0])
@@ -394,6 +402,23 @@ def test_heads_compute_in_float32_from_bfloat16(head):
     outputs = head(embeddings)
     assert keras.backend.standardize_dtype(outputs.dtype) == "float32"
     assert keras.backend.standardize_dtype(head.loss(LABELS % 2, outputs).dtype) == "float32"
+
+
+SETTINGS = {
+    SoftmaxHead: {"n_speakers": 4, "scale": 5.0},
+    ContrastiveHead: {"margin": 0.3},
+    CosFaceHead: {"n_speakers": 4, "scale": 5.0, "margin": 0.3},
+    AdaCosHead: {"n_speakers": 4, "dynamic": False, "margin": 0.1},
+    AamHead: {"n_speakers": 4, "scale": 5.0, "margin": 0.3, "centres": 2, "hard_margin": 0.06},
+    SphereFace2Head: {"n_speakers": 4, "scale": 5.0, "margin": 0.3},
+}
+
+
+@pytest.mark.parametrize("head", SETTINGS)
+def test_a_head_made_anew_has_its_settings(head):
+    """What is trained is a twin, whose head is made of the configuration."""
+    again = head.from_config(head(**SETTINGS[head]).get_config()).get_config()
+    assert {name: again.get(name) for name in SETTINGS[head]} == SETTINGS[head]
 
 
 # Training
