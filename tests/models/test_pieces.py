@@ -137,6 +137,13 @@ def test_altered_speech_is_kept_and_only_what_is_asked_for_is_embedded(kept, spe
     assert again.tolist() == vectors.tolist()
 
 
+def test_conditions_of_one_length_are_kept_apart(kept, speech):
+    whole, rows = np.ones((5, 2), np.float32), np.array([0])
+    alike = altered.Condition("1 s", 1), altered.Condition("telephone, 1 s", 1, lambda wave: wave / 2)
+    found = [altered.embed_altered(Counting(), speech, one, whole, kept, rows)[1][0, 0] for one in alike]
+    assert found == pytest.approx([1000 / 32768, 500 / 32768])
+
+
 def test_how_far_it_is_is_told_in_seconds_of_speech(kept, speech, monkeypatch, capsys):
     monkeypatch.setattr("sv_utils.base.progress.EVERY", 0.0)
     monkeypatch.setattr(pieces, "SECONDS_PER_PIECE", 2.1)
