@@ -11,7 +11,7 @@ from keras import ops
 
 from sv_utils.base.errors import RequestError
 from sv_utils.models import complexity, encoders
-from sv_utils.models.backbones import normalization, redimnet
+from sv_utils.models.backbones import normalization, redimnet, resnet
 from sv_utils.models.backbones.ecapa import ecapa_tdnn
 from sv_utils.models.backbones.resnet import ResNet, SimAM
 from sv_utils.models.features import SpecAugment
@@ -270,3 +270,10 @@ if __name__ == "__main__":
         model = encoders.build(**settings)
         found = parameters(model), complexity.multiply_accumulates(model, 32_000) / 1e9
         print(f"| {name} | {found[0]:.2f} | {millions:g} | {found[1]:.2f} | {multiplications / 1e3:.2f} |", flush=True)
+
+
+def test_what_a_profile_says_of_a_resnet_reaches_it(monkeypatch):
+    seen, said = [], {"width": 7, "stem": "imagenet", "preactivation": True, "squeeze_excitation": True, "simam": True}
+    monkeypatch.setattr(resnet, "ResNet", lambda depth, **options: seen.append((depth, options)) or str)
+    resnet.add("maps", {"backbone": "resnet50", **said})
+    assert seen == [(50, said)]
