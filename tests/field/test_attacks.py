@@ -38,7 +38,7 @@ def frugal():
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 300_000_000, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_AS, before)
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 20  # a bomb takes minutes; busy cores count double
 
 
 def sparse(path, size, end=b""):
