@@ -3,7 +3,7 @@ Simulated channels: what a voice goes through before it is recorded.
 
 Each channel of `CHANNELS` takes a waveform and a random generator and gives the waveform at the other end. The
 generator draws the apparatus (its frequency response, the room, the noise), so that two recordings of one channel are
-two calls and not one.
+two calls; who hands the same seed to the recordings of a speaker ("own_telephone") makes one call of them.
 
 To add a channel: a function like `telephone` below, and its name in `CHANNELS`.
 """
