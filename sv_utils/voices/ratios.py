@@ -303,5 +303,7 @@ def load(model: str, false_accept: float | None = None) -> Ratios | None:
 @functools.cache
 def read(model: str) -> dict | None:
     """Read ``<model>_conditions.json`` of a published encoder; None where there is none."""
+    if model not in pretrained.PUBLISHED:  # but a file, whose place is no part of a name
+        return None
     file = Path(pretrained.__file__).with_name(f"{model}_conditions.json")
-    return json.loads(file.read_text("utf-8")) if model in pretrained.PUBLISHED and file.is_file() else None
+    return json.loads(file.read_text("utf-8")) if file.is_file() else None

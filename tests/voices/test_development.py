@@ -1,10 +1,14 @@
 """Dev speech for calibration: which corpora are at hand, what is kept, and what is compared with what."""
 
+import io
 import os
+import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import soundfile
 
 from sv_utils.base.errors import RequestError
 from sv_utils.voices import activity, development, fitting
@@ -31,7 +35,8 @@ def test_each_utterance_is_sent_measured_and_kept(monkeypatch, tmp_path):
 
     def embed(waveforms):
         asked.append([len(waveform) for waveform in waveforms])
-        return np.ones((len(waveforms), 2), np.float32)
+        angles = [len(waveform) / 1e5 for waveform in waveforms]
+        return np.column_stack([np.cos(angles), np.sin(angles)])
 
     found = development.through("own", "telephone", sounds, embed, tmp_path)
     assert found.ids.tolist() == list(sounds)
@@ -39,6 +44,8 @@ def test_each_utterance_is_sent_measured_and_kept(monkeypatch, tmp_path):
     assert np.isfinite(found.cut[:, 0]).tolist() == [True, False, False]  # and 1 s has no first 2 s
     assert found.conditions[:, 0].tolist() == [3.0, 1.0, 0.0] and found.cut_conditions[0, 0] == 2.0
     assert found.conditions[0, 1] < 5000  # it came by telephone
+    turned = [np.arctan2(*embeddings[0][::-1]) * 1e5 for embeddings in (found.whole, found.speech, found.cut)]
+    assert turned == pytest.approx([48_000, 48_000 - 80, 32_000])  # the mean of both hearings, or of their first 2 s
     count = len(asked)
     again = development.through("own", "telephone", sounds, embed, tmp_path)
     assert len(asked) == count and again.ids.tolist() == found.ids.tolist()  # kept, not computed again
@@ -74,6 +81,42 @@ def test_one_voice_and_two_voices_are_paired_without_the_evaluation_list(monkeyp
     assert len(strangers) == 27 and (speaker[strangers[:, 0]] != speaker[strangers[:, 1]]).all()
     again = fitting.utterance_pairs("mini", ids)
     np.testing.assert_array_equal(again["strangers"], strangers)
+
+
+def test_calls_are_read_in_order_and_paired_as_their_lists_say(monkeypatch, tmp_path):
+    """Both lists have the same pairs of different voices, which count once."""
+    monkeypatch.setenv("SV_MIRROR", str(tmp_path))
+    (tmp_path / "phone").mkdir()
+    with zipfile.ZipFile(tmp_path / "phone" / "phone_dev_flac.zip", "w") as archive:
+        for name, level in (("dev/b/1/0.flac", 0.5), ("dev/a/1/1.flac", 0.25), ("dev/a/1/0.flac", 0.125)):
+            soundfile.write(sound := io.BytesIO(), np.full(400, level), 16_000, format="FLAC")
+            archive.writestr(name, sound.getvalue())
+        archive.writestr("dev/README", "calls")
+    found = development.waveforms("phone")
+    levels = [(name, int(samples[200])) for name, samples in found.items()]
+    assert levels == [("a/1/0.flac", 4096), ("a/1/1.flac", 8192), ("b/1/0.flac", 16_384)]
+    ids = ["a/1/0", "a/1/1", "a/2/0", "b/1/0"]
+    (tmp_path / "phone" / "phone_same.txt").write_text("1 a/1/0 a/1/1\n0 a/1/1 b/1/0\n")
+    (tmp_path / "phone" / "phone_cross.txt").write_text("1 a/1/0 a/2/0\n0 a/1/1 b/1/0\n")
+    pairs = {kind: rows.tolist() for kind, rows in fitting.utterance_pairs("phone", ids).items()}
+    assert pairs == {"one call": [[0, 1]], "another call": [[0, 2]], "strangers": [[1, 3]]}
+
+
+def test_two_thirds_of_the_strangers_are_of_one_gender_on_either_side_by_chance(monkeypatch, tmp_path):
+    (tmp_path / "own_meta.csv").write_text("id,gender\na,f\nb,f\nc,m\nd,m\n")
+    monkeypatch.setattr(fitting.corpora, "get", lambda name: SimpleNamespace(data=tmp_path))
+    monkeypatch.setattr(fitting, "NONTARGET", 30)
+    ids = [f"{speaker}/s/{number}" for speaker in "abcd" for number in range(5)]
+    strangers = fitting.utterance_pairs("own", ids)["strangers"]
+    genders = np.array([name[0] in "ab" for name in ids])[strangers]
+    assert len(strangers) == 30 and np.count_nonzero(genders[:, 0] == genders[:, 1]) == 20
+    assert (
+        len({tuple(row) for row in strangers.tolist()}) == 30
+        and 5 < np.count_nonzero(strangers[:, 0] > strangers[:, 1]) < 25
+    )
+    monkeypatch.setattr(fitting.corpora, "get", lambda name: SimpleNamespace(data=None))
+    with pytest.raises(RequestError, match="own has no table of its speakers' gender"):
+        fitting.utterance_pairs("own", ids)
 
 
 def test_phone_tells_one_call_from_another(monkeypatch):

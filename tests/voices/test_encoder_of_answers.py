@@ -1,5 +1,8 @@
 """What makes the next start of an encoder quick, and what does not."""
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -21,6 +24,29 @@ def test_an_encoder_that_litert_cannot_hold_is_tried_once(tmp_path, monkeypatch,
     assert len(tried) == 2
     encoder.prepare("somebody's own")
     assert len(tried) == 2
+    (note,) = tmp_path.glob("*.json")
+    assert json.loads(note.read_text()) == {"sha256": runtimes.sha256(file), "failed": "ZeroDivisionError"}
+    for damaged in ("", "[]", "{}"):
+        note.write_text(damaged)
+        encoder.prepare("ge2e")
+    assert len(tried) == 5, "what tells nothing forbids nothing"
+    note.unlink()
+    monkeypatch.setattr(runtimes, "fast_form", lambda source: source == file)
+    encoder.prepare("ge2e")
+    monkeypatch.setattr(runtimes, "fast_form", lambda source: None)
+    monkeypatch.setattr(runtimes, "can_be_fast", lambda: False)
+    encoder.prepare("ge2e")
+    assert len(tried) == 5, "there is one, and there can be none"
+
+
+def test_the_network_of_a_file_is_read_once_and_not_compiled(monkeypatch, tmp_path):
+    read = []
+    monkeypatch.setattr(pretrained, "load", lambda file: read.append(file) or SimpleNamespace(run_eagerly=False))
+    encoder._network.cache_clear()
+    networks = [encoder._network(tmp_path / name) for name in "aaba"]
+    assert all(network.run_eagerly for network in networks) and networks[0] is networks[1] is not networks[2]
+    assert [file.name for file in read] == ["a", "b", "a"], "one is kept"
+    encoder._network.cache_clear()
 
 
 @pytest.fixture

@@ -136,6 +136,43 @@ def test_a_segment_is_enrolled_and_asked_for_alone(store, recording, capsys):
     assert "has no segment from 19 to 21 s" in capsys.readouterr().err
 
 
+def test_a_name_has_one_spelling_and_is_no_recording(store):
+    side = Side(np.eye(1, 3, dtype=np.float32)[0], GOOD)
+    for name in ("Zoe\u0301  Lee", " Zo\u00e9 Lee "):  # composed or not
+        enrolment.add(store, "own", "print", name, [side, side])
+    assert enrolment.read(store).counts == {"Zo\u00e9 Lee": 4}
+    enrolment.add(store, "own", "print", 100 * "x", [side])
+    for name in ("", "  ", 101 * "x", "a\tb"):
+        with pytest.raises(RequestError, match="is no name; give up to 100 printable characters"):
+            enrolment.add(store, "own", "print", name, [side])
+    with pytest.raises(RequestError, match=r"monday\.WAV is a recording; the name of its voice comes first"):
+        enrolment.enrol("monday.WAV", ["absent.wav"], store=store)
+    with pytest.raises(RequestError, match="is no name"):
+        enrolment.enrol(" ", ["absent.wav"], store=store)  # before anything is decoded
+    enrolment.delete(store, "Zoe\u0301 Lee ")
+    assert list(enrolment.read(store).sums) == [100 * "x"]
+
+
+def test_voices_lie_in_the_outputs_unless_a_file_is_named(recording, tmp_path, monkeypatch):
+    monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / "out"))
+    assert enrolment.enrol("ada", [recording("a.wav", 0)]) == (1, [])
+    assert list(enrolment.read(tmp_path / "out" / "voices.npz").sums) == ["ada"]
+    assert identify.identify(recording("b.wav", 10))["name"] == "ada"
+
+
+def test_each_recording_is_enrolled_with_its_own_conditions_and_what_makes_it_weak_is_told(recording, monkeypatch):
+    """Twins count once; what comes after them keeps its own embedding."""
+    files = [recording("a.wav", 0, 1.0), recording("twin.wav", 0, 1.0), recording("b.wav", 30, 4.0)]
+    sides, warnings = enrolment.heard([*files, files[2]], "own", [None, None, None, (1.0, 3.5)])
+    assert list(sides) == [files[0], files[2], f"{files[2]}, 1 to 3.5 s"]
+    assert [side.conditions.speech_seconds for side in sides.values()] == [1.0, 4.0, 2.5]
+    np.testing.assert_allclose([side.embedding[0] for side in list(sides.values())[:2]], np.cos(np.radians([0, 30])))
+    assert warnings == [
+        f"{files[0]}: 1.00 s of speech are too short for a reliable answer, give 2 s or more",
+        f"{files[1]} is the same recording as {files[0]}, and counts once",
+    ]
+
+
 def test_what_holds_no_speech_is_not_enrolled(store, recording, monkeypatch, capsys):
     monkeypatch.setattr(activity, "heard", lambda samples: ([], [samples[:0]]))
     assert enrol.main(["ada", recording("a.wav", 0), "--store", str(store)]) == 2

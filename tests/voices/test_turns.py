@@ -1,5 +1,7 @@
 """A second voice in a recording is found, and one voice is not taken for two."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -43,3 +45,28 @@ def test_one_voice_a_short_word_and_little_speech_are_no_second_voice(who):
 
 def test_equal_embeddings_are_one_group():
     assert turns.parted(np.tile([1.0, 0.0], (5, 1)))[1] == 1.0
+
+
+def test_a_second_voice_is_looked_for_in_the_speech_of_the_recording_with_its_encoder(monkeypatch):
+    samples, embed = spoken(1, 1, 2, 2, 1, 1, 1)
+    recording = np.concatenate([samples, np.full(turns.WINDOW * 4, 3, np.int16)])
+    sound, asked = SimpleNamespace(samples=recording), []
+    monkeypatch.setattr(turns.encoder, "embeddings", lambda model, heard: asked.append(model) or embed(heard))
+    of = {"sound": sound, "stretches": [(0, len(samples))], "name": "a.wav"}
+    told = turns.warned(SimpleNamespace(segment=None, **of), "own.keras")
+    assert told == ["a.wav: a second voice seems to speak from 3.0 to 6.0 s; give a part with one voice (--segment)"]
+    assert "from 13.5 to 16.5 s" in turns.warned(SimpleNamespace(segment=(10.5, 40.0), **of), "own.keras")[0]
+    of["stretches"] = [(0, turns.WINDOW * 2)]
+    assert turns.warned(SimpleNamespace(segment=None, **of), "own.keras") == [] and asked == ["own.keras"] * 2
+
+
+def test_a_threshold_of_likeness_and_of_windows_parts_two_voices_from_one():
+    """Voices at a cosine just below and above 0.5; of four windows, two and two."""
+
+    def heard(cosine, *who):
+        samples = np.concatenate([np.full(turns.WINDOW, voice, np.int16) for voice in who])
+        vectors = np.array([[1.0, 0.0], [cosine, np.sqrt(1 - cosine**2)]])
+        return turns.second_voice(samples, [(0, len(samples))], lambda waves: vectors[[int(wave[0]) for wave in waves]])
+
+    assert heard(0.49, 0, 0, 1, 1).cosine == pytest.approx(0.49)
+    assert heard(0.51, 0, 0, 1, 1) is None and heard(0.49, 0, 1, 0) is None and heard(0.49, 0, 0, 0, 1) is None
