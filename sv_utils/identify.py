@@ -8,7 +8,7 @@ import argparse
 import json
 from pathlib import Path
 
-from sv_utils.base.errors import RequestError, WorkError, command
+from sv_utils.base.errors import command
 from sv_utils.voices import enrolment, recordings
 from sv_utils.voices.compare import speakers
 from sv_utils.voices.identify import identify
@@ -45,11 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--store", type=Path, default=enrolment.default_store(), help="file of voices (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     arguments = parser.parse_args(argv)
-    try:
-        (segment,) = recordings.segments(arguments.segment, 1)
-        answer = identify(arguments.file, arguments.closed, arguments.false_accept, arguments.store, segment)
-    except (WorkError, OSError) as error:  # 1 would mean "none of them"
-        raise RequestError(str(error)) from error
+    (segment,) = recordings.segments(arguments.segment, 1)
+    answer = identify(arguments.file, arguments.closed, arguments.false_accept, arguments.store, segment)
     print(json.dumps(answer, indent=1) if arguments.json else text(answer))
     return EXIT[answer["decision"]]
 

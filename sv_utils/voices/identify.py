@@ -8,7 +8,7 @@ from sv_utils.base.errors import RequestError
 from sv_utils.models import pretrained
 from sv_utils.voices import encoder, enrolment, measured, recordings
 from sv_utils.voices.enrolment import Voices
-from sv_utils.voices.judging import UNSURE, Side
+from sv_utils.voices.judging import UNSURE, Judgement, Side
 from sv_utils.voices.recordings import Segment, Source
 
 
@@ -74,7 +74,7 @@ def among(
         (embedding,) = encoder.of_voices(voices.model, [recording.hearings])
         side = Side(embedding, recording.conditions)
         found = {name: judge(side, voices.side(name), len(voices.sums)) for name in voices.sums}
-        found = dict(sorted(found.items(), key=lambda item: -item[1].ratio))
+        found = dict(sorted(found.items(), key=lambda item: _likelihood(item[1]), reverse=True))
         best = next(iter(found))
         known, point, warnings = closed or found[best].accepted, found[best].point, found[best].warnings
         answer = {"decision": "known" if known else "unknown", "name": best if known else None}
@@ -92,3 +92,8 @@ def among(
         "recording": described,
         "warnings": described.pop("warnings") + warnings,
     }
+
+
+def _likelihood(found: Judgement) -> tuple[float, float]:
+    """By what candidates are ordered: of ratios that end at one limit, the further above its threshold comes first."""
+    return found.ratio, found.score - found.point["threshold"]

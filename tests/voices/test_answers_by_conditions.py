@@ -119,6 +119,18 @@ def test_the_likeliest_voice_is_named_with_the_scores_the_point_and_the_rate_tha
     assert (closed["decision"], closed["name"], closed["stranger_accepted"]) == ("known", "bob", None)
 
 
+@pytest.mark.parametrize(("degrees", "limit"), [((20, 40, 1, 30), 1.5), ((170, 110, 100, 120), -3.0)])
+def test_the_nearest_voice_is_named_also_where_no_ratio_tells_more(degrees, limit, monkeypatch):
+    """Each reaches the limit of what was measured; whoever was enrolled first is no nearer for it."""
+    known = {name: content | {"highest": 1.5, "lowest": -3.0} for name, content in judge().conditions.items()}
+    monkeypatch.setattr(measured, "judge", lambda *_: dataclasses.replace(judge(), conditions=known))
+    sums = dict(zip("abcd", (voice(angle, 0.6) for angle in degrees)))
+    voices = Voices("campplus", "print", sums, dict.fromkeys(sums, 1), dict.fromkeys(sums, STUDIO))
+    answer = identify.among(voices, "studio.wav", closed=True)
+    assert answer["name"] == "c" and {one["log_likelihood_ratio"] for one in answer["candidates"]} == {limit}
+    assert [one["name"] for one in answer["candidates"]] == sorted(sums, key=dict(zip("abcd", degrees)).get)
+
+
 def test_of_many_voices_no_more_than_all_strangers_are_taken_for_one():
     sums = {f"v{number}": voice(number, 0.6) for number in range(60)}
     voices = Voices("campplus", "print", sums, dict.fromkeys(sums, 1), dict.fromkeys(sums, CALL))

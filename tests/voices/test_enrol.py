@@ -179,6 +179,30 @@ def test_what_holds_no_speech_is_not_enrolled(store, recording, monkeypatch, cap
     assert "0.00 s of speech are too few to enrol" in capsys.readouterr().err and not store.exists()
 
 
+def test_what_is_asked_is_answered_in_words(store, recording, capsys):
+    for place, name in enumerate(("ada", "bob", "cy", "dan")):
+        files = [recording(f"{name}{number}.wav", 20 * place + number, 1.5) for number in range(2)]
+        assert enrol.main([name, *files, "--store", str(store)]) == 0
+        first, *warnings = capsys.readouterr().out.splitlines()
+        assert first == f"{name} is enrolled with 2 recordings"
+        weak = "1.50 s of speech are too short for a reliable answer, give 2 s or more"
+        assert warnings == [f"  warning: {file}: {weak}" for file in files]
+    assert identify_command.main([recording("x.wav", 60, 1.5), "--store", str(store)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[:2] == ["dan", "  dan: cosine 1.000, log-likelihood ratio +3.00"]  # for so short speech
+    assert [line.split(":")[0].strip() for line in said[2:4]] == ["cy", "bob"]
+    rates = "a stranger is taken for one of the enrolled in at most 8.0%, as measured on speakers of list own"
+    assert said[4] == f"  threshold 0.839 (equal error): {rates}"  # 0.7 + ln(4) / 10
+    outside = "the error rates were not measured on so short speech: the answer claims less"
+    assert said[5:] == [f"  warning: {weak}", f"  warning: {outside}"]
+    assert identify_command.main([recording("y.wav", 170), "--store", str(store)]) == 1
+    assert capsys.readouterr().out.startswith("none of the enrolled voices\n  dan: cosine -0.")
+    assert enrol.main(["--delete", "dan", "--store", str(store)]) == 0
+    assert capsys.readouterr().out == f"dan is deleted from {store}\n"
+    assert enrol.main(["--list", "--store", str(store.with_name("none.npz"))]) == 0
+    assert capsys.readouterr().out == f"{store.with_name('none.npz')}: 0 voices\n"
+
+
 def test_the_threshold_rises_with_the_number_of_enrolled_voices(store, recording):
     for number in range(5):
         enrolment.enrol(f"v{number}", [recording("a.wav", 70 * number)], store=store)

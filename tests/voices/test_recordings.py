@@ -1,11 +1,15 @@
 """What the channels of a recording hold, one recording handed in twice, and whispering."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import soundfile
 
 from sv_utils.evaluation.calibration import Calibration
+from sv_utils.speech.audio import Decoded
 from sv_utils.voices import activity, compare, encoder, measured, recordings
+from sv_utils.voices.conditions import Conditions
 from sv_utils.voices.judging import Plain
 
 EARLY, LATE = (np.repeat(order, 16_000) for order in ([0.2, 0.0, 0.1], [0.0, 0.2, 0.0]))
@@ -70,3 +74,59 @@ def test_of_whispering_the_answer_claims_less(monkeypatch):
         told["log_likelihood_ratio"] == pytest.approx(np.log(20))
         and "hardly any of it is voiced" in told["warnings"][0]
     )
+
+
+GOOD = Conditions(3.2, 7800.0, 31.0, 0.0, 0.0, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("change", "chips", "said"),
+    [
+        ({}, ["3.2 s of speech", "up to 7.8 kHz", "quiet"], []),
+        ({"noise": 28.0}, ["3.2 s of speech", "up to 7.8 kHz", "some noise"], []),
+        ({"noise": 17.9, "decay": 0.5}, ["3.2 s of speech", "up to 7.8 kHz", "noisy"], ["the background is nearly"]),
+        ({"noise": 18.0, "decay": 0.5}, ["3.2 s of speech", "up to 7.8 kHz", "some noise", "echoing room"], []),
+        ({"decay": 0.34}, ["3.2 s of speech", "up to 7.8 kHz", "quiet"], []),
+        ({"bandwidth": 4600.0}, ["3.2 s of speech", "telephone band (4.6 kHz)", "quiet"], ["nothing of the voice is"]),
+        ({"bandwidth": 4700.0}, ["3.2 s of speech", "up to 4.7 kHz", "quiet"], []),
+        ({"clipped": 0.002}, ["3.2 s of speech", "up to 7.8 kHz", "quiet", "clipped"], ["0.2% of the samples are"]),
+        ({"clipped": 0.001, "holes": 0.02}, ["3.2 s of speech", "up to 7.8 kHz", "quiet"], []),
+        ({"holes": 0.03}, ["3.2 s of speech", "up to 7.8 kHz", "quiet", "compressed"], []),
+        (
+            {"speech_seconds": 1.9},
+            ["1.9 s of speech", "up to 7.8 kHz", "quiet"],
+            ["1.90 s of speech are", "mostly not"],
+        ),
+        ({"speech_seconds": 2.0}, ["2.0 s of speech", "up to 7.8 kHz", "quiet"], []),
+        ({"speech_seconds": 0.05}, ["no speech"], ["0.05 s of speech are", "mostly not"]),
+    ],
+)
+def test_conditions_are_told_in_chips_and_what_is_weak_in_warnings(change, chips, said):
+    """After those of the decoder; a recording of 4 s, in which all is voiced."""
+    conditions = dataclasses.replace(GOOD, **change)
+    tone = (9000 * np.sin(2 * np.pi * 110 * np.arange(16_000) / 16_000)).astype(np.int16)
+    sound = Decoded(np.zeros(64_000, np.int16), 8000, 1, "wav", warnings=("it was cut off",))
+    told = recordings.Recording("a.wav", sound, [(0, 9)], [tone], conditions).describe()
+    assert told["chips"] == chips and [text[: len(part)] for text, part in zip(told["warnings"][1:], said)] == said
+    assert told["warnings"][0] == "it was cut off" and len(told["warnings"]) == 1 + len(said)
+    silent = recordings.Recording("a.wav", sound, [], [tone[:0]], conditions)
+    assert silent.warnings() == ["no speech was found in its 4.0 s"]
+
+
+def test_whispering_is_told_where_there_is_speech_enough_and_no_noise_hides_it():
+    sound, noise = Decoded(np.zeros(64_000, np.int16), 16_000, 1, "wav"), (9000 * NOISE[:, 0]).astype(np.int16)
+    for change, whispered in (({}, True), ({"noise": 17.0}, False), ({"speech_seconds": 0.4}, False)):
+        conditions = dataclasses.replace(GOOD, **change)
+        assert recordings.Recording("a.wav", sound, [(0, 9)], [noise, noise], conditions).whispered is whispered
+
+
+def test_a_recording_is_measured_by_its_first_hearing(monkeypatch):
+    def heard(samples):
+        return [(5, 9)], [samples[:16_000], samples[:8000]]
+
+    monkeypatch.setattr(activity, "heard", heard)
+    found = recordings.hear(NOISE[:, 0], "mine", (0.5, 2.5))
+    assert found.conditions.speech_seconds == 1.0 and found.stretches == [(5, 9)] and len(found.hearings) == 2
+    assert (found.label, found.sound.rate, found.sound.channels) == ("mine, 0.5 to 2.5 s", 16_000, 1)
+    np.testing.assert_allclose(found.speech, NOISE[8000:24_000, 0] * 32768, atol=1)
+    assert recordings.hear(NOISE[:, 0]).name == "the array"
