@@ -1,6 +1,9 @@
 """What a command hands on: each option reaches what does the work, seen by what that is given."""
 
+import dataclasses
 import json
+import os
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +17,7 @@ from sv_utils import (
     corpora,
     demo,
     download,
+    embed,
     enrol,
     export,
     identify,
@@ -51,6 +55,7 @@ def test_verify_hands_on_all_that_it_is_asked(monkeypatch, capsys):
     monkeypatch.setattr(encoder, "prepare", prepared.append)
     line = ["a.wav", "b.wav", "--model", "own.keras", "--prior", "0.1", "--segment", "2=1-2", "--json"]
     assert verify.main([*line, "--false-accept", "0.01"]) == verify.main([*line, "--threshold", "0.3"]) == 1
+    assert capsys.readouterr().out == '{\n "decision": "different speakers"\n}\n' * 2
     segments = [None, (1.0, 2.0)]
     assert seen == [
         ("a.wav", "b.wav", "own.keras", 0.1, 0.01, segments, None),
@@ -77,6 +82,14 @@ def test_what_goes_wrong_is_never_an_answer(monkeypatch, capsys, name, line):
         monkeypatch.setattr(*asked, _raiser(error))
         assert asked[0].main(line) == 2, error
     assert "the disk gave up" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("model", "mend"), [("campplus", "--model "), ("own.keras", "")])
+def test_who_has_no_weights_is_told_of_a_model_of_his_own(monkeypatch, capsys, model, mend):
+    monkeypatch.setattr(verify, "compare", _raiser(OSError("no room")))
+    assert verify.main(["a.wav", "b.wav", "--model", model]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("sv_utils.verify: no room") and ("06_train_adacos/model.keras" in said) == bool(mend)
 
 
 def _raiser(error):
@@ -154,11 +167,18 @@ def measured(monkeypatch, tmp_path):
     table.columns = ["id", "subset", "error"]
     voices = SimpleNamespace(list_path=lambda name: tmp_path / "list.txt", session_note="one session")
     monkeypatch.setattr(corpora, "get", lambda name: voices)
-    monkeypatch.setattr(card.acquisition, "fetch", lambda corpus: [])
-    monkeypatch.setattr(card.preparation, "prepare", lambda *_, **__: tmp_path)
-    monkeypatch.setattr(card.limits, "view", lambda *_: table)
-    monkeypatch.setattr(card, "Speech", lambda rows: SimpleNamespace(samples=rows["id"].tolist(), waveform=None))
-    embed = lambda model, ids, _: np.array([[np.cos(ANGLES[name]), np.sin(ANGLES[name])] for name in ids])  # noqa: E731
+    monkeypatch.setattr(card.acquisition, "fetch", lambda corpus: ("archives", corpus))
+    monkeypatch.setattr(card.preparation, "prepare", lambda corpus, found, workers: (corpus, found))
+    prepared = (voices, ("archives", voices))
+    monkeypatch.setattr(
+        card.limits, "view", lambda corpus, store: table if (corpus, store) == (voices, prepared) else 1
+    )
+    monkeypatch.setattr(card, "Speech", lambda rows: SimpleNamespace(samples=rows["id"].tolist(), waveform="waveform"))
+
+    def embed(model, ids, waveform):
+        assert (model, waveform) == ("model", "waveform")
+        return np.array([[np.cos(ANGLES[name]), np.sin(ANGLES[name])] for name in ids])
+
     monkeypatch.setattr(card, "embed", embed)
     monkeypatch.setattr(card, "DEV_TRIALS", (2, 3))
     evaluated, decided = [], []
@@ -177,7 +197,9 @@ def test_a_published_encoder_is_calibrated_on_dev_voices_and_measured_on_the_lis
     np.testing.assert_allclose(dev[0], dev_cosines)
     assert dev[1].tolist() == pairs.labels.tolist() == [1, 1, 0, 0, 0]
     fitted = calibration.fit_calibration(np.array(dev_cosines), pairs.labels)
-    assert found["calibration"]["weights"] == pytest.approx(fitted.weights)
+    told = dataclasses.asdict(fitted) | {"weights": pytest.approx(fitted.weights), "features": ["cosine"]}
+    assert found["calibration"] == told | {"offset": pytest.approx(fitted.offset)}
+    assert found["operating_points"] == ["a point"]
     assert options.keys() == {"log_likelihood_ratios", "seed"} and options["seed"] == card.SEED
     np.testing.assert_allclose(options["log_likelihood_ratios"], fitted(cosines))
     np.testing.assert_allclose(given[0], cosines)
@@ -188,8 +210,30 @@ def test_a_published_encoder_is_calibrated_on_dev_voices_and_measured_on_the_lis
     assert found["measured"] == {"list": "mini", "eer": 0.5, "note": "one session"}
 
 
+def test_what_was_measured_of_a_published_encoder_is_written_beside_its_card(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(pretrained, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(card, "of_published", lambda name: "")
+    monkeypatch.setattr(pretrained, "card", lambda name: {"title": f"card of {name}", "measured": "before"})
+    monkeypatch.setattr(pretrained, "load", lambda name: f"model {name}")
+    scores = {"target": np.array([0.12345, 0.9]), "nontarget": np.array([-0.5])}
+    monkeypatch.setattr(card, "measure", lambda model: {"measured": {"of": model}, "scores": scores})
+    assert card.main(["ge2e"]) == 0
+    measured = {"of": "model ge2e"}
+    assert json.loads((tmp_path / "ge2e.json").read_text()) == {"title": "card of ge2e", "measured": measured}
+    assert json.loads((tmp_path / "ge2e_scores.json").read_text()) == {"target": [0.123, 0.9], "nontarget": [-0.5]}
+    assert json.loads(capsys.readouterr().out) == measured and len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_corpus_whose_lists_tell_no_speakers_or_labels_is_refused(tmp_path):
+    (tmp_path / "pairs.txt").write_text("a b\n")
+    (tmp_path / "flat.txt").write_text("1 a b\n0 c d\n")
+    for name in ("pairs", "flat"):
+        with pytest.raises(WorkError, match="the trials of the corpus tell no speakers; restore its lists"):
+            card._known(trials.read(tmp_path / f"{name}.txt"))
+
+
 def test_calibration_embeds_with_the_encoder_that_is_named_and_keeps_each_encoders_embeddings_apart(
-    monkeypatch, tmp_path
+    monkeypatch, tmp_path, capsys
 ):
     seen, used = [], []
     monkeypatch.setenv("SV_OUTPUTS", str(tmp_path))
@@ -215,6 +259,15 @@ def test_calibration_embeds_with_the_encoder_that_is_named_and_keeps_each_encode
     }
     seen[0][3](["waves"])
     assert used == [("ge2e", ["waves"])]
+    assert [channel for corpus, channel, *_ in seen if corpus == "phone"] == ["clean", "noise_10"]
+    monkeypatch.setattr(pretrained, "__file__", str(tmp_path / "package" / "__init__.py"))
+    capsys.readouterr()
+    assert calibrate.main(["campplus"]) == 0
+    home = tmp_path / "package" / "campplus_conditions.json"
+    assert json.loads(home.read_text())["model"] == "campplus" and home.with_suffix(".md").exists()
+    assert capsys.readouterr().out.endswith(
+        f"{home} and its card campplus_conditions.md: c\nThe README of voices shows of it:\ncard of campplus\n"
+    )
 
 
 def test_score_resamples_as_it_is_asked(monkeypatch, tmp_path):
@@ -232,12 +285,27 @@ def test_score_resamples_as_it_is_asked(monkeypatch, tmp_path):
     assert seen == [{"log_likelihood_ratios": None, "seed": 3, "replicates": 20}]
 
 
-def test_the_runs_that_are_named_are_those_that_are_stored(monkeypatch):
+def test_report_hands_on_all_that_it_is_asked(monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(report.site, "build", recorder(seen, "index"))
+    monkeypatch.setattr(report, "write_readme", recorder(seen))
+    monkeypatch.setattr(report, "show", recorder(seen))
+    assert report.main(["one", "two", "--site", "pages"]) == report.main(["one", "two", "--readme"]) == 0
+    assert report.main(["one", "--strict"]) == report.main(["two"]) == 0
+    assert seen == [(Path("pages"), ["one", "two"]), ("one",), ("two",), ("one", True), ("two", False)]
+    assert capsys.readouterr().out == "index\n"
+
+
+def test_the_runs_that_are_named_are_those_that_are_stored(monkeypatch, capsys):
     seen = []
     monkeypatch.setattr(report.expected, "store", recorder(seen, "stored"))
     monkeypatch.setattr(report.reproduction, "judged_by_others", lambda profile: "")
     assert report.main(["mini", "--expected", "runs/one", "runs/two"]) == 0
     assert seen == [("mini", [Path("runs/one"), Path("runs/two")])]
+    monkeypatch.setattr(report.reproduction, "judged_by_others", lambda profile: f"others of {profile}")
+    assert report.main(["mini", "--expected"]) == 0 and seen[1] == ("mini", [])
+    said = "stored\ntoo few runs to judge each by the others\nstored\nothers of mini\n"
+    assert capsys.readouterr().out == said
 
 
 def test_each_recipe_and_fold_is_trained_by_a_process_of_its_own(monkeypatch, tmp_path):
@@ -253,6 +321,52 @@ def test_each_recipe_and_fold_is_trained_by_a_process_of_its_own(monkeypatch, tm
     trained = []
     monkeypatch.setattr(selection, "train", recorder(trained))
     assert selection.main(["tried", "--one", "wider", "2"]) == 0 and trained == [("tried", "wider", 2)]
+
+
+def test_a_training_of_a_recipe_has_its_share_of_the_cores_and_leaves_what_it_said(monkeypatch, tmp_path, capsys):
+    seen, code = [], [0, 1]
+
+    def run(words, env, stdout, stderr):
+        seen.append((words[1:], env["TF_NUM_INTRAOP_THREADS"], env["TF_CPP_MIN_LOG_LEVEL"], env["PATH"], stderr))
+        stdout.write("said\n")
+        return SimpleNamespace(returncode=code.pop(0))
+
+    monkeypatch.setenv("SV_OUTPUTS", str(tmp_path))
+    monkeypatch.setattr(selection.subprocess, "run", run)
+    log = tmp_path / "selection" / "tried" / "wider.2" / "train.log"
+    log.parent.mkdir(parents=True)
+    selection._run_one("tried", "wider", 2, 4)
+    assert re.fullmatch(r"wider, fold 2: \d s\n", capsys.readouterr().out)
+    with pytest.raises(WorkError, match=f"recipe wider, fold 2 failed; see {log}"):
+        selection._run_one("tried", "wider", 2, 4)
+    words = ["-m", "sv_utils.selection", "tried", "--one", "wider", "2"]
+    assert seen == [(words, "4", "2", os.environ["PATH"], selection.subprocess.STDOUT)] * 2
+    assert log.read_text() == "said\nsaid\n"
+
+
+def test_embed_hands_on_all_that_it_is_asked_and_what_it_writes_is_for_its_owner_alone(monkeypatch, tmp_path, capsys):
+    seen, vectors = [], np.eye(2, 3, dtype=np.float32)
+    (tmp_path / "files.txt").write_text("a.wav\nb.wav\nc.wav\n")
+    monkeypatch.setattr(embed.embedding, "refuse_missing", recorder(seen))
+    monkeypatch.setattr(pretrained, "load", lambda name: f"model {name}")
+    monkeypatch.setattr(embed.embedding, "embed_files", recorder(seen, (vectors, {"b.wav": "no audio"})))
+    line = ["--model", "ge2e", "--root", "r", "--list", str(tmp_path / "files.txt"), "--out", str(tmp_path / "e")]
+    assert embed.main([*line, "--skip-bad"]) == embed.main([*line, "--speech"]) == 0
+    names = ["a.wav", "b.wav", "c.wav"]
+    assert seen == [
+        *(("r", names, True), ("model ge2e", "r", names, True, None)),
+        *(("r", names, False), ("model ge2e", "r", names, False, activity.speech)),
+    ]
+    assert (tmp_path / "e_skipped.csv").read_text() == "path,reason\nb.wav,no audio\n"
+    with np.load(tmp_path / "e.npz") as written:
+        assert written["paths"].tolist() == ["a.wav", "c.wav"] and written["embeddings"].tolist() == vectors.tolist()
+    assert (tmp_path / "e.npz").stat().st_mode & 0o777 == 0o600
+    first = f"{tmp_path / 'e.npz'}: 2 embeddings of 3 dimensions\n"
+    skipped = f"{tmp_path / 'e_skipped.csv'}: 1 of 3 files skipped, with the reasons\n"
+    assert capsys.readouterr().out == first + skipped + first
+    for folder in (str(tmp_path), "away/"):
+        assert embed.main([*line[:-1], folder]) == 2
+        assert f"--out {folder} is a folder; name a file in it" in capsys.readouterr().err
 
 
 def test_a_visitors_recordings_are_compared_by_the_model_of_the_page(monkeypatch):
@@ -284,7 +398,7 @@ def test_a_visitors_voice_is_compared_with_what_was_enrolled_of_it(monkeypatch):
     assert added == ("own.keras", "print of own.keras", "ada", [side])
 
 
-def test_download_hands_on_all_that_it_is_asked(monkeypatch):
+def test_download_hands_on_all_that_it_is_asked(monkeypatch, capsys):
     seen = []
     monkeypatch.setattr(download, "fetch", lambda corpus, *given: seen.append((corpus.name, *given)))
     monkeypatch.setattr(download.needs, "routes_of", lambda corpus, key: seen.append((corpus.name, key)) or [])
@@ -296,6 +410,18 @@ def test_download_hands_on_all_that_it_is_asked(monkeypatch):
     named = ["--pretrained", "a", "--from", "f", "--sha256", "ab", "--trust-first-use"]
     assert download.main(named) == download.main(["--pretrained", "a"]) == 0
     assert seen == [("mini", "here", "k", 9), ("mini", "k"), ("a", "f", "ab", True), ("a", None, None, False)]
+    capsys.readouterr()
+    monkeypatch.setattr(download.catalogue, "get", lambda name: SimpleNamespace(package=name == "p"))
+    monkeypatch.setattr(download.catalogue, "told", lambda found: f"told of {found.package}")
+    monkeypatch.setattr(pretrained, "published", lambda name: f"file of {name}")
+    assert download.main(["--pretrained", "p"]) == 0
+    assert capsys.readouterr().out == "told of True\n  converted: file of p\n"
+    monkeypatch.setattr(download.catalogue, "listed", lambda here: f"listed: {here}")
+    monkeypatch.setattr(download.releases, "here", lambda: "these are here")
+    assert download.main(["--pretrained"]) == 0 and capsys.readouterr().out == "listed: these are here\n"
+    for line in ([], ["mini", "--pretrained", "p"]):
+        with pytest.raises(SystemExit, match="2"):
+            download.main(line)
 
 
 def test_a_stage_is_on_record_before_later_keys_and_the_index_which_is_not_there_meanwhile(monkeypatch, tmp_path):
