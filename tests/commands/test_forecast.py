@@ -2,15 +2,18 @@
 
 import dataclasses
 import json
+import re
 from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
 from faulty_server import serve
 from release import make
 
 from sv_utils import corpora, download, forecast
 from sv_utils.base import paths
-from sv_utils.base.errors import RequestError
+from sv_utils.base.errors import RequestError, WorkError
 from sv_utils.pipeline import rehearsal
 from sv_utils.pipeline.profile import Profile
 from sv_utils.speech import acquisition, needs
@@ -259,3 +262,179 @@ def test_addresses_are_asked_and_nothing_is_fetched(tmp_path, monkeypatch, capsy
         assert not list((tmp_path / "outputs").glob("**/*aac*"))
     assert needs.route("a", "http://127.0.0.1:9/{file}")["answers"] == "no answer (ConnectionError)"
     assert download.main(["--check", "mini"]) == 0 and "nothing is to be fetched" in capsys.readouterr().out
+
+
+def test_sizes_and_times_are_reckoned_from_what_is_to_fetch_decoded_and_kept(monkeypatch):
+    """Archives of 3 and 5 bytes, the second here, of 4 files and 2 hours; 10 ms a file and 100 s of speech a second."""
+    rows = {
+        "a": [{"hours": 0.5, "to_fetch": 3, "source": "stated", "bytes": 3, "files": 1}],
+        "b": [{"hours": 1.5, "to_fetch": 0, "source": "here", "bytes": 5, "files": 3}],
+    }
+    speed = {"per_file": 0.01, "decoding": 100.0, "bytes_per_second_of_speech": 0.01, "download": 6.0}
+    prep = {"encoding": "flac", "remove_archives": False, "workers": 2}
+    fetching, seen = {"corpora": ["a", "b"], "source": "there"}, []
+    asked = SimpleNamespace(parameters={"01_download": fetching, "02_prep": prep})
+    monkeypatch.setattr(forecast.Profile, "read", lambda name: asked)
+    monkeypatch.setattr(forecast.corpora, "get", lambda name: name)
+    monkeypatch.setattr(forecast.needs, "archives_of", lambda corpus, *given: seen.append(given) or rows[corpus])
+    monkeypatch.setattr(forecast, "measure", lambda *given: seen.append(given) or speed)
+    monkeypatch.setattr(forecast, "embeddings", lambda *given: seen.append(given) or 1000)
+    monkeypatch.setattr(forecast.os, "sched_getaffinity", lambda process: {0, 1, 2, 3})
+    told = forecast.forecast("any")
+    assert seen == [("there",), ("there",), (["a", "b"], "flac"), (asked.parameters, ["a", "b"])]
+    decoded = 4 * 0.01 + 7200 / 100
+    stages = [["01_download", 8, 8, 0.5], ["02_prep", 80, 80, decoded / 2], ["08_evaluate", 1080, 1080, None]]
+    found = told["stages"].astype(object)
+    assert found.where(found.notna(), None).to_numpy().tolist() == stages
+    assert told["speed"] == speed | {"cores": 2, "hours": 2.0, "on_8_cores": decoded / 8} and told["embeddings"] == 1000
+    fetching |= {"source": ""}
+    prep |= {"remove_archives": True, "workers": 9}
+    speed |= {"download": 0.0}
+    told = forecast.forecast("any")["stages"]
+    assert seen[4:6] == [(None,), (None,)]
+    assert told["after"].tolist() == [8, 72, 1072] and np.isnan(told["seconds"][0])  # no server answers
+    assert told["seconds"][1] == decoded / 4
+
+
+def test_a_server_is_asked_only_of_what_is_not_here_and_where_that_is_wanted(monkeypatch):
+    corpora_of = {name: SimpleNamespace(name=name, routes=(f"{name}1", f"{name}2")) for name in "abc"}
+    rates, asked = {"b2": 7.0, "c1": 9.0}, []
+    monkeypatch.setattr(forecast.needs, "readable", lambda corpus: [] if corpus.name != "a" else archives_of_mini)
+    monkeypatch.setattr(forecast.needs, "rate", lambda of, route: asked.append(route) or rates.get(route, 0.0))
+    archives_of_mini = acquisition.fetch(corpora.get("mini"))
+    found = forecast.measure(list(corpora_of.values()), "pcm")
+    assert (found["download"], asked) == (7.0, ["b1", "b2"]) and found["sample"] == archives_of_mini[0].name
+    assert forecast.measure(list(corpora_of.values()), "pcm", ask=False)["download"] == 0.0 and len(asked) == 2
+    monkeypatch.setattr(forecast.archives, "read", lambda *_: b"no audio")
+    with pytest.raises(RequestError, match=r"none of the first files of .* can be decoded: nothing to measure on"):
+        forecast.measure([corpora_of["a"]], "pcm")
+
+
+def test_speakers_of_a_rehearsal_are_a_number_or_all(monkeypatch):
+    monkeypatch.setattr(forecast.rehearsal, "gpus", lambda: [])
+    assert [forecast._speakers(word) for word in (None, "10", "all")] == [40, 10, None]
+    monkeypatch.setattr(forecast.rehearsal, "gpus", lambda: ["H100"])
+    assert forecast._speakers(None) is None
+    for word in ("9", "-12", "some"):
+        with pytest.raises(RequestError, match="--speakers is a number from 10, or all"):
+            forecast._speakers(word)
+
+
+def test_phases_of_equal_shapes_are_timed_once_and_utterances_are_those_of_the_store(monkeypatch, tmp_path):
+    phase = {"batch_size": 0, "crop_seconds": 2.0, "epochs": 3, "steps_per_epoch": 0, "speeds": [1.0], "margin": 0.1}
+    phases = [phase, phase | {"epochs": 5, "margin": 0.3}, phase | {"batch_size": 4, "steps_per_epoch": 6}]
+    own = {"batch_size": 8, "engine": {}, "architecture": {"width": 4}, "profile": "p", "stage": "s", "phases": phases}
+    asked = {"02_prep": {"train_corpora": ["mini"]}, "03_train_softmax": own, "06_train_adacos@2": own}
+    read = SimpleNamespace(parameters=asked, of=asked.get)
+    monkeypatch.setattr(forecast.Profile, "read", lambda name: read)
+    prepared = paths.stage_dir("any", "02_prep") / "utterances.csv"
+    prepared.parent.mkdir(parents=True)
+    prepared.touch()
+    splits = {"split": ["train"] * 20 + ["validation"] * 9, "speaker": ["ada", "bob"] * 10 + ["cy"] * 9}
+    monkeypatch.setattr(
+        forecast.manifest, "read_utterances", lambda file: pd.DataFrame(splits) if file == prepared else 0
+    )
+    seen = []
+    told = {"seconds": 1800.0, "device": "a test"}
+    monkeypatch.setattr(forecast, "_measured", lambda work: seen.append(work) or told)
+    found = forecast.trainings("any")
+    assert [(work["loss"], work["batch_size"], work["n_classes"]) for work in seen] == [
+        ("softmax", 8, 2),
+        ("softmax", 4, 2),
+    ]
+    assert all(not {"profile", "stage", "phases"} & set(work) for work in seen)
+    rows = [[1, 2, 3, 3.0, 8], [2, 2, 5, 5.0, 8], [3, 6, 3, 9.0, 4]]
+    names = ["phase", "steps", "epochs", "hours", "batch_size"]
+    assert found[names].to_numpy().tolist() == rows * 2
+    assert found["stage"].tolist() == ["03_train_softmax"] * 3 + ["06_train_adacos@2"] * 3
+    assert set(found["device"]) == {"a test"} and set(found["crop_seconds"]) == {2.0}
+
+
+def test_speech_that_nothing_counts_is_known_after_it_is_prepared(monkeypatch):
+    counted = [SimpleNamespace(subset=subset, utterances=9, speakers=5) for subset in ("dev", "dev", "test")]
+    monkeypatch.setattr(forecast.corpora, "get", lambda name: SimpleNamespace(remotes=counted))
+    asked = {"train_corpora": ["a"], "validation_speakers": 3}
+    assert forecast._counts("any", asked) == (18, 7)
+    for name in ("utterances", "speakers"):
+        monkeypatch.setattr(counted[1], name, None)
+        with pytest.raises(RequestError, match="how many utterances any trains on is known after 02_prep: run that"):
+            forecast._counts("any", asked)
+        monkeypatch.setattr(counted[1], name, 9)
+
+
+def test_a_step_is_timed_by_a_process_of_its_own_whose_last_words_are_told(monkeypatch):
+    monkeypatch.undo()
+    ran, seen = SimpleNamespace(returncode=0, stdout='{"seconds": 2.0}', stderr=""), []
+    monkeypatch.setattr(forecast.subprocess, "run", lambda line, **named: seen.append((line[1:], named)) or ran)
+    work = {"loss": "aam", "batch_size": 8}
+    assert forecast._measured(work) == {"seconds": 2.0}
+    ((words, named),) = seen
+    assert words == ["-m", "sv_utils.bench.phases"] and json.loads(named["input"]) == work
+    assert named["env"]["TF_CPP_MIN_LOG_LEVEL"] == "2" and named["capture_output"] and named["text"]
+    for said, told in (("a\nout of memory\n", "out of memory"), ("", "it was killed, perhaps for want of memory")):
+        ran.returncode, ran.stderr = 1, said
+        with pytest.raises(WorkError, match=f"a step of aam with batch_size 8 cannot be taken: {told}"):
+            forecast._measured(work)
+
+
+FORECAST = """\
+mini a.zip 1.5 MB stated
+mini b.zip 2.5 MB here
+measured on a.zip: one core takes 10.0 ms a file and decodes 1,250 s of speech a second, a shard takes 32.0 kB a \
+second of speech, downloads arrive at 3.5 MB/s
+01_download needs 4.0 MB, leaves 4.0 MB, takes 1.5 min
+02_prep needs 24.0 MB, leaves 20.0 MB, takes 2.0 h for 9 h in 7 files on 2 cores (30.0 min on 8), or as \
+the disk writes
+08_evaluate needs 30.0 MB, leaves 29.0 MB, with 6.0 MB of embeddings
+trainings of any
+free in {place}: 30.0 MB (enough)
+"""
+
+
+def test_a_forecast_is_told_in_lines(monkeypatch, tmp_path, capsys):
+    archives = [("mini", "a.zip", 1.5e6, "stated", 4), ("mini", "b.zip", 2.5e6, "here", 3)]
+    stages = [("01_download", 4e6, 4e6, 90.0), ("02_prep", 24e6, 20e6, 7200.0), ("08_evaluate", 30e6, 29e6, np.nan)]
+    speed = {"sample": "a.zip", "per_file": 0.01, "decoding": 1250.0, "bytes_per_second_of_speech": 32_000.0}
+    speed |= {"download": 3.5e6, "hours": 9.0, "cores": 2, "on_8_cores": 1800.0}
+    told = {
+        "archives": pd.DataFrame(archives, columns=["corpus", "archive", "bytes", "source", "files"]),
+        "stages": pd.DataFrame(stages, columns=["stage", "peak", "after", "seconds"]),
+        "speed": speed,
+        "embeddings": 6_000_000,
+    }
+    monkeypatch.setattr(forecast, "forecast", lambda profile: told if profile == "any" else None)
+    monkeypatch.setattr(forecast, "trainings", lambda profile: f"trainings of {profile}")
+    monkeypatch.setattr(forecast, "_print_trainings", print)
+    free = SimpleNamespace(free=30_000_000)
+    monkeypatch.setattr(forecast.shutil, "disk_usage", lambda folder: free if folder == tmp_path else None)
+    assert forecast.main(["any"]) == 0
+    assert re.sub(" +", " ", capsys.readouterr().out) == FORECAST.format(place=tmp_path)
+    free.free = 29_000_000
+    speed["download"] = 0.0
+    assert forecast.main(["any", "--speech-only"]) == 1
+    said = capsys.readouterr().out
+    assert said.endswith(f"free in {tmp_path}: 29.0 MB (1.0 MB are missing)\n")
+    assert "trainings of" not in said and "downloads" not in said
+    kept = tmp_path / "outputs/any/embeddings/e.npz"  # which the run writes anew
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(bytes(1_000_000))
+    monkeypatch.setattr(forecast.shutil, "disk_usage", lambda folder: free)
+    assert forecast.main(["any", "--speech-only"]) == 0
+
+
+TRAININGS = """\
+06_train_aam, phase 1: 3 epochs of 1,200 batches of 64 x 2.5 s, 0.123 s each: 12.5 h; memory 3.0 GB with 8 crops, \
+12.0 MB a crop
+training: 12.5 h on {device}, by the time of a step; batches and validation come on top
+"""
+
+
+@pytest.mark.parametrize(("device", "lines"), [("GPU H100", 3), ("CPU (no GPU)", 4)])
+def test_trainings_are_told_by_phases_and_devices(monkeypatch, capsys, device, lines):
+    monkeypatch.undo()
+    row = {"stage": "06_train_aam", "phase": 1, "epochs": 3, "steps": 1200, "batch_size": 64, "crop_seconds": 2.5}
+    row |= {"seconds": 0.1234, "hours": 12.5, "bytes": 3e9, "crops": 8, "bytes_per_crop": 12e6, "device": device}
+    forecast._print_trainings(pd.DataFrame([row]))
+    said = capsys.readouterr().out
+    assert said.startswith(TRAININGS.format(device=device)) and said.count("\n") == lines
+    assert ("a CPU's time and peak memory" in said) == (lines == 4) and said.endswith(f"{forecast.PUBLISHED}\n")
