@@ -438,3 +438,158 @@ def test_trainings_are_told_by_phases_and_devices(monkeypatch, capsys, device, l
     said = capsys.readouterr().out
     assert said.startswith(TRAININGS.format(device=device)) and said.count("\n") == lines
     assert ("a CPU's time and peak memory" in said) == (lines == 4) and said.endswith(f"{forecast.PUBLISHED}\n")
+
+
+@pytest.fixture
+def projected(monkeypatch, tmp_path):
+    """A projection of a profile that is trained on corpus `a` and judged on a list of corpus `b`; what was asked."""
+
+    def part(name, subset, **more):
+        return SimpleNamespace(name=name, subset=subset, **{"utterances": None, "hours": None} | more)
+
+    a = SimpleNamespace(name="a", remotes=[part("a.dev", "dev", utterances=85)], lists={}, routes=("x{key}",))
+    tested = [part("b.dev", "dev", utterances=999, hours=5.0), part("b.test", "test", utterances=7, hours=1.76)]
+    b = SimpleNamespace(name="b", remotes=tested, lists={"L": 1}, routes=())
+    c = SimpleNamespace(name="c", remotes=[], lists={}, routes=(), manual="ask for it")
+    seen, of = [], {corpus.name: corpus for corpus in (a, b, c)}
+
+    def archives_of(corpus, *given, **named):
+        seen.append((corpus.name, given, named))
+        if corpus is c:
+            raise RequestError("a folder that is not here")
+        return [{"corpus": corpus.name, "hours": 2.0, "to_fetch": 3e9 * (corpus is a), "files": 10}]
+
+    phase = {"batch_size": 0, "epochs": 3, "steps_per_epoch": 0}
+    training = {"batch_size": 8, "phases": [phase, phase | {"batch_size": 16, "steps_per_epoch": 5, "epochs": 2}]}
+    training["engine"] = {"jit_compile": False, "precision": "float32"}
+    asked = SimpleNamespace(parameters={"01_download": {"corpora": ["a", "b", "c"], "source": "there"}})
+    asked.parameters["02_prep"] = {"encoding": "flac", "workers": 3, "train_corpora": ["a"]}
+    asked.parameters |= {"06_train_aam": training, "08_evaluate@aam": {"lists": ["L"]}}
+    short = [{"batch_size": 4, "steps_per_epoch": 2}, {"batch_size": 0, "steps_per_epoch": 1}]
+    rehearsed = {"06_train_aam": {"batch_size": 8, "phases": short}}
+    monkeypatch.setattr(forecast.corpora, "get", of.get)
+    monkeypatch.setattr(forecast.needs, "archives_of", archives_of)
+    monkeypatch.setattr(forecast.needs, "own_folder", lambda corpus, source: seen.append(source))
+    monkeypatch.setattr(forecast.rehearsal, "small", lambda *given: rehearsed if given == (asked, 4) else {})
+    monkeypatch.setattr(forecast.rehearsal, "gpus", lambda: [])
+    monkeypatch.setattr(forecast.rehearsal, "has_few_crops", lambda own: own is not training)
+    return forecast._Projection(asked, tmp_path, 4, ["an_encoder"]), asked, seen
+
+
+def test_a_projection_goes_from_the_miniature_to_what_is_asked(projected, monkeypatch, tmp_path):
+    project, asked, seen = projected
+    assert seen == [(name, ("there",), {"ask": False}) for name in "abc"]
+    assert project.of("01_download") == "3.0 GB to fetch, as fast as the network"
+    speed = {"per_file": 0.5, "decoding": 100.0}
+    measured = []
+    monkeypatch.setattr(forecast, "measure", lambda *given, **named: measured.append((given, named)) or speed)
+    # 20 files of 4 hours: 10 and 144 s, by three of four cores
+    store = forecast.needs.size(4 * 3600 * needs.BYTES_A_SECOND["flac"])
+    assert project.of("02_prep") == f"4 h of sound, {store}: 0.9 min, by 3 core(s)"
+    assert measured == [((project.corpora, "flac"), {"ask": False})]
+    (tmp_path / "06_train_aam").mkdir()
+    log = "phase,seconds\n0,\n1,90\n1,20\n1,\n2,90\n2,2\n"
+    (tmp_path / "06_train_aam" / "log.csv").write_text(log)
+    # 20 s for two steps of 4: of 8 they take 20 s each, 85 // 8 of them thrice; 2 s a step of 8, 10 steps of 16
+    assert project.of("06_train_aam") == "up to 10.7 min (30 steps of 20 s, then 10 steps of 4 s), by this CPU"
+    monkeypatch.setattr(forecast.rehearsal, "gpus", lambda: ["H100"])
+    monkeypatch.setattr(forecast.rehearsal, "has_few_crops", lambda own: own is asked.parameters["06_train_aam"])
+    asked.parameters["02_prep"]["train_corpora"] = []  # of which nothing states the utterances
+    said = project.of("06_train_aam")
+    assert said.startswith("at least 1.7 min (3 steps of 20 s, then") and said.endswith(
+        f"by the GPU, from batches of {rehearsal.CROPS} crops"
+    )
+    (tmp_path / "08_evaluate@aam").mkdir()
+    rows = [{"seconds": 2.0, "encoder": {"speech_seconds": 352.0}}, {}]
+    (tmp_path / "08_evaluate@aam" / "metrics.json").write_text(json.dumps(rows))
+    assert project.of("08_evaluate@aam") == "1.8 h of listed speech at 176 s a second: 0.6 min to embed it once"
+    monkeypatch.setattr(forecast.miniature, "IN_BOTH_HALVES", ("L",))
+    assert project.of("08_evaluate@aam").startswith("6.8 h of listed speech at 176 s a second: 2.3 min")
+    assert project.of("09_report") == ""
+
+
+def test_what_is_missing_for_the_real_run_is_named(projected, monkeypatch, tmp_path):
+    project, asked, seen = projected
+    disk = SimpleNamespace(free=1e9)
+    monkeypatch.setattr(forecast.shutil, "disk_usage", lambda folder: disk)
+    lacking = forecast.needs.size(2e9 + 4 * 3600 * needs.BYTES_A_SECOND["flac"])
+    key = "a key (SV_VOXCELEB_KEY) for a, or their archives in SV_MIRROR"
+    file = "the file of an_encoder (sv download --pretrained an_encoder)"
+    assert project.missing() == f"missing for the real run: {key}; c: ask for it; {file}; {lacking} of disk."
+    assert seen[-1] == "there"
+    monkeypatch.setenv("SV_VOXCELEB_KEY", "k")
+    monkeypatch.setattr(forecast.needs, "own_folder", lambda corpus, source: tmp_path)
+    disk.free, project.lacking = 1e12, []
+    assert project.missing() == "missing for the real run: nothing that could be seen."
+    engine = asked.parameters["06_train_aam"]["engine"]
+    for wish in ({"jit_compile": True}, {"precision": "mixed_bfloat16"}):
+        asked.parameters["06_train_aam"]["engine"] = engine | wish
+        assert project.missing() == "missing for the real run: a GPU."
+    monkeypatch.setattr(forecast.rehearsal, "gpus", lambda: ["H100"])
+    assert project.missing() == "missing for the real run: nothing that could be seen."
+
+
+def test_miniatures_are_made_of_what_has_to_be_fetched_with_the_texts_that_are_here(monkeypatch, tmp_path, capsys):
+    made, corpus_of = [], {}
+    for name, data, bundled in (("a", None, None), ("b", tmp_path / "data", None), ("c", None, "here")):
+        corpus_of[name] = SimpleNamespace(name=name, data=data, bundled=bundled)
+    (tmp_path / "data").mkdir()
+    texts = paths.corpus_dir("a") / "texts"
+    texts.mkdir(parents=True)
+    asked = SimpleNamespace(parameters={"02_prep": {"train_corpora": ["b"]}, "01_download": {"corpora": list("abc")}})
+    monkeypatch.setattr(forecast.corpora, "get", corpus_of.get)
+    monkeypatch.setattr(forecast.needs, "own_folder", lambda corpus, source: None)
+    monkeypatch.setattr(forecast.needs, "tree_size", lambda folder: 1e6 * (folder == tmp_path / "made"))
+    monkeypatch.setattr(
+        forecast.miniature, "make", lambda corpus, *given, **named: made.append((corpus.name, *given, named))
+    )
+    forecast._make_miniatures(asked, tmp_path / "made", 30, 3)
+    folder, tested = tmp_path / "made", forecast.miniature.TESTED
+    assert made[0] == ("a", folder, tested, {"workers": 3, "texts": texts})
+    assert made[1:] == [("b", folder, 30, {"workers": 3, "texts": tmp_path / "data"})]
+    assert capsys.readouterr().out == "miniatures of the corpora made, 1.0 MB, 0 s\n"
+
+
+def test_encoders_are_lent_once_and_drawn_where_a_stage_begins_with_them(monkeypatch, tmp_path):
+    asked = SimpleNamespace(parameters={"06_train_aam": {"initial_model": ""}, "09_report": {}}, encoders={})
+    assert forecast._lend_encoders(asked, tmp_path / "one") == {}, "none is named"
+    asked.parameters["06_train_aam"]["initial_model"] = "begun"
+    asked.encoders = {"08_evaluate@x": "judged"}
+    ran, seen = SimpleNamespace(returncode=0, stdout='{"begun": "gone"}', stderr=""), []
+    monkeypatch.setattr(forecast.subprocess, "run", lambda line, **named: seen.append((line[1:], named)) or ran)
+    assert forecast._lend_encoders(asked, tmp_path / "two") == {"begun": "gone"}
+    line = ["-m", "sv_utils.models.pretrained.drawn", str(tmp_path / "two" / "pretrained"), "begun", "judged"]
+    assert seen == [(line, {"capture_output": True, "text": True})]
+    ran.returncode, ran.stderr = 1, "a\nno room\n"
+    with pytest.raises(WorkError, match="no weights can be drawn for begun and judged: no room"):
+        forecast._lend_encoders(asked, tmp_path / "three")
+
+
+def test_a_rehearsal_passes_where_every_stage_does_and_leaves_its_notebooks_alone(
+    offline, tmp_path, monkeypatch, capsys
+):
+    name, went = "voxceleb_original_resnet18", [True, True]
+    home = tmp_path / "outputs/.rehearsal" / name
+
+    def run(profile, folder, environment, cores):
+        assert not (home / "left").exists()
+        for rest in ("corpora", "outputs/corpora", f"outputs/{name}/01_download"):
+            (home / rest).mkdir(parents=True)
+        for stage, passed in zip(("01_download", "09_report"), went):
+            yield rehearsal.Rehearsed(stage, passed, 1.5, 2_000_000_000, 3_000_000, "")
+
+    monkeypatch.setattr(forecast.miniature, "make", lambda *_, **__: None)
+    monkeypatch.setattr(forecast.rehearsal, "run", run)
+    for last, code, word in ((True, 0, "yes"), (None, 1, "not run"), (False, 1, "NO")):
+        went[1] = last
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "left").touch()
+        assert forecast.main([name, "--rehearse", "--speakers", "all"]) == code
+        told = capsys.readouterr().out.splitlines()
+        (line,) = (line for line in told if line.startswith("09_report"))
+        assert re.split(" {2,}", line.strip()) == ["09_report", word, "1.5", "2.0 GB", "3.0 MB"]
+        assert any(line.endswith("111.6 GB to fetch, as fast as the network") for line in told)
+        assert f"the notebooks of the rehearsal lie in {home / 'outputs' / name}" in told
+        assert [path.name for path in home.iterdir()] == ["outputs"] and not (home / "outputs/corpora").exists()
+        assert (home / "outputs" / name / "01_download").exists()
+        assert any(line.startswith("hours of training hold the validation") for line in told)
