@@ -5,6 +5,8 @@ import json
 import re
 import shutil
 import wave
+import zipfile
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -140,6 +142,35 @@ def test_the_change_of_the_error_rate_is_that_of_what_was_written(tmp_path):
     (tmp_path / "trials.txt").write_text("\n".join(lines) + "\n")
     found = export.compared(Level(0), Level(np.pi / 2), tmp_path / "trials.txt", tmp_path)
     assert found["eer"] == [0.5, 0.0] and found["eer_change"][0] == 0.5
+
+
+def test_without_a_list_both_are_judged_on_the_test_voices_of_mini(tmp_path, monkeypatch):
+    """The names of its list lack the first folder of the archive."""
+    with zipfile.ZipFile(tmp_path / "voices.zip", "w") as archive:
+        for name, level in (("a/0", 2000), ("a/1", 2000), ("b/0", 0), ("b/1", 0)):
+            write(tmp_path / "one.wav", np.full(9000, level))
+            archive.write(tmp_path / "one.wav", f"mini/{name}.wav")
+    lines = ["1 a/0.wav a/1.wav", "1 b/0.wav b/1.wav", "0 a/0.wav b/0.wav", "0 a/1.wav b/1.wav"]
+    (tmp_path / "mini.txt").write_text("\n".join(lines) + "\n")
+    listed = SimpleNamespace(list_path=lambda name: tmp_path / f"{name}.txt")
+    monkeypatch.setattr(export.corpora, "get", lambda name: listed if name == "mini" else None)
+    monkeypatch.setattr(exports, "test_voices", lambda: zipfile.ZipFile(tmp_path / "voices.zip"))
+    found = export.compared(Level(np.pi / 2), Level(0))
+    assert found["eer"] == [0.0, 0.5] and (found["list"], found["n_speakers"], found["n_trials"]) == ("mini.txt", 2, 4)
+    for text in ("1 a b\n0 c d\n", "a/0.wav a/1.wav\n"):
+        (tmp_path / "mini.txt").write_text(text)
+        with pytest.raises(RequestError, match=r"mini\.txt: labels, and ids that begin with the speaker, are needed"):
+            export.compared(Level(0), Level(0))
+
+
+def test_what_an_export_found_is_told_in_words():
+    found = {"megabytes": 7.25, "cosine": 0.99951, "int8": False, "eer": [0.031, 0.03], "list": "mini.txt"}
+    found |= {"n_speakers": 18, "n_trials": 7000, "eer_change": [0.001, -0.002, 0.004]}
+    first = "a.onnx: 7.2 MB, least cosine with the Keras model's embeddings 0.999510"
+    assert export.text("a.onnx", found) == first
+    assert export.text("a.onnx", found | {"int8": True}) == (
+        f"{first}\nEER 3.10% instead of 3.00% on mini.txt (18 speakers, 7,000 trials): +0.10 points [-0.20, +0.40]"
+    )
 
 
 def test_what_fails_its_check_is_not_left_behind(litert, tmp_path, monkeypatch):

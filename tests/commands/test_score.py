@@ -10,6 +10,7 @@ import pytest
 
 from sv_utils import score
 from sv_utils.evaluation import calibration, intervals, metrics, score_files, scoring, trials
+from sv_utils.reports import figures
 
 IDS = [f"{speaker}/{session}/{file}.wav" for speaker in "abcdefgh" for session in "12" for file in "xyz"]
 
@@ -286,6 +287,71 @@ def test_a_calibration_of_other_scores_is_refused(folder, capsys):
         )
         assert code == 2
         assert f"is for {', '.join(names)}" in error
+
+
+def test_a_score_file_takes_a_calibration_of_whatever_one_score_it_is(folder, capsys):
+    fields = ("as_norm",), (2.0,), -1.0, 0.5, 60, 120
+    calibration.Calibration(*fields).save(folder / "calibration.json")
+    lines = scored(folder)
+    scores = put(folder, "scores.txt", lines)
+    report = json.loads(run(capsys, scores, "--calibration", folder / "calibration.json", "--json")[1])
+    target, nontarget = ([2 * line[3] - 1 for line in lines if line[0] == label] for label in (1, 0))
+    assert report["cllr"] == pytest.approx(metrics.cllr(target, nontarget), abs=1e-12)
+    assert report["log_likelihood_ratios"] == str(folder / "calibration.json") and report["notes"] == []
+    code, _, error = run(capsys, scores, "--calibration", "/dev/stdin")
+    assert code == 2 and "/dev/stdin" in error
+
+
+def test_scores_that_fall_where_voices_are_the_same_and_intervals_that_say_nothing_are_told(folder, capsys):
+    wrong = [(label, enrol, test, -value) for label, enrol, test, value in scored(folder)]
+    notes = json.loads(run(capsys, put(folder, "wrong.txt", wrong), "--json")[1])["notes"]
+    assert any(note.startswith("an EER of ") and "give them with the other sign" in note for note in notes)
+    same = [(label, enrol, test, 0.5) for label, enrol, test, _ in scored(folder)]
+    notes = json.loads(run(capsys, put(folder, "same.txt", same), "--json")[1])["notes"]
+    assert "the interval says nothing: whatever speakers are drawn, the EER is the same." in notes
+
+
+REPORT = {"eer": 0.1, "eer_low": 0.05, "eer_high": 0.2, "n_speakers": 8, "n_target": 60, "n_nontarget": 120}
+REPORT |= {"threshold": 0.45678, "min_dcf_001": 0.5, "min_dcf_005": 0.25, "cllr": 0.4, "cllr_min": 0.3}
+REPORT |= {"notes": ["odd"]}
+TEXT = """\
+60 target and 120 non-target trials
+EER 10.00 % (95 % interval over 8 speakers: 5.00 - 20.00 %) at the threshold 0.4568
+minDCF 0.5000 at P_target 0.01, 0.2500 at 0.05
+Cllr 0.400, Cllr_min 0.300 bit
+"""
+
+
+def test_a_report_in_words_has_its_figures_in_percent():
+    assert score._text(REPORT) == f"{TEXT}note: odd"
+    beside = {"file": "other.txt", "eer": 0.15, "difference": -0.05, "low": -0.1, "high": 0.01, "p": 0.25}
+    definitions = {"flagged": True, "mean": 0.1, "other": 0.11}
+    said = score._text(REPORT | {"beside": beside, "eer_definitions": definitions, "notes": []})
+    assert said == TEXT + (
+        "EER by definition: mean 10.00 %, other 11.00 %; more than 0.05 points apart\n"
+        "other.txt: EER 15.00 %; difference -5.00 points (95 % interval -10.00 to +1.00, p = 0.250)"
+    )
+    assert score._text(REPORT | {"eer_definitions": definitions | {"flagged": False}}).count("; alike\n") == 1
+    unknown = score._text(REPORT | {"eer_low": math.nan, "eer_high": math.nan, "cllr": math.nan})
+    assert "\nEER 10.00 % at the threshold 0.4568\n" in unknown and "\nCllr_min 0.300 bit\n" in unknown
+
+
+def test_a_page_draws_the_scores_that_were_judged(monkeypatch):
+    seen = []
+    for name in ("score_histogram", "eer_curve", "det_curves"):
+        monkeypatch.setattr(
+            figures, name, lambda *given, name=name, **named: seen.append((name, given, named)) or f"<{name}>"
+        )
+    monkeypatch.setattr(figures, "svg", lambda figure: f"svg of {figure}")
+    page = score._page(REPORT, "target", "nontarget", "a <b>.txt")
+    title = {"title": "a <b>.txt"}
+    assert seen == [
+        ("score_histogram", ("target", "nontarget", 0.45678), title),
+        ("eer_curve", ("target", "nontarget"), title),
+        ("det_curves", ({"a <b>.txt": ("target", "nontarget")},), title),
+    ]
+    assert page.endswith("svg of <score_histogram>svg of <eer_curve>svg of <det_curves></html>")
+    assert "<title>a &lt;b&gt;.txt</title>" in page and f"<pre>{TEXT}note: odd</pre>" in page
 
 
 def test_a_list_that_is_told_apart_without_error_says_so(folder, capsys):

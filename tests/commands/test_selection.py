@@ -1,6 +1,7 @@
 """Cross-validation of recipes: folds of speakers, the log, requests that cannot be."""
 
 import shutil
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from sv_utils import selection
 from sv_utils.base import paths
-from sv_utils.base.errors import RequestError
+from sv_utils.base.errors import RequestError, WorkError
 from sv_utils.evaluation import intervals, metrics, trials
 from sv_utils.pipeline import params
 from sv_utils.reports import figures
@@ -136,6 +137,58 @@ def test_a_recipe_is_trained_with_its_own_seed_and_batches_on_its_fold(tones, mo
     assert (head.n_speakers, head.scale, head.centres, head.hard_margin) == (8, 9.0, 2, 0.06)
     assert phase["margin"] == 0.4 and accuracy.__name__ == "sparse_categorical_accuracy"
     assert engine[0] == "devices" and engine[1]["readers"] == 3
+
+
+def test_a_loss_without_a_margin_needs_none_of_its_schedule(tones, monkeypatch):
+    seen = []
+
+    def training(*given):
+        seen.append((type(given[1]).__name__, given[5]))
+        raise Enough
+
+    data = SimpleNamespace(crops=lambda *_: [SimpleNamespace(n_classes=4)], validation=None)
+    monkeypatch.setattr(loop, "start", lambda *_: None)
+    monkeypatch.setattr(loop, "make_encoder", lambda *_: None)
+    monkeypatch.setattr(loop, "Training", training)
+    monkeypatch.setattr(Data, "read", lambda *_: data)
+    for loss in ("softmax", "aam"):
+        own = RECIPES.replace("change: {phases: [{speeds: [1.0, 0.9]}]}", f"change: {{loss: {loss}}}")
+        (tones / "tried.yaml").write_text(own)
+        with pytest.raises(Enough):
+            selection.train("tried", "two speeds", 1)
+    (_, (without,)), (_, (whole,)) = seen
+    assert len({head for head, _ in seen}) == 2 and whole.keys() - without.keys() >= {"margin", "margin_end_epoch"}
+    assert without == {key: value for key, value in whole.items() if "margin" not in key}
+
+
+def test_the_log_as_people_read_it(tones):
+    row = {"recipe": "base", "after": "", "why": "w", "crops": 12_000, "parameters": 3400, "core_seconds": 90.0}
+    row |= {"eer": 0.1, "low": 0.08, "high": 0.123, "difference": np.nan, "difference_low": np.nan, "kept": True}
+    other = row | {"recipe": "next", "after": "base", "core_seconds": np.nan, "kept": False, "difference": -0.01}
+    other |= {"difference_low": -0.02, "difference_high": 0.005}
+    said = selection.text(pd.DataFrame([row | {"difference_high": np.nan}, other])).to_numpy().tolist()
+    rate = "10.00 [8.00, 12.30]"
+    assert said == [
+        ["base", "", "w", "12,000", "3,400", "1.5", rate, "", "yes"],
+        ["next", "base", "w", "12,000", "3,400", "", rate, "-1.00 [-2.00, +0.50]", ""],
+    ]
+    (tones / "tried.csv").write_text("recipe,after,core_seconds,difference\nbase,,,\n")
+    log = selection.log("tried")
+    assert log["after"][0] == "" and np.isnan(log["core_seconds"][0]) and np.isnan(log["difference"][0])
+
+
+def test_what_waits_is_not_begun_after_a_training_has_failed(tones, monkeypatch, capsys):
+    begun = []
+
+    def run_one(name, recipe, fold, threads):
+        begun.append((recipe, fold))
+        time.sleep(0.3 * (len(begun) > 1))
+        raise WorkError("no room")
+
+    monkeypatch.setattr(selection, "_run_one", run_one)
+    assert selection.main(["tried", "--workers", "1"]) == 1
+    assert capsys.readouterr().err == "sv_utils.selection: no room\n" and len(begun) < 4
+    assert not (tones / "tried.csv").exists()
 
 
 def test_a_recipe_leaves_the_scores_of_the_encoder_as_it_ended_and_who_spoke(tones, monkeypatch):
