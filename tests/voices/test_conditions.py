@@ -72,3 +72,39 @@ def test_of_next_to_nothing_only_the_length_is_told():
     found = conditions.measure(np.zeros(800, np.int16)).as_dict()
     assert found.pop("speech_seconds") == 0.05 and set(found.values()) == {0.0}
     assert set(conditions.measure(np.zeros(RATE, np.int16)).as_dict()) == {"speech_seconds", *found}
+
+
+def made(highest=8000.0, floor=3.0, most=32_767, hole=False):
+    """Noise that dies away every 0.4 s, up to some frequency, over a background; flat above a level; with a gap."""
+    rng, time = np.random.default_rng(0), np.arange(3 * RATE) / RATE
+    spectrum, frequency = np.fft.rfft(rng.normal(size=3 * RATE)), np.fft.rfftfreq(3 * RATE, 1 / RATE)
+    spectrum[(frequency > highest) | (hole & (frequency > 2000) & (frequency < 2600))] = 0
+    sound = np.fft.irfft(spectrum) * np.exp(-12 * (time % 0.4)) * 8000
+    return np.clip(sound + floor * rng.normal(size=len(time)), -most, most).astype(np.int16)
+
+
+@pytest.mark.parametrize(
+    ("change", "measured"),
+    [
+        ({}, (8000, 34.2365, 0, 0, 0.4985)),
+        ({"highest": 3400.0}, (3500, 34.1447, 0, 0, 0.4936)),
+        ({"highest": 6000.0, "floor": 300.0}, (6250, 25.6974, 0, 0, 0.5159)),
+        ({"most": 6000}, (8000, 31.0718, 0.0057, 0, 0.5056)),
+        ({"hole": True, "floor": 0.0}, (8000, 33.8869, 0, 0.0057, 0.4962)),
+    ],
+)
+def test_what_is_shipped_of_an_encoder_was_fitted_on_these_very_measures(change, measured):
+    """Changed ones would belong to no calibration of today: `sv calibrate` makes it anew."""
+    found = conditions.measure(made(**change))
+    names = ("speech_seconds", "bandwidth", "noise", "clipped", "holes", "decay")
+    assert list(found.as_dict()) == list(names)
+    assert found.as_dict() == pytest.approx(dict(zip(names, (3, *measured))), abs=1e-4, rel=1e-4)
+
+
+def test_of_the_louder_half_the_frames_with_a_pitch_are_counted():
+    """A tone that rises from 70 Hz, in noise, at four levels: so many of its frames have a peak of 0.6."""
+    time = np.arange(4 * RATE) / RATE
+    tone = np.sin(2 * np.pi * (70 + 80 * time) * time) * 9000
+    noise = np.random.default_rng(1).normal(size=len(time)) * 5500
+    sound = ((tone + noise) * np.repeat([0.1, 0.5, 1.0, 0.2], RATE)).astype(np.int16)
+    assert conditions.voiced(sound) == pytest.approx(0.76, abs=0.006)  # half a frame of 100

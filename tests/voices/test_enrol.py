@@ -290,6 +290,17 @@ def test_a_file_that_is_no_store_is_told(store, recording, capsys):
         assert enrol.main(["ada", file, "--store", str(store)]) == 2
         assert "holds no enrolled voices" in capsys.readouterr().err
         assert store.read_bytes() == content
+    whole = {"version": 2, "model": "m", "fingerprint": "f", "names": ["a"], "counts": [1]}
+    whole |= {"sums": np.eye(1, 3), "conditions": [[5.0, 8000.0, 40.0, 0.0, 0.0, 0.1]]}
+    np.savez(store, **whole)
+    assert enrolment.read(store).counts == {"a": 1}
+    for other in ({"names": ["a", "b"]}, {"conditions": [[5.0]]}, {"version": "two"}):
+        np.savez(store, **(whole | other))
+        with pytest.raises(RequestError, match="holds no enrolled voices; name another file with --store"):
+            enrolment.read(store)
+    np.savez(store, version=2)
+    with pytest.raises(RequestError, match="holds no enrolled voices"):
+        enrolment.read(store)
     np.savez(store, version=1)
     with pytest.raises(RequestError, match="layout 1, not 2; enrol into another file"):
         enrolment.read(store)

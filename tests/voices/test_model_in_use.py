@@ -115,6 +115,10 @@ def test_a_model_of_ones_own_is_judged_by_the_first_row_of_its_own_evaluation(mo
     assert (answer["operating_point"]["list"], answer["log_likelihood_ratio"]) == ("first of aam", -math.log(6))
     shown = measured.among(answer, model)
     assert [shown[kind].tolist() for kind in ("target", "nontarget")] == [[0.75], [0.25]]
+    for text in ("{", "{}", "[]", "3", "[3]", '[{"encoder": 3}]'):
+        (tmp_path / "08_evaluate@aam" / "metrics.json").write_text(text)
+        with pytest.raises(RequestError, match=r"08_evaluate@aam/metrics\.json is damaged; evaluate .* anew"):
+            measured.judge(model)
     (tmp_path / "08_evaluate@aam" / "calibration.json").rename(tmp_path / "away.json")
     monkeypatch.setattr(pretrained, "load", lambda file: None)
     with pytest.raises(RequestError, match=r"calibration\.json and metrics\.json of 08_evaluate@aam do not lie"):

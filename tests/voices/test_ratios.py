@@ -110,6 +110,20 @@ def test_the_threshold_rises_with_the_voices_and_the_rate_falls(judge):
     assert ten.point["false_accept"][0] < one.point["false_accept"][0] == 0.1
 
 
+def test_the_rate_among_many_voices_is_counted_and_never_nothing():
+    """A quarter of the quantiles lies above; half a trial at least, and no more than one comparison has."""
+    point, quantiles = {"false_accept": [0.4, 0.2, 0.5], "n_nontarget": 1000}, [-2.0, -1.0, 0.0, 1.0]
+    assert ratios._share_above(quantiles, 1.0, point) == pytest.approx([0.25, 0.125, 0.3125])
+    assert ratios._share_above(quantiles, 9.0, point) == pytest.approx([0.125, 0.0625, 0.15625])
+    assert ratios._share_above(quantiles, -9.0, point) == pytest.approx([0.4, 0.2, 0.5])
+    few = point | {"n_nontarget": 2}
+    assert ratios._share_above(quantiles, 9.0, few)[0] == 0.25
+    none = point | {"false_accept": [0.0, 0.0, 0.02]}
+    assert ratios._share_above(quantiles, 0.0, none) == [0.5, 0.0, 0.02]
+    wide = point | {"false_accept": [0.1, 0.05, 0.9]}
+    assert ratios._share_above([5.0], 0.0, wide | {"n_nontarget": 2}) == pytest.approx([0.1, 0.05, 0.9])
+
+
 @pytest.mark.parametrize("condition", fitting.all_conditions())
 def test_what_is_shipped_rises_with_the_cosine_and_knows_every_condition(condition):
     shipped = ratios.read("campplus")
