@@ -137,6 +137,6 @@ def why_not_finite(waveforms: np.ndarray, phase: dict, rate: float, losses: list
         mends.append("set clip_norm to 5.0")
     if not phase["warmup_epochs"]:
         mends.append("give warmup_epochs")
-    if "float16" in keras.config.dtype_policy().name:
+    if keras.config.dtype_policy().name == "mixed_float16":
         mends.append("set precision to mixed_bfloat16, which has float32's range")
     return f"{cause}; {', or '.join(mends)}"
