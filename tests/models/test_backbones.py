@@ -11,7 +11,7 @@ from keras import ops
 
 from sv_utils.base.errors import RequestError
 from sv_utils.models import complexity, encoders
-from sv_utils.models.backbones import normalization, redimnet, resnet
+from sv_utils.models.backbones import eres2net, normalization, redimnet, resnet
 from sv_utils.models.backbones.ecapa import ecapa_tdnn
 from sv_utils.models.backbones.resnet import ResNet, SimAM
 from sv_utils.models.features import SpecAugment
@@ -231,6 +231,8 @@ def test_ecapa_hears_two_frames_per_step_of_dilation_and_part():
     """A block of dilation d with 8 parts reaches 7 d frames to each side; the first layer 2: 2 + 7 (2 + 3 + 4) = 65."""
     features = keras.Input((None, 4, 1))
     model = keras.Model(features, ecapa_tdnn(features, 64))
+    sums = sum(isinstance(layer, keras.layers.Add) for layer in model.layers)
+    assert sums == 3 * (6 + 1) + 2, "of parts, around each block, and of all that came before: the paper's own"
     for layer in model.layers:
         if "global_average_pooling1d" in layer.name:  # would let every frame hear all
             layer.call = lambda x, **_: keras.ops.zeros_like(x[:, 0])
@@ -240,6 +242,20 @@ def test_ecapa_hears_two_frames_per_step_of_dilation_and_part():
     differs = np.abs(np.asarray(model(x)) - np.asarray(model(changed)))[0, :, 0].max(axis=1) > 0
     first, last = np.flatnonzero(differs)[[0, -1]]
     assert 35 <= first < 45 and 155 < last <= 165, "at the ends a path may be shut by its ReLU"
+
+
+def test_two_maps_are_fused_by_a_gate_between_them():
+    """Where the gate is 0, their sum; where it is tanh(1): 1.76 times the first and 0.24 times the second."""
+    first, second = keras.Input((None, 2, 4)), keras.Input((None, 2, 4))
+    model = keras.Model([first, second], eres2net._fused(first, second, "fuse"))
+    one, other = np.full((1, 3, 2, 4), 3.0, "float32"), np.full((1, 3, 2, 4), 5.0, "float32")
+    model.get_layer("fuse.local_att.4").gamma.assign(np.zeros(4))
+    assert np.asarray(model([one, other])) == pytest.approx(np.full(one.shape, 8.0))
+    model.get_layer("fuse.local_att.4").beta.assign(np.ones(4))
+    gate = np.tanh(1.0)
+    assert np.asarray(model([one, other])) == pytest.approx(np.full(one.shape, 3 * (1 + gate) + 5 * (1 - gate)))
+    limited = keras.Model(first, eres2net._limited(first))
+    assert np.asarray(limited(np.array([[[[-1.0, 5.0, 20.0, 30.0]] * 2]])))[0, 0, 0].tolist() == [0, 5, 20, 20]
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -347,6 +347,7 @@ def test_an_encoder_that_holds_mere_operations_is_copied_to_float32():
         x = keras.layers.Dense(3)(keras.layers.Add()([first, second]))
         model = keras.Model(waveform, keras.layers.GlobalAveragePooling1D()(x))
         copy = encoders.in_float32(model)
+        assert keras.config.dtype_policy().name == "mixed_bfloat16", "what is built next is as before"
     finally:
         keras.config.set_dtype_policy(policy)
     assert [made.layers[-2].compute_dtype for made in (model, copy)] == ["bfloat16", "float32"]

@@ -8,12 +8,15 @@ The networks are narrow there; the front ends are as published. With ``tests/hel
 
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from parity import sound, weights
+
+from sv_utils.models.backbones import eres2net, resnet
 
 HERE = Path(__file__).parent / "parity"
 FILES = sorted(file for file in HERE.glob("*.json") if file.name != "cases.json")
@@ -53,6 +56,17 @@ def check(file: Path) -> tuple[float, float]:
 def test_our_network_computes_what_the_authors_does(file):
     features, embedding = check(file)
     assert features < 1e-3 and embedding < 1e-4
+
+
+@pytest.mark.parametrize("name", ["eres2netv2", "wespeaker_simam_resnet34", "redimnet2_b6"])
+def test_layers_bear_the_authors_names_and_sizes(name, monkeypatch):
+    """Of those that only long tests compute: all arrays of the authors' file find their place, none is left over."""
+    monkeypatch.setattr(eres2net, "BLOCKS", (1, 1, 1, 1))
+    monkeypatch.setitem(resnet.DEPTHS, 34, ((1, 1, 1, 1), False))
+    known = json.loads((HERE / f"{name}.json").read_text("utf-8"))
+    shapes = {there: shape for there, shape in known["shapes"].items() if not re.search(r"layer\d\.[1-9]", there)}
+    module = importlib.import_module(f"sv_utils.models.pretrained.{known['family']}")
+    module.assign(module.build(**known["options"]), weights(shapes))
 
 
 if __name__ == "__main__":
