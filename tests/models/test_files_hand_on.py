@@ -4,16 +4,27 @@ import hashlib
 import io
 import json
 import math
+import os
 import sys
 import zipfile
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+from test_pretrained import WEIGHT, saved_by_torch
 
 from sv_utils.base.errors import RequestError, WorkError
-from sv_utils.models import complexity, embedding, exports, pretrained, runtimes
-from sv_utils.models.pretrained import catalogue, drawn, original, redimnet2, releases, torch_file, wespeaker
+from sv_utils.models import complexity, embedding, encoders, exports, pieces, pretrained, runtimes
+from sv_utils.models.pretrained import (
+    catalogue,
+    drawn,
+    original,
+    redimnet2,
+    releases,
+    safetensors_file,
+    torch_file,
+    wespeaker,
+)
 
 ENCODER = catalogue.get("redimnet2_b2_lm")
 
@@ -476,6 +487,105 @@ def test_what_a_zip_holds_is_read_as_what_it_is(tmp_path, monkeypatch):
         releases.content(tmp_path / "z")
 
 
+@pytest.mark.parametrize("error", [zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError])
+def test_a_zip_that_cannot_be_read_is_one_sentence(tmp_path, monkeypatch, error):
+    """A damaged one; one packed in a way that Python does not know; one with a password; one that ends too early."""
+
+    def refuse(_):
+        raise error("so it is")
+
+    monkeypatch.setattr(releases, "refuse_bomb", lambda _: None)
+    monkeypatch.setattr(releases.zipfile, "ZipFile", refuse)
+    with pytest.raises(RequestError, match=r"z is a damaged zip \(so it is\); fetch it again"):
+        releases._inner(packed_by_name(tmp_path / "z"))
+
+
+def packed_by_name(path):
+    path.write_bytes(b"PK\x05\x06" + bytes(18))  # an empty one
+    return path
+
+
+@pytest.mark.parametrize("record", [None, "no json", "{}", "[]"])
+def test_a_record_that_says_nothing_is_none(tmp_path, monkeypatch, record):
+    monkeypatch.setenv("SV_OUTPUTS", str(tmp_path))
+    (tmp_path / "pretrained").mkdir()
+    if record:
+        (tmp_path / "pretrained/e.json").write_text(record)
+    assert releases._kept("e") == ""
+
+
+def test_pipes_and_bombs_are_refused_wherever_a_model_is_named(tmp_path, monkeypatch):
+    pipe = tmp_path / "pipe.keras"
+    os.mkfifo(pipe)
+    with pytest.raises(RequestError, match="pipe"):
+        pretrained.locate(pipe)
+    with pytest.raises(RequestError, match="pipe"), releases._file(ENCODER, pipe):
+        pass
+    assert "pipe" in embedding._missing(pipe)
+
+    def refuse(file):
+        raise RequestError(f"{file} is a bomb")
+
+    file = packed_by_name(tmp_path / "m.keras")
+    for reader, call in (
+        (pretrained, pretrained.load),
+        (encoders, encoders.load),
+        (original, original.of_file),
+        (torch_file, torch_file.content),
+        (releases, releases.content),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(reader, "refuse_bomb", refuse)
+            with pytest.raises(RequestError, match=r"m\.keras is a bomb"):
+                call(file)
+
+
+def test_the_layers_of_published_encoders_are_known_before_a_file_is_loaded(tmp_path, monkeypatch):
+    """A model that was trained on from one of them is a file of its own."""
+    seen, file = [], packed_by_name(tmp_path / "m.keras")
+    monkeypatch.setattr(pretrained.importlib, "import_module", lambda name: seen.append(name.rpartition(".")[2]))
+    monkeypatch.setattr(encoders, "load", lambda path: seen.append(path) or "model")
+    assert pretrained.load(file) == "model" and seen[-1] == file
+    assert {"kaldi", "redimnet2", "speechbrain", "ge2e", "campplus"} <= set(seen[:-1])
+
+
+def test_a_checkpoint_is_named_where_it_is_a_file(tmp_path):
+    file = tmp_path / "m.pt"
+    file.write_bytes(saved_by_torch(WEIGHT))
+    assert list(torch_file.read(file)) == ["weight"]
+    with pytest.raises(RequestError, match=r"m\.pt has no part 'ema'"):
+        torch_file.read(file, "ema")
+    file.write_bytes(b"no checkpoint")
+    with pytest.raises(RequestError, match=r"m\.pt is no checkpoint of weights"):
+        torch_file.read(file)
+
+
+@pytest.mark.parametrize("table", [b'"abc"', b"[1]", b'{"a": 5}', b'{"a": {}}', b"[" * 9999, b"\xff"])
+def test_a_table_of_another_form_is_one_sentence(table):
+    content = len(table).to_bytes(8, "little") + table
+    with pytest.raises(RequestError, match="no safetensors file"):
+        safetensors_file.read(content)
+
+
+# Embeddings that are kept
+
+
+@pytest.mark.parametrize("content", [None, b"", b"damaged", b"PK\x03\x04 and no more", "a folder", {"key": "k"}])
+def test_embeddings_that_cannot_be_read_are_made_anew(tmp_path, content):
+    file = tmp_path / "e.npz"
+    if content == "a folder":
+        file.mkdir()
+    elif isinstance(content, dict):
+        np.savez(file, **content)
+    elif content is not None:
+        file.write_bytes(content)
+    assert pieces._read(file, "k") is None
+    if content == b"":
+        np.savez(file, key="k", embeddings=np.ones((2, 3)), seconds=4.0)
+        found = pieces._read(file, "k")
+        assert found[0].shape == (2, 3) and found[1] == 4.0 and pieces._read(file, "other") is None
+
+
 # The catalogue, and what is drawn
 
 
@@ -542,8 +652,6 @@ def test_what_is_drawn_is_the_network_that_the_catalogue_says(monkeypatch, tmp_p
 
 
 def test_a_checkpoint_is_bounded_in_size_depth_and_steps(monkeypatch):
-    from test_pretrained import WEIGHT, saved_by_torch
-
     whole = saved_by_torch(WEIGHT)
     assert torch_file.content(whole)["weight"].shape == (2, 3)
     for limit in (

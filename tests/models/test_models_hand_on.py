@@ -11,7 +11,7 @@ import pytest
 from sv_utils import losses
 from sv_utils.base.errors import RequestError, WorkError
 from sv_utils.losses import aam, adacos, contrastive, cosface, prototypes, softmax, sphereface2
-from sv_utils.models import encoders, features, pretrained
+from sv_utils.models import backbones, encoders, features, pretrained
 from sv_utils.models.backbones import campplus as campplus_network
 from sv_utils.models.backbones import ecapa, eres2net, pooling, redimnet, resnet
 from sv_utils.models.pretrained import campplus, ge2e, kaldi, redimnet2, speechbrain, wespeaker
@@ -307,6 +307,41 @@ def test_an_encoder_is_made_of_what_was_asked_for(monkeypatch):
         assert type(layers[len(kinds)]).__name__ == f"{pooled}Pooling" and model.output_shape == (None, 4)
         assert {name: told[-1][name] for name in (*plain, *asked)} == plain | asked
     assert told[-1].keys() == told[0].keys() == set(inspect.signature(encoders.build).parameters)
+
+
+def test_the_sizes_of_redimnet2_are_those_of_its_authors_recipes():
+    """Channels, those of the last layer, and of each stage what it merges, blocks, expansion and part."""
+    plain, wide = ((2, 3, 4, 5, 4, 3), (2, 1, 1, 1, 1, 1)), ((2, 3, 4, 5, 4, 3), (4, 3, 2, 1, 1, 1))
+    expected = {
+        "b0": (12, 64, *plain, (36, 36, 36, 36, 18, 18)),
+        "b1": (16, 0, *plain, (32, 32, 32, 32, 16, 16)),
+        "b2": (20, 0, *plain, (40, 30, 30, 20, 20, 10)),
+        "b3": (24, 0, *wide, (24,) * 6),
+        "b4": (32, 0, *wide, (24,) * 6),
+        "b5": (48, 256, *wide, (48, 48, 48, 48, 32, 32)),
+        "b6": (64, 224, (3, 4, 5, 5, 4, 3), (3, 2, 2, 1, 0.75, 0.5), (64, 64, 48, 48, 32, 24)),
+    }
+    for name, (width, out, blocks, expansions, parts) in expected.items():
+        size = redimnet.SIZES[f"redimnet2_{name}"]
+        merged = ((1, 1), (2, 1), (1, 2), (3 if name == "b2" else 2, 1), (1, 2), (2, 1))
+        assert size[:2] + size[3:] == (width, out, True, True, False)
+        assert size.stages == tuple((*pair, *row) for pair, *row in zip(merged, blocks, expansions, parts))
+    assert [redimnet.bins_multiple(f"redimnet2_{name}") for name in ("b0", "b2", "b6")] == [8, 12, 8]
+
+
+def test_a_name_loads_its_own_backbone_alone():
+    """So that a content key counts no other."""
+    assert [module.__name__.rpartition(".")[2] for module in backbones._modules("ecapa_wespeaker")] == ["ecapa"]
+    assert {"resnet293", "campplus", "mobilenetv2", "redimnet2_b6"} < set(backbones.names())
+    with pytest.raises(RequestError, match=r"backbone: there is no 'resnet33' \(did you mean 'resnet34'"):
+        backbones.get("resnet33")
+
+
+def test_kaldis_front_end_has_the_bands_that_are_asked_for():
+    waveform = keras.Input((None,))
+    assert kaldi.front_end(waveform, "hamming", 33).shape == (None, None, 33, 1)
+    with pytest.raises(RequestError, match=r"window: there is no 'hann' \(known: hamming, povey"):
+        kaldi.KaldiLogMel(window="hann")
 
 
 # Packages of published encoders

@@ -58,15 +58,25 @@ def test_our_network_computes_what_the_authors_does(file):
     assert features < 1e-3 and embedding < 1e-4
 
 
-@pytest.mark.parametrize("name", ["eres2netv2", "wespeaker_simam_resnet34", "redimnet2_b6"])
+@pytest.mark.parametrize("name", ["eres2netv2", "wespeaker_resnet221", "wespeaker_simam_resnet34", "redimnet2_b6"])
 def test_layers_bear_the_authors_names_and_sizes(name, monkeypatch):
     """Of those that only long tests compute: all arrays of the authors' file find their place, none is left over."""
     monkeypatch.setattr(eres2net, "BLOCKS", (1, 1, 1, 1))
     monkeypatch.setitem(resnet.DEPTHS, 34, ((1, 1, 1, 1), False))
+    monkeypatch.setitem(resnet.DEPTHS, 50, ((1, 1, 1, 1), True))
+    fuse, fused = eres2net._fused, []
+
+    def noted(*given):
+        fused.append((*(type(maps._keras_history.operation).__name__ for maps in given[:2]), given[2]))
+        return fuse(*given)
+
+    monkeypatch.setattr(eres2net, "_fused", noted)
     known = json.loads((HERE / f"{name}.json").read_text("utf-8"))
     shapes = {there: shape for there, shape in known["shapes"].items() if not re.search(r"layer\d\.[1-9]", there)}
     module = importlib.import_module(f"sv_utils.models.pretrained.{known['family']}")
     module.assign(module.build(**known["options"]), weights(shapes))
+    parts = [("ReLU", "Split", f"layer{stage}.0.fuse_models.0") for stage in (3, 4)]
+    assert fused == ([*parts, ("ReLU", "Conv2D", "fuse34")] if name == "eres2netv2" else []), "x before the other"
 
 
 if __name__ == "__main__":
