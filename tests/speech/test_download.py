@@ -1,10 +1,14 @@
+import contextlib
 import dataclasses
 import errno
 import gzip
 import io
 import json
+import os
 import shutil
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from faulty_server import serve
@@ -16,9 +20,10 @@ from sv_utils import download
 from sv_utils.base import fetch as network
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError, WorkError
+from sv_utils.corpora import Archive, Corpus, Text
 from sv_utils.speech import acquisition, needs
 from sv_utils.speech.acquisition import fetch
-from sv_utils.speech.archives import open_parts
+from sv_utils.speech.archives import VerifiedArchive, open_parts
 
 
 @pytest.fixture(autouse=True)
@@ -373,3 +378,175 @@ def test_only_what_has_a_published_checksum_is_called_right(tmp_path, monkeypatc
     assert acquisition.proof({"tiny": [found[0], tree]}) == (
         "1 of 2 archives have a published checksum, which is right; none is published for tiny/own"
     )
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A corpus of two archives, a table and a list of a few bytes each, in the folder `published`."""
+    folder = tmp_path / "published"
+    (folder / "texts").mkdir(parents=True)
+    data = {"dev_a": b"one half", "dev_b": b" of it", "test.zip": b"all of it", "texts/t.csv": b"id\ns1\n"}
+    data["l.txt"] = b"1 a b\n0 a c\n"
+    for name, content in data.items():
+        (folder / name).write_bytes(content)
+    dev = Archive("dev.zip", "dev", (("dev_a", md5(b"one half")), ("dev_b", md5(b" of it"))), md5(b"one half of it"))
+    test = Archive("test.zip", "test", (("test.zip", md5(b"all of it")),))
+    return Corpus(
+        name="small",
+        remotes=(dev, test),
+        table=Text("t.csv", rows=1, md5=md5(data["texts/t.csv"])),
+        lists={"l": Text("l.txt", rows=2, md5=md5(data["l.txt"]))},
+        licence="none",
+        citation="none",
+        manual="ask for it",
+    )
+
+
+def test_texts_come_from_their_own_addresses_and_are_compared(server, small, monkeypatch):
+    table = dataclasses.replace(small.table, url=server.url + "/texts/t.csv")
+    routes = (server.url + "/gone/{file}?key={key}", server.url + "/{file}?key={key}")
+    corpus = dataclasses.replace(small, table=table, routes=routes)
+    with pytest.raises(RequestError, match=r"^l\.txt of corpus small is not here: ask for it\.$"):
+        fetch(corpus)  # without a key, which no route goes without
+    monkeypatch.setenv("SV_VOXCELEB_KEY", "secret")
+    server.requests.clear()
+    fetch(corpus)
+    assert corpus.text_path(table).read_text() == "id\ns1\n" and corpus.trials("l")["test"].tolist() == ["b", "c"]
+    assert [name for name, _ in server.requests[:2]] == ["gone/l.txt", "l.txt"]  # the table is here
+    for wrong in (dataclasses.replace(table, md5="0" * 32), dataclasses.replace(small.lists["l"], md5="0" * 32)):
+        corpus.text_path(wrong).unlink()
+        lists = corpus.lists if wrong.url else {"l": wrong}
+        with pytest.raises(RequestError, match=r"has md5 \w+, expected 0{32}.* Otherwise: ask for it\.$"):
+            fetch(dataclasses.replace(corpus, table=wrong if wrong.url else table, lists=lists))
+        fetch(corpus)
+
+
+def test_texts_of_a_folder_are_copied_once_and_those_of_a_user_anew(tmp_path, small):
+    folder = tmp_path / "published"
+    shutil.copy(folder / "texts/t.csv", folder)
+    fetch(small, str(folder))
+    (folder / "t.csv").write_text("changed")
+    fetch(small, str(folder))
+    assert small.text_path(small.table).read_text() == "id\ns1\n"
+    own = dataclasses.replace(small, table=Text("t.csv", rows=None))
+    fetch(own, str(folder))
+    assert own.text_path(own.table).read_text() == "changed"
+    (folder / "t.csv").unlink()
+    fetch(own, str(folder))
+    assert not own.text_path(own.table).exists()
+    os.mkfifo(folder / "t.csv")
+    with pytest.raises(RequestError, match=r"t\.csv"):
+        fetch(own, str(folder))
+
+
+def test_a_fetch_says_of_each_archive_what_it_proved(tmp_path, small, capsys, monkeypatch):
+    bare = dataclasses.replace(small.remotes[1], parts=(("test.zip", None),))
+    corpus = dataclasses.replace(small, remotes=(small.remotes[0], bare), table=None, lists={})
+    monkeypatch.chdir(tmp_path)
+    found = fetch(corpus, "published")
+    assert [file["path"] for file in found[0].files] == [str(tmp_path / "published" / f"dev_{k}") for k in "ab"]
+    whole, alone = md5(b"one half of it"), md5(b"all of it")
+    dev, test = f"small: dev.zip 0.0 MB, md5 {whole}, ", f"small: test.zip 0.0 MB, md5 {alone}, "
+    assert capsys.readouterr().out.splitlines() == [dev + "verified", test + "none is published to compare with"]
+    assert fetch(corpus, "published") == found
+    assert capsys.readouterr().out.splitlines() == [dev + "unchanged", test + "unchanged"]
+    (tmp_path / "unpacked" / "test" / "s1").mkdir(parents=True)
+    (tmp_path / "unpacked" / "dev" / "s2").mkdir(parents=True)
+    (tmp_path / "unpacked" / "dev" / "s2" / "1.wav").write_bytes(bytes(1_200_000))
+    (tmp_path / "unpacked" / "dev" / "read.me").write_bytes(b"text")
+    assert [(one.name, one.subset) for one in fetch(corpus, "unpacked")] == [("dev", "dev"), ("test", "test")]
+    assert capsys.readouterr().out.splitlines() == [
+        "small: dev.zip 1.2 MB, a tree as it lies, dev; left out: 1 of no audio format by their suffix (first read.me)",
+        "small: test.zip 0.0 MB, a tree as it lies, test",
+    ]
+
+
+def test_an_archive_that_fails_leaves_the_record_of_the_others(tmp_path, small):
+    folder = tmp_path / "published"
+    small = dataclasses.replace(small, table=None, lists={})
+    before = fetch(small, str(folder))
+    os.utime(folder / "dev_a", (1, 1))
+    (folder / "test.zip").write_bytes(b"cut off")
+    with pytest.raises(RequestError, match="cut off"):
+        fetch(small, str(folder))
+    after = acquisition.recorded(small)
+    assert [one.name for one in after] == ["dev.zip", "test.zip"] and after[1] == before[1]
+    assert after[0].files[0]["mtime_ns"] == 10**9 and after[0].md5 == before[0].md5
+    digests = {acquisition.result_digest(small, before)}
+    for change in ({"name": "x"}, {"subset": "x"}, {"session": "x"}, {"md5": "x"}):
+        digests.add(acquisition.result_digest(small, [before[0], dataclasses.replace(before[1], **change)]))
+    assert len(digests) == 5 and acquisition.result_digest(small, after) in digests  # times are no result
+
+
+def test_the_cause_is_told_where_one_download_ends_the_others(tmp_path, small, monkeypatch):
+    asked, pools, together = [], [], threading.Barrier(3, timeout=10)
+
+    def download(url, target, expected, report):
+        asked.append((url, target.name, expected))
+        together.wait()
+        if target.name == "dev_b":
+            raise WorkError("the network is down")
+        assert report.stop.wait(10)  # what has failed stops the others
+        report.arrived(1)
+
+    def pool(connections):
+        pools.append(connections)
+        return ThreadPoolExecutor(connections)
+
+    monkeypatch.setattr(acquisition, "download", download)
+    monkeypatch.setattr(acquisition, "ThreadPoolExecutor", pool)
+    corpus = dataclasses.replace(small, table=None, lists={}, routes=("https://a.example/{file}",))
+    with pytest.raises(WorkError, match=r"^the network is down$"):
+        fetch(corpus, connections=3)
+    assert pools == [3] and sorted(asked) == [
+        (f"https://a.example/{file}", file, checksum) for one in small.remotes for file, checksum in one.parts
+    ]
+    (paths.corpus_dir("small") / "archives").mkdir(parents=True)
+    (paths.corpus_dir("small") / "archives" / "dev_b").write_bytes(b" of it")  # is not asked for again
+    asked.clear()
+    monkeypatch.setattr(acquisition, "download", lambda url, target, *_: asked.append(target.name) or md5(b""))
+    with contextlib.suppress(FileNotFoundError):
+        fetch(corpus)
+    assert sorted(asked) == ["dev_a", "test.zip"] and pools == [3, 4]
+
+
+def test_only_what_was_downloaded_as_a_whole_is_removed(tmp_path, small):
+    folder = paths.corpus_dir("small") / "archives"
+    folder.mkdir(parents=True)
+    (tmp_path / "own.zip").write_bytes(b"12345")
+    for name in ("a", "b"):
+        (folder / name).write_bytes(b"123")
+
+    def archive(name, *places):
+        files = tuple({"path": str(place), "bytes": 3, "mtime_ns": 0, "md5": ""} for place in places)
+        return VerifiedArchive(name, "dev", "", files)
+
+    mixed, gone = archive("mixed", folder / "a", tmp_path / "own.zip"), archive("whole", folder / "b", folder / "c")
+    acquisition._record(small, [mixed, gone])
+    assert acquisition.remove(small) == 3 and not (folder / "b").exists()
+    assert (folder / "a").exists() and (tmp_path / "own.zip").exists()
+    assert acquisition.recorded(small) == [mixed, dataclasses.replace(gone, removed=True)]
+    assert acquisition.remove(small) == 0 and acquisition.recorded(small)[1].removed
+
+
+def test_a_key_that_is_given_is_shown_nowhere(small, monkeypatch):
+    kept = []
+    monkeypatch.setattr(acquisition.secret, "keep", kept.append)
+    with pytest.raises(RequestError):
+        fetch(dataclasses.replace(small, table=None, lists={}), key="a5b6c7")
+    assert kept == ["a5b6c7"]
+
+
+def test_a_tree_and_what_has_no_checksum_are_not_called_right(tmp_path, monkeypatch, small):
+    public = Archive("all.tar", "", (("all.tar", None),))
+    monkeypatch.setattr(
+        acquisition.corpora, "get", lambda name: dataclasses.replace(small, name=name, public=(public,))
+    )
+    file = {"path": str(tmp_path / "nowhere.zip"), "bytes": 1, "mtime_ns": 0, "md5": ""}
+    dev, test, everything = (VerifiedArchive(name, "", "", (file,)) for name in ("dev.zip", "test.zip", "all.tar"))
+    assert acquisition.proof({"x": [dev, test]}) == "every checksum is right"
+    tree = dataclasses.replace(dev, files=(file | {"path": str(tmp_path)},))
+    assert acquisition.proof({"x": [tree, test], "y": [everything]}) == (
+        "1 of 3 archives have a published checksum, which is right; none is published for x/dev.zip, y/all.tar"
+    )
+    assert acquisition.proof({"x": [dataclasses.replace(tree, removed=True)]}) == "every checksum is right"
