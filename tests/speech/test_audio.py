@@ -1,12 +1,15 @@
 import io
+import os
 import subprocess
 import sys
+import threading
 
 import av
 import numpy as np
 import pytest
 from release import encoded, m4a, voice, wav
 
+from sv_utils.base.errors import RequestError
 from sv_utils.speech import audio
 
 
@@ -166,3 +169,61 @@ def test_measures_of_clipping():
 
 def test_measure_of_less_than_a_frame():
     assert audio.measure(np.full(7, 100, np.int16)) == {"peak": 100 / 32768, "clipped": 0.0, "silent": 0.0}
+
+
+def test_every_wish_reaches_the_process_that_decodes(tmp_path, monkeypatch):
+    """From bytes, a file and a pipe; in a process of its own, or in this one."""
+    asked = []
+    for name in ("decode", "decode_here"):
+
+        def decode(source, *wishes, name=name):
+            asked.append((name, source if isinstance(source, bytes) else source.read(), *wishes))
+            return len(asked)
+
+        monkeypatch.setattr(audio.guard, name, decode)
+    (tmp_path / "file").write_bytes(b"content")
+    os.mkfifo(tmp_path / "pipe")
+    for number, source in enumerate((b"content", tmp_path / "file", tmp_path / "pipe")):
+        for here in (False, True):
+            writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(b"content"))
+            if number == 2:
+                writer.start()
+            assert audio.decode(source, 8000, 7.5, True, in_worker=here) == len(asked)
+            if number == 2:
+                writer.join()
+    assert asked == [(name, b"content", 8000, 7.5, True) for _ in range(3) for name in ("decode", "decode_here")]
+
+
+def test_what_cannot_be_taken_for_samples_is_named():
+    assert audio.as_int16([0.5], "a").tolist() == [16384]
+    given = np.array([1, -2], np.int16)
+    assert audio.as_int16(given) is given
+    for samples, said in (
+        (np.zeros((2, 2), np.int16), r"a has the shape \(2, 2\); give one channel"),
+        (np.zeros(0, np.int16), "a has no samples"),
+        (np.zeros(2, np.int32), "a is of type int32"),
+        (np.array([0.0, np.nan]), "a holds NaN"),
+        (np.array([0.5, -1.5]), r"a reaches 1\.5; scale"),
+    ):
+        with pytest.raises(RequestError, match=f"^{said}"):
+            audio.as_int16(samples, "a")
+
+
+def test_a_piece_of_a_flac_stream_is_that_of_the_sound():
+    samples = voice("id1", 1)
+    packed = audio.encode_flac(samples)
+    np.testing.assert_array_equal(audio.decode_flac(packed, 5000, 700), samples[5000:5700])
+    decoded = audio.decode(packed)
+    assert (decoded.rate, decoded.channels, decoded.codec) == (16_000, 1, "flac") and len(packed) < samples.nbytes
+
+
+def test_what_comes_out_of_a_pipe_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio, "PIPED", 1000)
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(bytes(2000)))
+    writer.start()
+    with pytest.raises(audio.AudioError, match=r"^more than 0 MB come out of this pipe$"):
+        audio.decode(tmp_path / "pipe")
+    writer.join()
+    with pytest.raises(IsADirectoryError):
+        audio.decode(tmp_path)
