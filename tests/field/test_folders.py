@@ -12,6 +12,7 @@ import pytest
 from release import voice, wav
 
 from sv_utils import corpora
+from sv_utils.base import paths
 from sv_utils.base.errors import RequestError
 from sv_utils.evaluation import trials
 from sv_utils.speech import acquisition, archives, layouts, limits, preparation, splits, trees
@@ -142,6 +143,8 @@ def test_a_speaker_table_says_where_the_speakers_stand(own):
     root = own("phone/anna/1.wav", "mic/anna/1.wav", "phone/ben/1.wav", "mic/ben/1.wav")
     (root / "speakers.csv").write_text("id,gender\nanna,f\nben,m\n")
     assert ids(root) == ["anna/mic/1.wav", "anna/phone/1.wav", "ben/mic/1.wav", "ben/phone/1.wav"]
+    found = acquisition.verified(FOLDER)  # found again as they were, by session and name
+    assert [(one.name, one.subset, one.session) for one in found] == [("mic", "", "mic"), ("phone", "", "phone")]
     assert layouts.understand(root, ["phone/anna/1.wav", "mic/ben/1.wav"]) == [layouts.Tree("", "")]
 
 
@@ -272,6 +275,24 @@ def test_speaker_tables_out_of_spreadsheets(own, name):
 def test_a_table_under_another_name_is_told(own, capsys):
     acquisition.fetch(FOLDER, source=str(own("anna/1.wav", "ben/1.wav", "Speakers.xlsx", "anna/speakers.doc")))
     assert "Speakers.xlsx is not read; save it as speakers.csv if it is meant" in capsys.readouterr().out
+
+
+def test_table_list_and_strays_are_told_apart(own, capsys):
+    """What is table or list is not left out; who is not in the table; what lies in no speaker's folder."""
+    root = own("anna/1.wav", "ben/1.wav", "cleo/1.wav", "jingle.wav")
+    (root / "trials.txt").write_text("1 anna/1 anna/1.wav\n0 anna/1 ben/1\n")
+    strays = "folder: 1 file(s) in no speaker's folder, first jingle.wav"
+    known = {"id,gender\nanna,f\nzoe,m\n": "which says no more of them"}
+    known["id,set\nanna,dev\nzoe,test\n"] = "and are left out, because it says who is in which half"
+    for table, what in known.items():
+        (root / "speakers.csv").write_text(table)
+        acquisition.fetch(FOLDER, source=str(root))
+        said = capsys.readouterr().out.splitlines()
+        assert said[0] == "folder: 4 audio file(s) in 3 speakers' folders" and said[2] == strays
+        assert said[1].startswith(
+            "folder: the folder itself: 3 speaker(s) split by table or draw, 3 session(s), 3 file(s)"
+        )
+        assert said[3:] == [f"folder: 2 of 3 speakers, first ben, are not in speakers.csv {what}"]
 
 
 BAD_TABLES = {
@@ -425,7 +446,8 @@ def test_what_the_first_stage_hands_on_changes_with_recordings_table_and_list(ow
 def test_recordings_that_change_between_the_stages_are_told(own):
     root = own("anna/1.wav", "ben/1.wav")
     found = acquisition.fetch(FOLDER, source=str(root))
-    assert acquisition.verified(FOLDER) == found
+    assert acquisition.verified(FOLDER) == acquisition.recorded(FOLDER) == found
+    assert paths.corpus_dir("folder").stat().st_mode & 0o777 == 0o700  # where the voices will be stored
     own("ben/2.wav")
     with pytest.raises(RequestError, match="has changed since it was verified: run stage 01_download again"):
         acquisition.verified(FOLDER)

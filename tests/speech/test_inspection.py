@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from release import files, make, voice, wav
+from release import archive_of, files, make, tarred, voice, wav
 
 from sv_utils import corpora
 from sv_utils.base import paths
@@ -53,6 +53,7 @@ def test_a_good_release(tmp_path):
     ]
     # 18 files of 1.5 s at 32,000 bytes a second, and the frames that the encoder of AAC adds
     assert found.store == pytest.approx(18 * 1.5 * 32000, rel=0.15)
+    assert told(make(tmp_path / "release"), encoding="flac").store < 0.9 * found.store
 
 
 @pytest.mark.parametrize(
@@ -145,15 +146,71 @@ def test_files_that_do_not_decode(tmp_path):
 def test_files_are_tried_by_the_channel_rule_of_their_corpus(monkeypatch):
     seen = []
     decoded = SimpleNamespace(samples=np.zeros(16_000, np.int16))
-    monkeypatch.setattr(inspection.archives, "read", lambda files, member: member.name)
+    monkeypatch.setattr(inspection.archives, "read", lambda files, member: seen.append(files) or member.name)
     monkeypatch.setattr(inspection.audio, "decode", lambda *given, **named: seen.append((*given, named)) or decoded)
-    archive = SimpleNamespace(name="a.zip", files=(), bytes=5)
+    pieces = tuple({"path": name, "mtime_ns": time, "bytes": 5, "md5": ""} for name, time in (("p", 1), ("q", 2)))
+    archive = SimpleNamespace(name="a.zip", files=pieces, bytes=10)
     corpus, member = SimpleNamespace(name="own", first_channel=True), SimpleNamespace(name="1.wav", utterance=None)
     found = inspection.Findings()
     assert list(inspection._probe(corpus, archive, [member], found, "pcm")) == ["1 of 1 files out of a.zip decode."]
-    assert seen == [("1.wav", 16_000, {"first_channel": True})]
-    assert found.store == 32_000  # of five bytes of an archive five were read
-    assert found.hours == 1 / 3600
+    assert seen == [(("p", 1), ("q", 2)), ("1.wav", 16_000, {"first_channel": True})]
+    assert found.store == 64_000  # of ten bytes of an archive five were read
+    assert found.hours == 2 / 3600
+    list(inspection._probe(corpus, archive, [member], found, "flac"))
+    assert 64_000 < found.store < 70_000 and found.hours == 4 / 3600  # archives add up; zeros take little as FLAC
+
+
+def test_what_a_corpus_is_asked_for_reaches_each_question(monkeypatch):
+    """Two archives, of which one was removed; two lists, of which one is still to be drawn."""
+    asked = []
+
+    def note(name, answer):
+        return lambda *given, **named: asked.append((name, *given, *named.values())) or answer
+
+    here, gone = (SimpleNamespace(name=name, removed=name == "gone.zip") for name in ("here.zip", "gone.zip"))
+    corpus = SimpleNamespace(name="own", is_drawn=lambda name: name == "drawn")
+    index = SimpleNamespace(samples=["sample"])
+    monkeypatch.setattr(inspection, "_texts", note("texts", ["texts"]))
+    monkeypatch.setattr(inspection.splits, "named", note("named", {"s1/1", "s2/1"}))
+    monkeypatch.setattr(inspection, "_Index", note("index", index))
+    monkeypatch.setattr(inspection, "_listed", note("listed", ["listed"]))
+    monkeypatch.setattr(inspection, "_counts", note("counts", ["counts"]))
+    monkeypatch.setattr(inspection, "_probe", note("probe", ["probe"]))
+    found = inspection.inspect(
+        corpus, [here, gone], ["l", "drawn"], missing_trials="drop", allow_incomplete=True, encoding="flac"
+    )
+    wanted = {"s1/1", "s2/1"}
+    assert asked == [
+        ("texts", corpus, [here], ["l", "drawn"]),
+        ("named", corpus, ["l"]),
+        ("index", corpus, here, wanted),
+        ("listed", corpus, wanted, [index], "drop"),
+        ("counts", corpus, [here], {"here.zip": index}, True),
+        ("probe", corpus, here, ["sample"], found, "flac"),
+    ]
+    assert found.told[:4] == ["texts", "listed", "counts", "probe"]
+    asked.clear()
+    told = inspection.inspect(corpus, [gone], ["l"]).told
+    assert told == ["The archives were removed after the preparation; its store is used."] and asked == []
+
+
+def test_names_of_an_archive_are_read_as_its_corpus_does(tmp_path, monkeypatch):
+    """Sessions of two folders, which VoxCeleb's names have not; a file that may not be read; a tar is not listed."""
+    for name in ("anna/a/b/1.wav", "anna/a/b/2.wav", "ben/c/d/1.wav"):
+        (tmp_path / "own" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "own" / name).write_bytes(b"")
+    access = inspection.os.access
+    monkeypatch.setattr(inspection.os, "access", lambda path, mode: path.name != "2.wav" and access(path, mode))
+    corpus = corpora.get("folder")
+    (archive,) = fetch(corpus, source=str(tmp_path / "own"))
+    index = inspection._Index(corpus, archive, {"anna/a/b/1.wav", "anna/a/b/2.wav", "ben/c/d/1.wav", "x"})
+    assert index.found == {"anna/a/b/1.wav", "ben/c/d/1.wav"} and index.complete
+    assert index.refused == {"anna/a/b/2.wav": "cannot be read: no right to"}
+    assert index.spoken == {"anna": 2, "ben": 1}
+    assert [member.name for member in index.samples] == ["anna/a/b/1.wav", "anna/a/b/2.wav", "ben/c/d/1.wav"]
+    many = tarred({f"wav/s{k:02}/v/{k:02}.wav": b"" for k in range(40)})
+    index = inspection._Index(corpora.get("mini"), archive_of(tmp_path / "a.tar", many), ())
+    assert not index.complete and [member.name[4:7] for member in index.samples] == [f"s{k:02}" for k in range(8)]
 
 
 def test_some_files_are_tried_however_many_there_are(tmp_path):
@@ -200,7 +257,11 @@ def test_the_disk_is_compared_before_and_after_fetching(tmp_path, monkeypatch):
         f"33.1 GB of archives and about 40.6 GB of stores are needed, and 50.0 GB are free in {tmp_path}: free 23.7 GB "
         "more, name another folder in SV_OUTPUTS, or set encoding of 02_prep to flac."
     )
+    with pytest.raises(RequestError, match=r"about 22\.8 GB of stores .* 5\.9 GB more, name another .* SV_OUTPUTS\.$"):
+        inspection.refuse_small_disk(chosen, None, "flac")
     found = {"tiny": inspection.Findings(store=51e9)}
+    with pytest.raises(RequestError, match=r"free 1\.0 GB more, name another folder in SV_OUTPUTS\.$"):
+        inspection.refuse_full(found, "flac")
     with pytest.raises(RequestError, match=r"^about 51\.0 GB of stores are needed, and 50\.0 GB are free"):
         inspection.refuse_full(found)
     begun = paths.corpus_dir("tiny") / "store-01234567"
@@ -215,10 +276,16 @@ def test_the_disk_is_compared_before_and_after_fetching(tmp_path, monkeypatch):
 
 def test_what_has_arrived_of_archives_is_not_asked_for_again(tmp_path, monkeypatch):
     rows = [{"to_fetch": 5000, "hours": 1 / 3600}]  # a second, of 32,000 bytes
-    monkeypatch.setattr(inspection.needs, "archives_of", lambda *_, **__: rows)
+    asked = []
+    monkeypatch.setattr(
+        inspection.needs,
+        "archives_of",
+        lambda corpus, source, ask: asked.append((corpus.name, source, ask)) or [*rows, {"to_fetch": 0, "hours": 9}],
+    )
     monkeypatch.setattr(inspection.shutil, "disk_usage", lambda _: SimpleNamespace(free=32_000 + 2000))
     with pytest.raises(RequestError, match="needed"):
-        inspection.refuse_small_disk([corpora.get("mini")], None)
+        inspection.refuse_small_disk([corpora.get("mini")], "there")
+    assert asked == [("mini", "there", False)]
     arrived = paths.corpus_dir("mini") / "archives" / "one.zip.part"
     arrived.parent.mkdir(parents=True)
     arrived.write_bytes(bytes(3000))
