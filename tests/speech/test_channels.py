@@ -123,21 +123,9 @@ def test_the_two_laws_of_a_fixed_line_are_drawn_and_its_band_is_its_own(wide, mo
 
 def test_the_table_of_channels_written_out(monkeypatch):
     known = channels.CHANNELS
-    assert list(known) == [
-        "clean",
-        "telephone",
-        "own_telephone",
-        "mobile",
-        "opus",
-        "mp3",
-        "room",
-        "noise_20",
-        "noise_10",
-        "noise_0",
-    ]
+    assert len(known) == 10 and known["own_telephone"] is channels.telephone
     for name in ("clean", "telephone", "mobile", "opus", "mp3", "room"):
         assert known[name] is getattr(channels, name)
-    assert known["own_telephone"] is channels.telephone
     levels = []
     monkeypatch.setattr(channels, "_as_loud", lambda mixed, speech: levels.append(np.mean((mixed - speech) ** 2)))
     for name in ("noise_20", "noise_10", "noise_0"):
