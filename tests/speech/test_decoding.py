@@ -267,3 +267,65 @@ def test_members_carry_the_session_of_their_tree_and_what_is_too_large(tmp_path,
         "x.wav": (None, unnamed),
     }
     assert [one.name for one in archives.members(plain, lambda name: None)] == []
+
+
+def mixed(values, *, rate=16_000, planar=False, channels=1, first=False, floats=False, scale=1.0, monkeypatch):
+    monkeypatch.setattr(frames, "frames_of", lambda *given: given)
+    monkeypatch.setattr(frames, "_gathered", lambda given: [((rate, planar, channels), np.asarray(values))])
+    monkeypatch.setattr(frames, "holds_floats", lambda stream: floats)
+    part = frames.Part(16_000, 60.0, first, scale)
+    ((found, sound),) = frames.mono("container", "stream", part)
+    assert found == rate and part.rates == [rate]
+    return sound.tolist(), part
+
+
+def test_samples_of_each_kind_become_floats_of_one_channel(monkeypatch):
+    play = {"monkeypatch": monkeypatch}
+    packed = np.int16([[16384, -8192, 0, 8192]])
+    assert mixed(packed, channels=2, **play)[0] == [0.125, 0.125]
+    assert mixed(packed, channels=2, first=True, **play)[0] == [0.5, 0.0]
+    assert mixed(np.int16([[16384, 0], [0, 8192]]), planar=True, channels=2, **play)[0] == [0.25, 0.125]
+    assert mixed(np.uint8([[0, 128, 192]]), **play)[0] == [-1.0, 0.0, 0.5]
+    assert mixed(np.int32([[2**30]]), **play)[0] == [0.5]
+    loud, part = mixed(np.float64([[3.0, -1.0, 2.0], [0.0, 0.0, -2.5]]), planar=True, floats=True, scale=2.0, **play)
+    assert loud == [0.75, -0.25, -0.125] and (part.floats, part.loud) == (3, 2)
+    lossy, part = mixed(np.float32([[3.0]]), planar=True, **play)  # computed as floats, and stored as none
+    assert lossy == [3.0] and (part.floats, part.loud) == (0, 0)
+    for rate in (999, 768_001):
+        with pytest.raises(AudioError, match=f"^sample rate of {rate} Hz$"):
+            mixed(packed, rate=rate, **play)
+    assert mixed(packed, rate=1000, **play)[1].rates == [1000]
+
+
+def ended(seconds, name="flac", duration=None, rate=16_000, monkeypatch=None, **header):
+    """What is said of a file's end: what was decoded of it [s], and what its header says."""
+    said = {"missing_share": 0.0, "unannounced": (0, False), "stated_mp3": (0, 0)} | header
+    for function, answer in said.items():
+        monkeypatch.setattr(decoding.headers, function, lambda content, answer=answer: answer)
+    part = frames.Part(16_000, 60.0, False, sound=bytearray(round(seconds * 16_000) * 2))
+    container = SimpleNamespace(format=SimpleNamespace(name=name))
+    codec = SimpleNamespace(sample_rate=rate)
+    time = None if duration is None else duration * rate
+    decoding._check_end(container, SimpleNamespace(duration=time, time_base=1 / rate, codec_context=codec), b"", part)
+    return part.warnings
+
+
+def test_the_end_of_a_file_is_compared_with_its_header(monkeypatch):
+    play = {"monkeypatch": monkeypatch}
+    lost = "{} s of the sound that its header announces are missing"
+    assert ended(1.0, duration=1.005, **play) == [lost.format("0.005")]  # of those that lose no sample
+    assert ended(1.0, duration=1.001, **play) == ended(1.0, "mp3", duration=9.0, **play) == []
+    assert ended(1.0, "ogg", duration=9.0, **play) == ended(1.0, **play) == []  # which is a guess, or none
+    box = "mov,mp4,m4a,3gp,3g2,mj2"
+    assert ended(1.0, box, duration=1.09, **play) == [] and ended(1.0, box, duration=1.15, **play) == [
+        lost.format("0.15")
+    ]
+    assert ended(0.9, missing_share=0.1, duration=99.0, **play) == [lost.format("0.10")]
+    more = "12 bytes behind the sound that its header announces are {}decoded{}"
+    assert ended(1.0, unannounced=(12, False), **play) == [more.format("not ", "")]
+    assert ended(1.0, unannounced=(12, True), **play) == [more.format("", " as well")]
+    # 40 frames of 1152 samples at 44.1 kHz, of 576 at 16 kHz, and what the encoder put around them
+    assert ended(0.8, "mp3", rate=44_100, stated_mp3=(40, 1000), **play) == [lost.format("0.22")]
+    assert ended(1.2, "mp3", rate=16_000, stated_mp3=(40, 1000), **play) == [lost.format("0.18")]
+    with pytest.raises(AudioError, match=r"^truncated: 1\.0 s of 9\.0 s$"):
+        ended(1.0, duration=9.0, **play)
