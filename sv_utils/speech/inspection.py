@@ -117,7 +117,7 @@ class _Index:
         self.complete = not archive.name.endswith(archives.TARS)  # a tar is not listed without being unpacked
         self._step, root = 1, Path(archive.files[0]["path"]) if archive.is_tree else None
         for number, member in enumerate(archives.members(archive, corpus.naming)):
-            closed = root and not os.access(root / member.name, os.R_OK)
+            closed = root and not member.refusal and not os.access(root / member.name, os.R_OK)
             self._note(member, "cannot be read: no right to" if closed else member.refusal, wanted)
             self._sample(number, member)
             if not self.complete and len(self.samples) == PROBES:

@@ -196,7 +196,7 @@ def test_what_a_corpus_is_asked_for_reaches_each_question(monkeypatch):
 
 def test_names_of_an_archive_are_read_as_its_corpus_does(tmp_path, monkeypatch):
     """Sessions of two folders, which VoxCeleb's names have not; a file that may not be read; a tar is not listed."""
-    for name in ("anna/a/b/1.wav", "anna/a/b/2.wav", "ben/c/d/1.wav"):
+    for name in ("anna/a/b/1.wav", "anna/a/b/2.wav", "ben/c/d/1.wav", "cl\x1beo/a/1.wav"):
         (tmp_path / "own" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "own" / name).write_bytes(b"")
     access = inspection.os.access
@@ -205,7 +205,8 @@ def test_names_of_an_archive_are_read_as_its_corpus_does(tmp_path, monkeypatch):
     (archive,) = fetch(corpus, source=str(tmp_path / "own"))
     index = inspection._Index(corpus, archive, {"anna/a/b/1.wav", "anna/a/b/2.wav", "ben/c/d/1.wav", "x"})
     assert index.found == {"anna/a/b/1.wav", "ben/c/d/1.wav"} and index.complete
-    assert index.refused == {"anna/a/b/2.wav": "cannot be read: no right to"}
+    unsafe = "unsafe: empty name or control character in the name"
+    assert index.refused == {"anna/a/b/2.wav": "cannot be read: no right to", r"cl\x1beo/a/1.wav": unsafe}
     assert index.spoken == {"anna": 2, "ben": 1}
     assert [member.name for member in index.samples] == ["anna/a/b/1.wav", "anna/a/b/2.wav", "ben/c/d/1.wav"]
     many = tarred({f"wav/s{k:02}/v/{k:02}.wav": b"" for k in range(40)})
