@@ -325,6 +325,7 @@ LISTS = {
     "names of files": "1 ./test/anna/a/1.wav test/anna/b/1.wav\n0 test/anna/a/1.wav test/ben/a/1.wav\n",
     "without suffix": "1 anna/a/1 anna/b/1\n0 anna/a/1 ben/a/1\n",
     "commas": "1,anna/a/1.wav,anna/b/1.wav\n0,anna/a/1.wav,ben/a/1.wav\n",
+    "of Windows": "1 test\\anna\\a\\1.wav test\\anna\\b\\1.wav\n0 test\\anna\\a\\1.wav test\\ben\\a\\1.wav\n",
 }
 
 
@@ -337,6 +338,18 @@ def test_a_list_of_the_users_own_is_read_in_its_form(own, name):
     expected = [[1, "anna/a/1.wav", "anna/b/1.wav"], [0, "anna/a/1.wav", "ben/a/1.wav"]]
     assert FOLDER.trials("folder").to_numpy().tolist() == expected
     assert trials.read(FOLDER.list_path("folder")).labels.tolist() == [1, 0]
+
+
+def test_a_name_in_a_list_means_one_recording(own):
+    """By its place on this machine too; what could mean two recordings means none."""
+    root = own("anna/1.wav", "anna/1.flac", "anna/2.wav", "ben/1.wav", "ben/2.wav")
+    (root / "trials.txt").write_text(f"1 {root}/anna/1.wav anna/2\n0 anna/1.flac {root}/ben/../ben/1.wav\n")
+    acquisition.fetch(FOLDER, source=str(root))
+    read = [[1, "anna/1.wav", "anna/2.wav"], [0, "anna/1.flac", "ben/1.wav"]]
+    assert FOLDER.trials("folder").to_numpy().tolist() == read
+    (root / "trials.txt").write_text("1 anna/1 anna/2\n0 anna/1 ben/1\n")
+    with pytest.raises(RequestError, match=r"line 1 names anna/1, which is none of the 5 recordings"):
+        acquisition.fetch(FOLDER, source=str(root))
 
 
 BAD_LISTS = {

@@ -217,7 +217,8 @@ def test_a_piece_of_a_flac_stream_is_that_of_the_sound():
     assert (decoded.rate, decoded.channels, decoded.codec) == (16_000, 1, "flac") and len(packed) < samples.nbytes
 
 
-def test_what_comes_out_of_a_pipe_is_bounded(tmp_path, monkeypatch):
+def test_what_comes_out_of_a_pipe_is_bounded_and_nothing_stays_open(tmp_path, monkeypatch):
+    before = len(os.listdir("/dev/fd"))
     monkeypatch.setattr(audio, "PIPED", 1000)
     os.mkfifo(tmp_path / "pipe")
     writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(bytes(2000)))
@@ -227,3 +228,6 @@ def test_what_comes_out_of_a_pipe_is_bounded(tmp_path, monkeypatch):
     writer.join()
     with pytest.raises(IsADirectoryError):
         audio.decode(tmp_path)
+    with pytest.raises(audio.AudioError, match=r"^not a file$"):
+        audio.decode("/dev/null")
+    assert len(os.listdir("/dev/fd")) == before

@@ -81,6 +81,12 @@ def test_verified_archives_are_found_again_wherever_they_lie(release, tmp_path):
     archives = fetch(release, source=str(tmp_path / "published"))
     assert acquisition.verified(release) == archives
     part = tmp_path / "published" / "tiny_dev_aac_partab"
+    before = part.stat()
+    os.utime(part, (1, 1))
+    with pytest.raises(RequestError, match="tiny_dev_aac_partab is gone or has changed since it was verified"):
+        acquisition.verified(release)
+    os.utime(part, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert acquisition.verified(release) == archives
     part.write_bytes(part.read_bytes() + b"!")
     with pytest.raises(RequestError, match="tiny_dev_aac_partab is gone or has changed since it was verified"):
         acquisition.verified(release)
@@ -495,9 +501,12 @@ def test_the_cause_is_told_where_one_download_ends_the_others(tmp_path, small, m
 
     monkeypatch.setattr(acquisition, "download", download)
     monkeypatch.setattr(acquisition, "ThreadPoolExecutor", pool)
+    shown, progress = [], acquisition.Progress
+    monkeypatch.setattr(acquisition, "Progress", lambda *given: shown.append(given) or progress(*given))
     corpus = dataclasses.replace(small, table=None, lists={}, routes=("https://a.example/{file}",))
     with pytest.raises(WorkError, match=r"^the network is down$"):
         fetch(corpus, connections=3)
+    assert shown == [("small: downloading", "bytes")]
     assert pools == [3] and sorted(asked) == [
         (f"https://a.example/{file}", file, checksum) for one in small.remotes for file, checksum in one.parts
     ]
@@ -550,3 +559,34 @@ def test_a_tree_and_what_has_no_checksum_are_not_called_right(tmp_path, monkeypa
         "1 of 3 archives have a published checksum, which is right; none is published for x/dev.zip, y/all.tar"
     )
     assert acquisition.proof({"x": [dataclasses.replace(tree, removed=True)]}) == "every checksum is right"
+
+
+def test_of_two_forms_the_public_one_is_downloaded_and_that_which_lies_here_is_read(tmp_path, small, monkeypatch):
+    def download(url, target, expected, report):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(b"everything")
+        return md5(b"everything")
+
+    monkeypatch.setattr(acquisition, "download", download)
+    public = (Archive("all.tar", "", (("all.tar", None),)),)
+    corpus = dataclasses.replace(small, public=public, table=None, lists={}, routes=("https://a.example/{file}",))
+    (found,) = fetch(corpus)
+    assert (found.name, found.subset, found.md5) == ("all.tar", "", md5(b"everything"))
+    folder = tmp_path / "published"
+    assert [one.name for one in fetch(corpus, str(folder))] == ["dev.zip", "test.zip"]
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "all.tar").write_bytes(b"own")
+    (found,) = fetch(corpus, str(tmp_path / "own"))
+    assert (found.name, found.md5) == ("all.tar", md5(b"own"))
+    (tmp_path / "own" / "all.tar").unlink()
+    with pytest.raises(RequestError, match=r"own/dev_a is missing: ask for it\.$"):
+        fetch(corpus, str(tmp_path / "own"))
+    (tmp_path / "own" / "s1").mkdir()
+    halves = [
+        fetch(dataclasses.replace(corpus, remotes=some), str(tmp_path / "own"))
+        for some in (small.remotes, small.remotes[:1])
+    ]
+    assert [(one.name, one.subset) for (one,) in halves] == [("own", ""), ("own", "dev")]
+    (folder / "test.zip").unlink()
+    with pytest.raises(RequestError, match=r"published/test\.zip is missing: ask for it\.$"):
+        fetch(corpus, str(folder))

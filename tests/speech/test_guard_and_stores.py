@@ -112,6 +112,23 @@ def test_no_ceiling_is_above_that_of_the_whole_process(monkeypatch):
     assert set_to == [(9, (1200, -1)), (9, (7, -1)), (9, (1200, 1500)), (9, (7, 1500)), (9, (900, 900)), (9, (7, 900))]
 
 
+def test_elsewhere_than_on_linux_the_memory_is_watched_and_a_file_decoded_apart(monkeypatch):
+    watched, apart = [], []
+    monkeypatch.setattr(guard, "sys", SimpleNamespace(platform="darwin"))
+    monkeypatch.setattr(guard, "watched", lambda allowance: watched.append(allowance) or contextlib.nullcontext())
+    monkeypatch.setattr(guard, "decode", lambda *given: apart.append(given))
+    with guard._ceiling(77):
+        guard.decode_here(b"x", 8_000, 5.0, True)
+    assert watched == [77] and apart == [(b"x", 8_000, 5.0, True)]
+    monkeypatch.setattr(guard.resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=3))
+    assert guard._peak() == 3
+    guard.sys.platform = "linux"
+    assert guard._peak() == 3 * 1024
+    assert guard._held() > 10**7
+    monkeypatch.setattr(guard.os, "open", lambda *_: (_ for _ in ()).throw(FileNotFoundError))
+    assert guard._held() == 3 * 1024
+
+
 def test_a_message_may_arrive_in_pieces():
     one, other = socket.socketpair()
     text = b'{"a": 1}'
