@@ -1,7 +1,9 @@
 """What a decoder, a demuxer or an archive may throw at us, thrown by players: each becomes its one sentence."""
 
+import contextlib
 import errno
 import lzma
+import os
 import struct
 import tarfile
 import zipfile
@@ -19,6 +21,7 @@ from sv_utils.speech import archives, decoding, frames
 from sv_utils.speech.decoded import AudioError, Decoded, missing
 
 BROKEN = (av.error.InvalidDataError(1, "x"), ValueError("x"), EOFError("x"))
+SHORT = (MemoryError(), av.error.MemoryError(12, "x"))  # FFmpeg's own is one of its errors too
 SECOND = SimpleNamespace(samples=8000, sample_rate=8000)
 
 
@@ -55,8 +58,9 @@ def test_what_cannot_be_decoded_is_a_remnant_or_damage_by_where_it_stands(error)
     with pytest.raises(AudioError, match=r"^damaged: decoding stops at 6\.0 s$"):
         heard(*five, bad, good)
     assert heard(*[good] * 600, *five, bad, good, longest=1e4)[0] == 607  # of so many packets six are few
-    with pytest.raises(MemoryError):
-        heard(good, Packet(MemoryError()))
+    for short in SHORT:
+        with pytest.raises(MemoryError):
+            heard(good, Packet(short), good)
 
 
 @pytest.mark.parametrize("error", BROKEN)
@@ -76,8 +80,9 @@ def test_a_demuxer_that_fails_has_come_to_the_end(error):
             raise IndexError
 
     assert heard(demux=midway) == (3, 3.0, [])
-    with pytest.raises(MemoryError):
-        heard(demux=lambda stream: (_ for _ in ()).throw(MemoryError))
+    for short in SHORT:
+        with pytest.raises(MemoryError):
+            heard(demux=lambda stream, short=short: (_ for _ in ()).throw(short))
 
 
 def test_a_recording_is_too_long_a_second_behind_its_limit():
@@ -85,8 +90,8 @@ def test_a_recording_is_too_long_a_second_behind_its_limit():
     with pytest.raises(AudioError, match=r"^longer than 2 s$"):
         heard(*[Packet(SECOND)] * 4, longest=2.0)
     part = frames.Part(8000, 1.0, False)
-    part.add(np.float32([0.5, -1.0, 1.0, 2.0] * 2000))
-    assert part.seconds == 1.0 and part.samples[:4].tolist() == [16384, -32768, 32767, 32767]
+    part.add(np.float32([0.5, -1.0, 1.0, 2.0, 1.6 / 32768] * 1600))
+    assert part.seconds == 1.0 and part.samples[:5].tolist() == [16384, -32768, 32767, 32767, 2]
     with pytest.raises(AudioError, match=r"^longer than 1 s$"):
         part.add(np.float32([0.0]))
 
@@ -99,8 +104,9 @@ def test_a_file_that_cannot_be_opened_is_no_audio(monkeypatch, error):
             decoding.decode(content)
 
 
-def test_want_of_memory_is_no_other_failure(monkeypatch):
-    monkeypatch.setattr(decoding.av, "open", lambda *_, **__: (_ for _ in ()).throw(MemoryError()))
+@pytest.mark.parametrize("short", SHORT)
+def test_want_of_memory_is_no_other_failure(monkeypatch, short):
+    monkeypatch.setattr(decoding.av, "open", lambda *_, **__: (_ for _ in ()).throw(short))
     with pytest.raises(AudioError, match=r"^damaged, or too large: decoding takes more memory") as caught:
         decoding.decode(b"abc")
     assert isinstance(caught.value.__cause__, MemoryError)  # by which its process is not used again
@@ -150,6 +156,37 @@ def test_the_track_that_is_taken():
     ):
         with pytest.raises(AudioError, match=f"^{said}$"):
             chosen(*streams)
+
+
+def test_a_track_that_cannot_be_decoded_holds_no_sound(monkeypatch):
+    """Of a track that was not chosen: whether it holds more than silence, by the same wishes."""
+    asked = []
+    monkeypatch.setattr(decoding, "_opened", lambda content: contextlib.nullcontext(content))
+    monkeypatch.setattr(decoding, "_stream", lambda container, index: (container, index))
+
+    def decode(container, stream, part):
+        asked.append((container, stream, part.sample_rate, part.max_seconds, part.first_channel))
+        part.sound += np.int16([levels.pop(0)]).tobytes()
+
+    monkeypatch.setattr(decoding, "_decode_stream", decode)
+    levels = [-33, 32]
+    part = frames.Part(8000, 60.0, True, sound=bytearray(b"1234"))
+    assert decoding._sounds("file", 2, part) and not decoding._sounds("file", 2, part)
+    assert asked == [("file", ("file", 2), 8000, 60.0, True)] * 2 and part.sound == b"1234"
+    monkeypatch.setattr(decoding, "_decode_stream", lambda *_: (_ for _ in ()).throw(AudioError("damaged")))
+    assert not decoding._sounds("file", 2, part)
+
+
+def test_parts_are_closed_with_the_file_that_they_are(tmp_path):
+    before = len(os.listdir("/dev/fd"))
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(name.encode())
+    with archives.open_parts([tmp_path / "a", tmp_path / "b"]) as file:
+        assert file.read() == b"ab" and len(os.listdir("/dev/fd")) == before + 2
+    assert file.closed and len(os.listdir("/dev/fd")) == before
+    with pytest.raises(FileNotFoundError):
+        archives.open_parts([tmp_path / "a", tmp_path / "c"])
+    assert len(os.listdir("/dev/fd")) == before
 
 
 def test_the_parts_of_a_chain_become_one(monkeypatch):

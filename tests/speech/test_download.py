@@ -519,7 +519,7 @@ def test_the_cause_is_told_where_one_download_ends_the_others(tmp_path, small, m
     assert sorted(asked) == ["dev_a", "test.zip"] and pools == [3, 4]
 
 
-def test_only_what_was_downloaded_as_a_whole_is_removed(tmp_path, small):
+def test_only_what_was_downloaded_as_a_whole_is_removed(tmp_path, small, capsys):
     folder = paths.corpus_dir("small") / "archives"
     folder.mkdir(parents=True)
     (tmp_path / "own.zip").write_bytes(b"12345")
@@ -536,6 +536,10 @@ def test_only_what_was_downloaded_as_a_whole_is_removed(tmp_path, small):
     assert (folder / "a").exists() and (tmp_path / "own.zip").exists()
     assert acquisition.recorded(small) == [mixed, dataclasses.replace(gone, removed=True)]
     assert acquisition.remove(small) == 0 and acquisition.recorded(small)[1].removed
+    acquisition._record(small, [dataclasses.replace(gone, removed=True)])
+    capsys.readouterr()
+    assert fetch(dataclasses.replace(small, table=None, lists={})) == acquisition.recorded(small)
+    assert capsys.readouterr().out == "small: archives removed after its preparation, not fetched again\n"
 
 
 def test_a_key_that_is_given_is_shown_nowhere(small, monkeypatch):
@@ -573,7 +577,9 @@ def test_of_two_forms_the_public_one_is_downloaded_and_that_which_lies_here_is_r
     (found,) = fetch(corpus)
     assert (found.name, found.subset, found.md5) == ("all.tar", "", md5(b"everything"))
     folder = tmp_path / "published"
-    assert [one.name for one in fetch(corpus, str(folder))] == ["dev.zip", "test.zip"]
+    found = fetch(corpus, str(folder))
+    assert [one.name for one in found] == ["dev.zip", "test.zip"]
+    assert acquisition.recorded(corpus) == found  # and no more of the other form
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "all.tar").write_bytes(b"own")
     (found,) = fetch(corpus, str(tmp_path / "own"))

@@ -1,6 +1,7 @@
 """What is known before the first file is decoded: faults that once came to light after days of decoding."""
 
 import dataclasses
+import errno
 import io
 import shutil
 import zipfile
@@ -300,6 +301,15 @@ def test_what_has_arrived_of_archives_is_not_asked_for_again(tmp_path, monkeypat
 def test_folders_that_cannot_be_written_to(tmp_path, monkeypatch):
     inspection.refuse_unwritable(["tiny"])
     assert list(paths.corpus_dir("tiny").iterdir()) == []
+    with monkeypatch.context() as patch:
+
+        class Full(io.BytesIO):
+            def write(self, data):
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        patch.setattr(inspection.tempfile, "NamedTemporaryFile", lambda dir, prefix: Full())
+        with pytest.raises(RequestError, match=r"corpora/tiny cannot be written to \(No space left on device\)"):
+            inspection.refuse_unwritable(["tiny"])
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / "file"))
     with pytest.raises(RequestError, match=r"file/corpora/tiny cannot be written to \(Not a directory\)"):

@@ -31,7 +31,7 @@ def surroundings(tmp_path, monkeypatch):
 @pytest.fixture
 def asked(monkeypatch):
     """Requests that were made; `answers` by the end of an address: status, headers, content, or an error."""
-    made, answers = [], {}
+    made, given, answers = [], [], {}
 
     class Answer:
         def __init__(self, status, headers, content=b""):
@@ -59,10 +59,11 @@ def asked(monkeypatch):
         found = next((answer for end, answer in answers.items() if url.endswith(end)), (404, {}))
         if isinstance(found, Exception):
             raise found
-        return Answer(*found)
+        given.append(Answer(*found))
+        return given[-1]
 
     monkeypatch.setattr(needs.fetch, "ask", ask)
-    return SimpleNamespace(made=made, answers=answers)
+    return SimpleNamespace(made=made, given=given, answers=answers)
 
 
 def rows(corpus, source=None, **options):
@@ -168,6 +169,7 @@ def test_the_speed_of_a_server_is_that_of_eight_megabytes(asked, monkeypatch):
     assert needs.rate(published(public=(PUBLIC,)), ROUTES[1]) == 10 / 4
     asked.answers["all.tar"] = (200, {}, bytes(500_000))
     assert needs.rate(published(public=(PUBLIC,)), ROUTES[1]) == 65_536 / 16  # a slow one is not waited for
+    assert all(answer.closed for answer in asked.given)
 
 
 def test_each_address_is_asked_for_one_byte(asked, monkeypatch):
