@@ -28,7 +28,8 @@ def run(tmp_path, monkeypatch):
         (folder / stage).mkdir(parents=True)
         (folder / stage / "run.json").write_text(json.dumps({"key": "k", "parameters": {"source": "/data/own"}}))
         (folder / stage / f"{stage}.html").write_text(pages.of_markdown(f"# {stage}", "../index.html", "home"))
-    (folder / "03_train_softmax/model.weights").write_text("not for a site")
+    (folder / "03_train_softmax/model.keras").write_text("not for a site")
+    (folder / "03_train_softmax/03_train_softmax.partial.html").write_text("<a href='nowhere.html'>stopped</a>")
     (folder / "report.html").write_text(pages.of_markdown("# Report", "index.html", "home"))
     row = {"model": "softmax", "loss": "softmax", "list": "mini", "eer": 0.1, "eer_low": 0.05, "eer_high": 0.2}
     row |= {"profile": "two", "n_target": 10, "n_nontarget": 20, "n_speakers": 5}
@@ -36,6 +37,7 @@ def run(tmp_path, monkeypatch):
     (folder / "reproduction.json").write_text(json.dumps({"sentence": "As expected: 1 of 1 models."}))
     links = "".join(f"<a href='{stage}/{stage}.html'>x</a>" for stage in ("03_train_softmax", "09_report"))
     (folder / "index.html").write_text(f"<nav>Speaker verification</nav>{links}")
+    monkeypatch.setattr(site.card, "of_model", lambda file: f"# the card of {file.relative_to(folder)}\n")
     return tmp_path / "site"
 
 
@@ -48,7 +50,12 @@ def test_a_site_holds_the_pages_and_all_its_links_lead_somewhere(run, capsys):
     assert "&lt;one&gt; training." in front and "read/params.html" in front
     assert '<a href="../index.html">All runs</a>' in (run / "two/index.html").read_text()
     assert json.loads((run / "two/03_train_softmax/run.json").read_text())["parameters"] == {"source": "own"}
-    assert not list(run.rglob("*.weights"))
+    assert not list(run.rglob("*.keras")) and not list(run.rglob("*partial*"))
+    assert (run / ".nojekyll").exists()
+    card = (run / "two/03_train_softmax/card.html").read_text()
+    assert 'href="../index.html">All reports of this run</a>' in card
+    assert ">the card of 03_train_softmax/model.keras<a" in card
+    assert '<a href="two/03_train_softmax/card.html">card of softmax</a>' in front
     readme = (run / "read/README.html").read_text()
     assert 'href="params.html#' in readme and "data:image/webp;base64," in readme
     for page in run.rglob("*.html"):
@@ -68,6 +75,10 @@ def test_a_site_is_made_anew_and_no_other_folder_is_touched(run, capsys):
     (paths.profile_dir("two") / "report.html").unlink()
     assert report.main(["two", "--site", str(run)]) == 2
     assert "two has no report yet; make it with: make reproduce PROFILE=two" in capsys.readouterr().err
+    (paths.profile_dir("two") / "report.html").touch()
+    (paths.profile_dir("two") / "index.html").unlink()
+    with pytest.raises(OSError):
+        site.build(run, ["two"])
     assert (run / "index.html").exists() and (other / "thesis.txt").exists()
     assert [path.name for path in run.parent.glob(".site*")] == []
 
