@@ -172,6 +172,7 @@ def test_the_untrained_encoder_and_altered_speech_are_judged_on_the_part():
     changed = Heard.of(MANY, whole.speakers, np.minimum(whole.samples, 16_010), other)
     row = one.at_condition(found, "1 s", changed, whole.samples, rows)
     assert row["n_trials"] == len(part["O"]) and row["shortened"] == np.mean(rows > 10)
+    assert row["mean_seconds"] == pytest.approx(np.mean(np.minimum(rows, 10) + 16_000) / 16_000, rel=1e-9)
     assert row["eer"] == one.at_condition(one.score("O", picked, whole), "1 s", changed, whole.samples)["eer"]
 
 
@@ -258,6 +259,8 @@ def test_mixed_trials_pair_whole_and_short_utterances_of_the_drawn_trials():
         assert (side % 20 == rows).all() and set((side // 20).tolist()) == {0, 1}
     whole = [(enrol < 20, test < 20) for enrol, test in zip(*sides)]
     assert len(set(whole)) == 4  # the two sides are drawn for themselves
+    chance = np.random.default_rng(2)
+    assert [(side >= 20).tolist() for side in sides] == [(chance.integers(2, size=40) == 1).tolist() for _ in sides]
 
 
 def people(names, seed, n=6, spread=0.6):

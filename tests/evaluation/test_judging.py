@@ -39,6 +39,10 @@ def test_calibration_figures():
     assert set(figures) == {"cllr", "cllr_min", "calibration_loss", *costs}
     # log 3 is below the threshold of Bayes at a prior of 0.05, log 19: the target trial is rejected
     assert figures["act_dcf_005"] == 1 and figures["min_dcf_005"] == 0
+    # log 50 lies between the thresholds at the two priors; of 40 non-targets one is above half of the targets
+    figures = judging.calibration_figures([math.log(50), math.log(9)], [*np.zeros(39), math.log(10)])
+    assert (figures["act_dcf_001"], figures["act_dcf_005"]) == (1, 0.5)
+    assert (figures["min_dcf_001"], figures["min_dcf_005"]) == (0.5, pytest.approx(19 / 40))
 
 
 def test_reliability_weighs_both_kinds_as_at_even_prior():
@@ -76,9 +80,11 @@ def test_reliability_loses_no_trial_and_rises(target, nontarget):
 def test_judge_joins_the_figures_definitions_and_calibration():
     scores, labels = np.concatenate([TARGET, NONTARGET]), np.array([1] * 4 + [0] * 5)
     speakers = [np.array(list("aabbaabbc")), np.array(list("aabbbcbca"))]
-    judged = judging.judge(scores, labels, speakers, scores, seed=1, replicates=10)
-    figures = judging.evaluate(scores, labels, *speakers, log_likelihood_ratios=scores, seed=1, replicates=10)
+    ratios = np.where(scores > 0, scores, 2 * scores)
+    judged = judging.judge(scores, labels, speakers, ratios, seed=1, replicates=10)
+    figures = judging.evaluate(scores, labels, *speakers, log_likelihood_ratios=ratios, seed=1, replicates=10)
     assert {name: judged[name] for name in figures} == figures and judged["n_speakers"] == 3
+    assert figures["cllr"] == metrics.cllr(ratios[:4], ratios[4:]) and figures["threshold"] == -1.0
     assert judged["calibration"]["cllr"] == figures["cllr"]
     lost = judged["calibration"]["calibration_loss"]
     assert figures["cllr_min"] > 0 and lost == figures["cllr"] - figures["cllr_min"]
