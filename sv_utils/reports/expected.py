@@ -303,7 +303,7 @@ def ran_on(profile: Profile, folder: Path) -> dict:
         kept["engine"] = {name: value for name, value in kept["engine"].items() if name != "initial_weights"}
     packages = last.get("packages", {})
     kept["packages"] = {name: packages[name] for name in records.COMPUTING if name in packages}
-    seeds = {pooled(model): run.get("seed") for model, run in made.items()}
+    seeds = {model: run.get("seed") for model, run in made.items()}
     parameters = {stage: made[model].get("parameters", {}) for model, stage in trainings.items()}
     return {
         "run": kept | {"seeds": seeds, "start": last.get("start")},

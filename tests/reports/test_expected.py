@@ -46,6 +46,7 @@ def finished(folder, first, second, weights="ab", rate=0.1):
         (stage / "run.json").write_text(json.dumps(run))
     (folder / "02_prep/trials").mkdir(parents=True)
     (folder / "02_prep/trials/mini.txt").write_text("1 a b\n")
+    (folder / "02_prep/validation_trials.txt").write_text("1 a c\n")
     rows = ["id,speaker,split,content,shard", "b,B,train,cd,1", f"a,A,test,ab,{weights}", "c,C,,ef,1"]
     (folder / "02_prep/utterances.csv").write_text("\n".join(rows))
     (folder / "results.csv").write_text(RESULTS.format(first, second))
@@ -76,15 +77,20 @@ def test_figures_of_all_seeds_and_runs_are_summed_up(stored):
 def test_what_the_runs_ran_on_is_recorded_and_what_differs_between_them_is_no_fixed_part(stored):
     known = expected.certificate("p")
     assert [run["processor"] for run in known["runs"]] == ["A", "A"]
-    assert known["runs"][0]["packages"] == {"numpy": "2"} and known["runs"][0]["engine"] == {"devices": ["CPU:0"]}
+    assert known["runs"][0] == {
+        **{"processor": "A", "threads": 2, "engine": {"devices": ["CPU:0"]}, "packages": {"numpy": "2"}},
+        **{"seeds": {"aam@seed1": 1, "aam@seed2": 2}, "start": "2026-01-01"},
+    }
     assert known["fixed"] == {
         "trials of list mini": hashlib.sha256(b"1 a b\n").hexdigest(),
+        "validation trials": hashlib.sha256(b"1 a c\n").hexdigest(),
         "decoded speech": hashlib.sha256(b"id,content\na,ab\nb,cd\n").hexdigest(),
         "speakers and splits": hashlib.sha256(b"id,speaker,split\na,A,test\nb,B,train\n").hexdigest(),
         "targets, non-targets and speakers of list mini": "30 60 18",
         "EER of untrained aam@seed1 on mini, seed 1": "0.300000",
     }
-    assert known["parameters"]["07_train_aam@seed1"]["rate"] == 0.2  # of the newest run
+    stages = ("07_train_aam@seed1", "07_train_aam@seed2")
+    assert known["parameters"] == {stage: {"stage": stage, "rate": 0.2} for stage in stages}  # of the newest run
     assert known["differing"] == ["first weights of aam@seed1, seed 1", "first weights of aam@seed2, seed 2"]
     assert stored.endswith(f"these differ: {', '.join(known['differing'])}")
 
