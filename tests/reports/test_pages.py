@@ -239,6 +239,55 @@ def test_the_index_shows_how_far_each_stage_is(profile):
     ]
     assert "a &lt;first&gt; try." in page and "They come when every model has been judged." in page
     assert '"corpora": [' in page.replace("&quot;", '"')
+    # the picture leads from each stage to those that read it
+    boxes = {
+        name: (float(x), float(y) + 23)
+        for name, x, y in re.findall(r"<title>(\w+)[^<]*</title><rect x='(\S+)' y='(\S+)'", page)
+    }
+    starts = re.findall(r"<path d='M(\S+) (\S+) H\S+ C\S+ \S+ \S+ (\S+) \S+ \S+ H(\S+)'/>", page)
+    found = {(float(left) - 176, float(top), float(right), float(end)) for left, top, end, right in starts}
+    read = [("01_download", "02_prep"), ("02_prep", "05_train_cosface"), ("02_prep", "08_evaluate")]
+    read += [("05_train_cosface", "08_evaluate"), ("08_evaluate", "09_report")]
+    assert found >= {(*boxes[one], *boxes[other]) for one, other in read} and len({x for x, _ in boxes.values()}) == 5
+
+
+MADE_BY = {"git": {"commit": "0c0ffee", "dirty": True}, "processor": "Model <7>", "cores": 6, "memory": 8 * 2**30}
+MADE_BY |= {
+    "gpus": ["GPU one", "GPU two"],
+    "instructions": "AVX512",
+    "threads": 3,
+    "platform": "Linux-6",
+    "python": "3.12.1",
+}
+MADE_BY |= {"packages": {"numpy": "2.0", "keras": "3.1"}, "key": "4" * 64, "profile": "mine", "parameters": {"seed": 5}}
+
+
+def test_the_index_tells_when_how_long_and_with_what_the_last_stage_ran(profile):
+    for stage, day, seconds in (("02_prep", 3, 9000.0), ("01_download", 2, 600.0)):
+        run = MADE_BY | {"stage": stage, "end": f"2026-01-0{day}T04:05:06+00:00", "seconds": seconds}
+        run |= {"cores": 6 * (day - 2)}
+        (paths.stage_dir("mine", stage) / "run.json").write_text(json.dumps(run))
+    page = pages.index(Profile.read("mine"))
+    assert (
+        '<tr><td><a href="02_prep/02_prep.html">02_prep</a></td><td>out of date</td><td>2026-01-03 04:05</td>'
+        '<td>2.5 h</td><td><code>444444444444</code></td><td><a href="02_prep/run.json">run.json</a></td></tr>'
+    ) in page
+    assert "<td>09_report</td><td>not run yet</td><td></td><td></td><td></td><td></td>" in page
+    assert ">2.5 h, out of date</text>" in page and ">10 min, out of date</text>" in page and "2 of 5 stages" in page
+    assert "<p>Of the last stage that ran (02_prep); every stage" in page
+    table = page[page.index("<h2>What made") :]
+    assert dict(re.findall("<tr><th>(.+?)</th><td>(.+?)</td></tr>", table)) == {
+        "commit": "0c0ffee with changes",
+        "machine": "Model &lt;7&gt;; cores: 6; 8 GiB",
+        "GPU": "GPU one; GPU two",
+        "digits": "instruction sets AVX512, 3 threads",
+        "system": "Linux-6, Python 3.12.1",
+    }
+    assert "<summary>packages</summary><pre>numpy 2.0\nkeras 3.1</pre>" in page
+    assert "<summary>02_prep, complete</summary><pre>{\n &quot;seed&quot;: 5\n}</pre>" in page
+    assert (
+        "<code>params/mine.yaml</code>" in page and "<summary>the file</summary><pre># mine - a &lt;first&gt;" in page
+    )
 
 
 def test_a_changed_tree_of_own_recordings_makes_what_was_done_outdated(profile):

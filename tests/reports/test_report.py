@@ -96,8 +96,18 @@ def test_summary_shows_percent_the_untrained_encoder_and_nothing_where_nothing_i
     assert table["model"].tolist() == ["softmax", "softmax + AS-norm", "adacos"]
     assert table["EER % [95 % interval]"].tolist() == ["10.00 [5.00, 15.55]", "9.00 [4.00, 14.55]", "7.50"]
     assert table["untrained"].tolist() == ["30.00", "", ""]
+    assert table.iloc[2].tolist()[:5] == ["adacos", "adacos", "mini", "18", "3,060"]
     assert table.iloc[0].tolist()[3:5] == ["18", "3,060"]
     assert table.iloc[0].tolist()[7:] == ["0.412", "0.900", "0.700", "0.333", "0.250"]
+
+
+def test_in_brief_only_the_plain_cosines_are_shown_and_the_list_where_there_are_several(profile):
+    results = tables.collect(Profile.read(profile))
+    table = tables.brief(results)
+    assert table.columns.tolist() == ["model", "EER % [95 % interval]", "untrained"]
+    assert table["model"].tolist() == ["softmax", "adacos"] and table["untrained"].tolist() == ["30.00", ""]
+    both = tables.brief(pd.concat([results, results.assign(list="other")]))
+    assert both["list"].tolist() == ["mini", "mini", "other", "other"]
 
 
 def test_summary_of_rows_without_speakers_or_ratios():
@@ -124,8 +134,8 @@ def scores(values, speakers="abcd"):
 
 def test_scores_are_read_by_list_and_model(profile):
     table = scores(range(16))
-    for model in ("softmax", "adacos"):
-        table.to_csv(paths.stage_dir(profile, f"08_evaluate@{model}") / "scores_VoxCeleb1-O.csv", index=False)
+    for model, own in (("softmax", table.assign(score=0)), ("adacos", table)):
+        own.to_csv(paths.stage_dir(profile, f"08_evaluate@{model}") / "scores_VoxCeleb1-O.csv", index=False)
     found = tables.read_scores(Profile.read(profile))
     assert {name: list(scored) for name, scored in found.items()} == {"VoxCeleb1-O": ["softmax", "adacos"]}
     pd.testing.assert_frame_equal(found["VoxCeleb1-O"]["adacos"], table)
@@ -208,7 +218,10 @@ def test_a_difference_that_only_many_comparisons_make_is_no_finding(profile):
 
 
 def test_properties_of_the_models(profile):
+    log = "epoch,phase,val_eer,loss,seconds\n0,0,0.3,,\n1,1,0.12,1.5,4\n2,1,0.15,1.1,5\n3,1,0.1,1,6\n"
+    (paths.stage_dir("two", "06_train_adacos") / "log.csv").write_text(log)
     table = tables.properties(Profile.read(profile))
+    assert table.loc[1, ["epochs", "best_epoch", "training_seconds"]].tolist() == [3, 3, 15.0]
     first = {"model": "softmax", "loss": "softmax", "parameters": 6_640_000, "macs_of_3_s": 7e9, "dimensions": 256}
     first |= {"epochs": 2, "best_epoch": 1, "training_seconds": 20.0, "realtime": 450.0}
     assert table.loc[0].to_dict() == first and table["model"].tolist() == ["softmax", "adacos"]
