@@ -282,13 +282,11 @@ class Scorer:
             resamples = drawn if whole else Resamples.draw(speakers[0], speakers[1], replicates, seed)
             head = {"profile": profile, "model": system.name, "loss": loss if system.trained else "none"}
             ratios = scored.ratios.get(system)
-            figures = judging.judge(scores, labels, speakers, ratios, seed, replicates, resamples)
+            figures = judging.judge(scores, labels, ratios, resamples)
             rows.append(head | {"list": scored.name, "system": system.record} | figures | dict(made))
             if system == scored.plain:
                 origin = {"threshold_from": "dev speakers", "list": scored.name}
-                points = judging.decision_points(
-                    self.dev, scores, labels, speakers, origin, seed, replicates, resamples
-                )
+                points = judging.decision_points(self.dev, scores, labels, speakers, origin, resamples=resamples)
                 rows[-1]["operating_points"] = points
         return rows
 

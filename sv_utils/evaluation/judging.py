@@ -16,13 +16,7 @@ FALSE_ACCEPTS = (0.1, 0.05, 0.01, 0.001)  # wanted rates of different voices acc
 
 
 def judge(
-    scores: np.ndarray,
-    labels: np.ndarray,
-    speakers: Sequence[np.ndarray],
-    log_likelihood_ratios: np.ndarray | None,
-    seed: int,
-    replicates: int,
-    resamples: Resamples | None = None,
+    scores: np.ndarray, labels: np.ndarray, log_likelihood_ratios: np.ndarray | None, resamples: Resamples
 ) -> dict:
     """
     Every figure of one system on one list, as ``metrics.json`` has them.
@@ -30,14 +24,10 @@ def judge(
     Parameters
     ----------
     scores, labels : np.ndarray [shape=(n,)]
-    speakers : sequence of two np.ndarray [shape=(n,)]
-        Of the enrol and the test side.
     log_likelihood_ratios : np.ndarray [shape=(n,)] or None
         Calibrated scores, where there are such.
-    seed, replicates : int
-        Of `intervals.speaker_bootstrap`.
-    resamples : Resamples, optional
-        The same, drawn once for all systems of the list.
+    resamples : Resamples
+        Of the speakers of the list, drawn once for all systems.
 
     Returns
     -------
@@ -46,10 +36,7 @@ def judge(
         `calibration_figures`, None without ratios.
     """
     same, ratios = np.asarray(labels) == 1, log_likelihood_ratios
-    enrol, test = speakers
-    resamples = resamples or Resamples.draw(enrol, test, replicates, seed)
-    figures = evaluate(scores, labels, enrol, test, log_likelihood_ratios=ratios, resamples=resamples)
-    return figures | {
+    return evaluate(scores, labels, log_likelihood_ratios=ratios, resamples=resamples) | {
         "eer_definitions": metrics.eer_definitions(scores[same], scores[~same]),
         "calibration": None if ratios is None else calibration_figures(ratios[same], ratios[~same]),
     }
@@ -141,7 +128,6 @@ def rates_with_intervals(
     accepted: np.ndarray,
     labels: np.ndarray,
     speakers: Sequence[np.ndarray],
-    n_speakers: int,
     seed: int = 0,
     replicates: int = 1000,
 ) -> dict[str, list[float]]:
@@ -154,7 +140,7 @@ def rates_with_intervals(
     labels : np.ndarray [shape=(n,)]
         1 for target, 0 for non-target trials; both kinds are there.
     speakers : sequence of two np.ndarray [shape=(n,)]
-    n_speakers, seed, replicates : int
+    seed, replicates : int
 
     Returns
     -------
@@ -322,7 +308,7 @@ def evaluate(
     labels : np.ndarray [shape=(n,)]
         1 for target, 0 for non-target trials.
     enrol_speakers, test_speakers : np.ndarray [shape=(n,)], optional
-        Speakers of the two sides; without them there is no interval.
+        Speakers of the two sides; without them, or resamples, there is no interval.
     log_likelihood_ratios : np.ndarray [shape=(n,)], optional
         Calibrated log-likelihood ratios of the same trials (the scores themselves, if they are that); without them
         Cllr has no meaning. Cllr_min needs the order of the scores only.
@@ -347,8 +333,9 @@ def evaluate(
     target, nontarget = validate(scores[labels == 1], scores[labels != 1])
     p_fa, p_miss, thresholds = roc(target, nontarget)
     error_rate, low, high, n_speakers = eer_of_roc(p_fa, p_miss), math.nan, math.nan, math.nan
-    if enrol_speakers is not None and test_speakers is not None:
-        resamples = resamples or Resamples.draw(enrol_speakers, test_speakers, replicates, seed)
+    if resamples is None and enrol_speakers is not None and test_speakers is not None:
+        resamples = Resamples.draw(enrol_speakers, test_speakers, replicates, seed)
+    if resamples is not None:
         n_speakers, resampled = resamples.n_speakers, resamples.eers(scores, labels)
         low, high = rate_interval(error_rate, resampled, n_speakers, min(len(target), len(nontarget)))
     ratios = None if log_likelihood_ratios is None else np.asarray(log_likelihood_ratios)

@@ -489,7 +489,7 @@ class _Columns:
         speakers = [side[rows] for side in self.speakers]
         count = len(np.unique(np.concatenate(speakers)))
         counts = {"n_speakers": count, "n_target": int(target.sum()), "n_nontarget": int((~target).sum())}
-        rates = judging.rates_with_intervals(accepted, target.astype(int), speakers, count, 0, REPLICATES)
+        rates = judging.rates_with_intervals(accepted, target.astype(int), speakers, 0, REPLICATES)
         return {"list": name, **counts, **rates}
 
     def spread(self, inside: np.ndarray) -> dict:

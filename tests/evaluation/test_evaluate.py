@@ -10,6 +10,7 @@ from sv_utils.evaluation import calibration, evaluate, judging, metrics, scoring
 from sv_utils.evaluation.calibration import Calibration
 from sv_utils.evaluation.evaluate import Heard, Scorer
 from sv_utils.evaluation.normalisation import Cohort
+from sv_utils.evaluation.resampling import Resamples
 from sv_utils.evaluation.systems import AS_NORM, COSINE, QMF, SCORINGS, System
 
 IDS = ["a/1/x", "a/2/x", "b/1/x", "b/2/x"]
@@ -209,7 +210,9 @@ def test_rows_of_a_list_hold_names_figures_and_origin():
             **{"profile": "tiny", "list": "mini"},
             **made,
         }
-        expected = judging.judge(scores, LISTED.labels, found.speakers, found.ratios.get(system), 3, 20)
+        expected = judging.judge(
+            scores, LISTED.labels, found.ratios.get(system), Resamples.draw(*found.speakers, 20, 3)
+        )
         np.testing.assert_equal({name: row[name] for name in expected}, expected)
     assert rows[0]["calibration"]["cllr"] == metrics.cllr([3.0, 3.0], [10 * 0.0 - 5, 10 * 0.96 - 5])
     assert rows[3]["calibration"] is None and math.isnan(rows[3]["cllr"])

@@ -80,8 +80,8 @@ def test_reliability_loses_no_trial_and_rises(target, nontarget):
 def test_judge_joins_the_figures_definitions_and_calibration():
     scores, labels = np.concatenate([TARGET, NONTARGET]), np.array([1] * 4 + [0] * 5)
     speakers = [np.array(list("aabbaabbc")), np.array(list("aabbbcbca"))]
-    ratios = np.where(scores > 0, scores, 2 * scores)
-    judged = judging.judge(scores, labels, speakers, ratios, seed=1, replicates=10)
+    ratios, drawn = np.where(scores > 0, scores, 2 * scores), Resamples.draw(*speakers, 10, 1)
+    judged = judging.judge(scores, labels, ratios, drawn)
     figures = judging.evaluate(scores, labels, *speakers, log_likelihood_ratios=ratios, seed=1, replicates=10)
     assert {name: judged[name] for name in figures} == figures and judged["n_speakers"] == 3
     assert figures["cllr"] == metrics.cllr(ratios[:4], ratios[4:]) and figures["threshold"] == -1.0
@@ -89,7 +89,7 @@ def test_judge_joins_the_figures_definitions_and_calibration():
     lost = judged["calibration"]["calibration_loss"]
     assert figures["cllr_min"] > 0 and lost == figures["cllr"] - figures["cllr_min"]
     assert judged["eer_definitions"]["interpolated"] == pytest.approx(2 / 9)
-    assert judging.judge(scores, labels, speakers, None, seed=1, replicates=10)["calibration"] is None
+    assert judging.judge(scores, labels, None, drawn)["calibration"] is None
 
 
 def test_at_threshold():
@@ -175,9 +175,9 @@ def test_a_draw_without_trials_of_one_kind_has_no_rates(kind):
 
 def test_rates_of_decisions_are_those_of_scores_at_a_threshold():
     (equal, _), accepted = decision_points(), LIST[0] >= 149.5
-    rates = judging.rates_with_intervals(accepted, LIST[1], SPEAKERS, 3, seed=5, replicates=30)
+    rates = judging.rates_with_intervals(accepted, LIST[1], SPEAKERS, seed=5, replicates=30)
     assert rates == {name: pytest.approx(equal[name]) for name in ("false_accept", "miss")}
-    assert rates == judging.rates_with_intervals(accepted, LIST[1], SPEAKERS, 3, seed=5, replicates=30)
+    assert rates == judging.rates_with_intervals(accepted, LIST[1], SPEAKERS, seed=5, replicates=30)
 
 
 def test_decisions_that_are_all_alike_leave_open_what_three_speakers_cannot_show():
@@ -190,7 +190,7 @@ def test_who_says_nothing_gets_a_thousand_draws_of_seed_0():
     said, asked = {"seed": 0, "replicates": 1000}, (DEV, *LIST, SPEAKERS, {})
     assert judging.decision_points(*asked) == judging.decision_points(*asked, **said)
     np.testing.assert_equal(judging.evaluate(*LIST, *SPEAKERS), judging.evaluate(*LIST, *SPEAKERS, **said))
-    asked = (LIST[0] > 95, LIST[1], SPEAKERS, 3)
+    asked = (LIST[0] > 95, LIST[1], SPEAKERS)
     assert judging.rates_with_intervals(*asked) == judging.rates_with_intervals(*asked, **said)
 
 
