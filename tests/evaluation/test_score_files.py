@@ -1,5 +1,8 @@
 """Score files: written to the last digit, read in each form, matched to a list."""
 
+import zlib
+from zipfile import BadZipFile
+
 import numpy as np
 import pytest
 
@@ -80,6 +83,39 @@ def test_embeddings_are_a_row_a_path(tmp_path, shape):
     np.savez(tmp_path / "e.npz", paths=np.array(["a", "b"]), embeddings=np.ones(shape))
     with pytest.raises(RequestError, match="one row of real numbers a path is needed"):
         score_files.read_embeddings(str(tmp_path / "e.npz"))
+
+
+DAMAGES = [KeyError, ValueError, TypeError, AttributeError, EOFError, MemoryError, OSError, BadZipFile, zlib.error]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_whatever_a_damaged_file_of_embeddings_raises_becomes_a_sentence(tmp_path, monkeypatch, damage):
+    np.savez(tmp_path / "e.npz", paths=np.array(["a"]), embeddings=np.ones((1, 2)))
+
+    def load(path):
+        raise damage("within NumPy")
+
+    monkeypatch.setattr(score_files.np, "load", load)
+    with pytest.raises(RequestError, match="holds no arrays `paths`"):
+        score_files.read_embeddings(str(tmp_path / "e.npz"))
+
+
+def test_embeddings_that_are_missing_or_a_bomb_are_told_as_such(tmp_path, monkeypatch):
+    with pytest.raises(RequestError, match=r"e\.npz does not exist; make it with"):
+        score_files.read_embeddings(str(tmp_path / "e.npz"))
+    asked = []
+    monkeypatch.setattr(score_files, "refuse_bomb", asked.append)
+    np.savez(tmp_path / "e.npz", paths=np.array([1]), embeddings=np.ones((1, 2)))
+    with pytest.raises(RequestError, match="one row of real numbers a path"):
+        score_files.read_embeddings(str(tmp_path / "e.npz"))
+    assert asked == [str(tmp_path / "e.npz")]
+
+
+def test_a_trial_that_is_scored_in_two_ways_is_refused():
+    given, wanted = listed(("a", "b"), ("c", "d"), ("a", "b")), listed(("a", "b"), labels=[1])
+    with pytest.raises(RequestError, match=r"scores a and b twice, once as 1\.0 in line 1"):
+        score_files.match(wanted, given, np.array([1.0, 3.0, 2.0]))
+    assert score_files.match(wanted, given, np.array([1.0, 3.0, 1.0]))[0].tolist() == [1.0]
 
 
 def test_a_score_that_is_no_finite_number_is_named_with_its_line(tmp_path):

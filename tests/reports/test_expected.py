@@ -123,6 +123,28 @@ def test_a_training_is_not_counted_twice(stored, tmp_path):
         expected.store("p", [tmp_path / "one", tmp_path / "other", tmp_path / "again"])
 
 
+def test_without_a_run_the_present_outputs_are_stored(stored, tmp_path, monkeypatch):
+    monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / "outputs"))
+    shutil.copytree(tmp_path / "one", tmp_path / "outputs/p")
+    table = expected.figures("p")
+    assert expected.store("p", []) == (
+        f"{tmp_path / 'expected/p.csv'}: 1 runs, {len(table)} rows, 8 parts that agree in all of them"
+    )
+    assert expected.of_model("p", "aam", "mini").tolist() == [0.1, 0.12]
+    known = expected.certificate("p")
+    assert known["parameters"]["07_train_aam@seed2"]["rate"] == 0.1 and known["differing"] == []
+    assert known["fixed"]["first weights of aam@seed2, seed 2"] == "ab"
+
+
+def test_a_profile_that_trains_nothing_has_nothing_to_expect(tmp_path, monkeypatch):
+    monkeypatch.setenv("SV_PARAMS", str(tmp_path))
+    (tmp_path / "p.yaml").write_text(
+        "01_download:\n02_prep:\n08_evaluate:\n09_report:\nencoders: {campplus: campplus}\n"
+    )
+    with pytest.raises(RequestError, match="profile p trains nothing"):
+        expected.store("p", [])
+
+
 def test_an_unfinished_run_is_no_record(stored, tmp_path):
     with pytest.raises(RequestError, match=r"two/results\.csv is missing; make it with: make reproduce PROFILE=p"):
         expected.store("p", [tmp_path / "one", tmp_path / "two"])

@@ -259,13 +259,19 @@ MADE_BY |= {
     "platform": "Linux-6",
     "python": "3.12.1",
 }
-MADE_BY |= {"packages": {"numpy": "2.0", "keras": "3.1"}, "key": "4" * 64, "profile": "mine", "parameters": {"seed": 5}}
+MADE_BY |= {
+    "packages": {"numpy": "2.0", "keras": "3.1"},
+    "key": "4" * 64,
+    "profile": "mine",
+    "parameters": {"source": "/own voices/x"},
+}
 
 
 def test_the_index_tells_when_how_long_and_with_what_the_last_stage_ran(profile):
-    for stage, day, seconds in (("02_prep", 3, 9000.0), ("01_download", 2, 600.0)):
+    for stage, day, seconds in (("02_prep", 3, 9000.0), ("01_download", 2, 600.0), ("05_train_cosface", 1, 119.0)):
         run = MADE_BY | {"stage": stage, "end": f"2026-01-0{day}T04:05:06+00:00", "seconds": seconds}
         run |= {"cores": 6 * (day - 2)}
+        paths.stage_dir("mine", stage).mkdir(exist_ok=True)
         (paths.stage_dir("mine", stage) / "run.json").write_text(json.dumps(run))
     page = pages.index(Profile.read("mine"))
     assert (
@@ -273,7 +279,9 @@ def test_the_index_tells_when_how_long_and_with_what_the_last_stage_ran(profile)
         '<td>2.5 h</td><td><code>444444444444</code></td><td><a href="02_prep/run.json">run.json</a></td></tr>'
     ) in page
     assert "<td>09_report</td><td>not run yet</td><td></td><td></td><td></td><td></td>" in page
-    assert ">2.5 h, out of date</text>" in page and ">10 min, out of date</text>" in page and "2 of 5 stages" in page
+    assert ">2.5 h, out of date</text>" in page and ">10 min, out of date</text>" in page and "3 of 5 stages" in page
+    assert ">119 s, out of date</text>" in page and "<title>mine: reports</title>" in page
+    assert "<nav>Speaker verification</nav>" in page  # which a site leads home by
     assert "<p>Of the last stage that ran (02_prep); every stage" in page
     table = page[page.index("<h2>What made") :]
     assert dict(re.findall("<tr><th>(.+?)</th><td>(.+?)</td></tr>", table)) == {
@@ -284,7 +292,7 @@ def test_the_index_tells_when_how_long_and_with_what_the_last_stage_ran(profile)
         "system": "Linux-6, Python 3.12.1",
     }
     assert "<summary>packages</summary><pre>numpy 2.0\nkeras 3.1</pre>" in page
-    assert "<summary>02_prep, complete</summary><pre>{\n &quot;seed&quot;: 5\n}</pre>" in page
+    assert "<summary>02_prep, complete</summary><pre>{\n &quot;source&quot;: &quot;x&quot;\n}</pre>" in page
     assert (
         "<code>params/mine.yaml</code>" in page and "<summary>the file</summary><pre># mine - a &lt;first&gt;" in page
     )

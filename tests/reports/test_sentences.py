@@ -1,5 +1,7 @@
 """What is said of each figure, word for word."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -49,6 +51,19 @@ def test_reliability():
         "Farthest from the diagonal lies sure: where it announces 1 %, 25 % are target trials; the calibration of even "
         "loses least (Cllr 0.000 above its minimum)."
     )
+
+
+def test_parts_are_told_of_the_lists_that_are_measured_in_part():
+    sides = np.array(list("aabbcd")), np.array(list("abbcda"))
+    scored = {name: SimpleNamespace(part=np.arange(count), trials=range(6), speakers=sides) for name, count in PARTS}
+    assert sentences.parts(scored) == (
+        "The untrained encoder and altered speech are measured on 3 of the 6 trials of O (those between 2 of its 4 "
+        "speakers, drawn at random); 4 of the 6 trials of H (those between 3 of its 4 speakers, drawn at random)."
+    )
+    assert sentences.parts({"E": scored["E"]}) == ""
+
+
+PARTS = [("O", 3), ("E", 6), ("H", 4)]
 
 
 def test_durations():

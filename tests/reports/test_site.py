@@ -1,6 +1,7 @@
 """The site: finished runs and READMEs in one folder, whose links lead somewhere within it."""
 
 import json
+import os
 import re
 
 import pandas as pd
@@ -43,9 +44,12 @@ def run(tmp_path, monkeypatch):
 
 def test_a_site_holds_the_pages_and_all_its_links_lead_somewhere(run, capsys):
     assert report.main(["two", "--site", str(run)]) == 0
-    assert str(run / "index.html") in capsys.readouterr().out
+    pages_of_it = len(list(run.rglob("*.html")))
+    assert f"{run / 'index.html'}: {pages_of_it} pages, " in capsys.readouterr().out
     assert dead(run) == []
     front = (run / "index.html").read_text()
+    assert "<title>Speaker verification: finished runs</title>" in front and "<th>EER % [95 % interval]</th>" in front
+    assert "<title>CARD</title>" in pages.of_markdown("no heading", "index.html", "CARD")
     assert "As expected: 1 of 1 models." in front and "10.00&nbsp;[5.00,&nbsp;20.00]" in front
     assert "&lt;one&gt; training." in front and "read/params.html" in front
     assert '<a href="../index.html">All runs</a>' in (run / "two/index.html").read_text()
@@ -65,8 +69,11 @@ def test_a_site_holds_the_pages_and_all_its_links_lead_somewhere(run, capsys):
 def test_a_site_is_made_anew_and_no_other_folder_is_touched(run, capsys):
     site.build(run, ["two"])
     (run / "old.html").write_text("")
+    killed = run.with_name(f".site.{os.getpid()}")  # what a build of the same number left
+    killed.mkdir()
+    (killed / "half.html").write_text("")
     site.build(run, ["two"])
-    assert not (run / "old.html").exists()
+    assert not (run / "old.html").exists() and not (run / "half.html").exists()
     other = run.parent / "mine"
     other.mkdir()
     (other / "thesis.txt").write_text("")
