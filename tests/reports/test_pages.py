@@ -252,19 +252,9 @@ def test_the_index_shows_how_far_each_stage_is(profile):
 
 
 MADE_BY = {"git": {"commit": "0c0ffee", "dirty": True}, "processor": "Model <7>", "cores": 6, "memory": 8 * 2**30}
-MADE_BY |= {
-    "gpus": ["GPU one", "GPU two"],
-    "instructions": "AVX512",
-    "threads": 3,
-    "platform": "Linux-6",
-    "python": "3.12.1",
-}
-MADE_BY |= {
-    "packages": {"numpy": "2.0", "keras": "3.1"},
-    "key": "4" * 64,
-    "profile": "mine",
-    "parameters": {"source": "/own voices/x"},
-}
+MADE_BY |= {"gpus": ["GPU one", "GPU two"], "instructions": "AVX512", "threads": 3, "platform": "Linux-6"}
+MADE_BY |= {"python": "3.12.1", "packages": {"numpy": "2.0", "keras": "3.1"}, "key": "4" * 64, "profile": "mine"}
+MADE_BY |= {"parameters": {"source": "/own voices/x"}}
 
 
 def test_the_index_tells_when_how_long_and_with_what_the_last_stage_ran(profile):
