@@ -122,7 +122,8 @@ def test_evaluate_gives_every_column():
     with_ratios = judging.evaluate(scores, labels, log_likelihood_ratios=2 * scores - 3)
     assert with_ratios["cllr"] == metrics.cllr(2 * target - 3, 2 * nontarget - 3)
     assert math.isnan(with_ratios["eer_low"]) and math.isnan(with_ratios["n_speakers"])
-    assert math.isnan(judging.evaluate(scores, labels, enrol)["n_speakers"])
+    for sides in ((enrol, None), (None, test)):
+        assert math.isnan(judging.evaluate(scores, labels, *sides)["n_speakers"])
 
 
 # Dev trials that part at 149.5, and of whose 100 non-target trials ten lie at 90 or above.
@@ -219,3 +220,6 @@ def test_rare_false_accepts_are_offered_when_ten_dev_trials_can_show_them():
     assert [(point["wanted"], point["threshold"]) for point in points] == [
         *((None, 1499.5), (0.1, 900.0), (0.05, 950.0), (0.01, 990.0)),
     ]
+    alike = np.concatenate([np.zeros(50), np.ones(1000)]), np.repeat([1, 0], [50, 1000])
+    (equal,) = judging.decision_points(alike, LIST[0], LIST[1], SPEAKERS, {}, replicates=2)
+    assert equal["name"] == "equal error"  # no threshold accepts anything and few false ones

@@ -143,6 +143,7 @@ def test_scores_are_brought_into_the_order_of_the_list():
     labelled, three = listed(("c", "d"), ("x", "y"), labels=[0, 1]), np.array([3.0, 9.0])
     assert score_files.match(listed(("c", "d"), labels=[0]), labelled, three)[0].tolist() == [3.0]
     assert score_files.match(labelled, labelled, three)[1] == []
+    assert score_files.match(listed(("c", "d")), labelled, three)[0].tolist() == [3.0]  # a list that tells no labels
 
 
 def test_a_trial_without_a_score_is_named_with_its_line():

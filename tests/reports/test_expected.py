@@ -10,7 +10,7 @@ import pytest
 
 from sv_utils.base.errors import RequestError
 from sv_utils.pipeline.profile import Profile
-from sv_utils.reports import expected
+from sv_utils.reports import expected, tables
 
 PARAMS = """
 01_download: {}
@@ -110,6 +110,20 @@ def test_what_a_gpu_embeds_and_an_arm_processor_draws_are_parts_of_their_own(sto
         file.write_text(json.dumps(json.loads(file.read_text()) | {"engine": {"initial_weights": "cd"}}))
 
 
+def test_a_list_may_be_called_na_and_a_model_that_is_gone_is_no_part(stored, tmp_path, monkeypatch):
+    monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / "outputs"))
+    folder = tmp_path / "outputs/p"
+    shutil.copytree(tmp_path / "one", folder)
+    text = (folder / "results.csv").read_text().replace(",mini,", ",NA,")
+    (folder / "results.csv").write_text(text + "p,gone (untrained),none,NA,30,60,18,0.4,0.2,0.5,0.9,1,1,,0.8,1,k\n")
+    expected.store("p", [])
+    assert expected.of_model("p", "aam", "NA").tolist() == [0.1, 0.12]
+    fixed = expected.certificate("p")["fixed"]
+    assert fixed["targets, non-targets and speakers of list NA"] == "30 60 18"
+    assert [part for part in fixed if "untrained" in part] == ["EER of untrained aam@seed1 on NA, seed 1"]
+    assert set(tables.read_results("p")["list"]) == {"NA"}
+
+
 def test_a_stage_finds_its_own_curves_without_the_averages_of_weights(stored):
     found = expected.expected("p", "07_train_aam@seed2")
     assert found["epoch"].tolist() == [0, 1] and found["val_eer"].tolist() == [0.3, 0.15]
@@ -181,6 +195,9 @@ def test_a_training_that_leaves_the_band_says_so_in_words(stored):
     assert "validation EER is above" in told({"epoch": 1, "loss": 2.0, "val_eer": 0.9})
     assert "loss is below" in told({"epoch": 1, "loss": 0.001, "val_eer": 0.15})
     assert told({"epoch": 2, "loss": 200.0, "val_eer": 0.15}) == ""  # beyond what is on record
+    assert told({"epoch": 1, "loss": math.nan}) == ""  # not measured
+    both = told({"epoch": 1, "loss": 200.0, "val_eer": 0.9})
+    assert both.count("; ") == 1 and "the loss is above" in both and "the validation EER is above" in both
     assert expected.watch("q", "07_train_aam@seed1")({"epoch": 1, "loss": 200.0, "val_eer": 0.9}) == ""
 
 

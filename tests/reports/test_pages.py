@@ -36,7 +36,7 @@ def notebook(tmp_path):
         ),
         new_code_cell("margin = 0.2", metadata={"tags": ["parameters"]}),
         new_markdown_cell("## The curve"),
-        new_code_cell("plot()", outputs=outputs),
+        new_code_cell("# drawn here\nplot()", outputs=outputs),
     ]
     path = tmp_path / "03_train.ipynb"
     nbformat.write(new_notebook(cells=cells), path)
@@ -45,7 +45,7 @@ def notebook(tmp_path):
 
 def test_a_report_has_its_formulas_as_mathml_and_leaves_code_alone(notebook):
     page = pages.report(notebook, "../index.html")
-    assert page.count("<math") == 2 and "<mfrac>" in page and "$$" not in page
+    assert page.count("<math") == 2 and page.count('display="block"') == 1 and "<mfrac>" in page and "$$" not in page
     assert "<code>$HOME</code>" in page and "<code>$5</code>" in page
     assert 'href="../index.html"' in page
 
@@ -172,11 +172,11 @@ def test_no_notebook_shows_a_style_of_pandas_that_escapes_nothing():
 
 def test_a_page_tells_names_and_no_places(tmp_path, monkeypatch):
     monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / "made here"))
-    monkeypatch.setenv("SV_MIRROR", "/mirror of/mine")
+    monkeypatch.setenv("SV_MIRROR", "/somewhere/anna/mirror of/mine")
     monkeypatch.setenv("HOME", "/somewhere/anna")
     said = [
         f"{tmp_path}/made here/mini/a.csv",
-        "/mirror of/mine/folder/b.wav",
+        "/somewhere/anna/mirror of/mine/folder/b.wav",
         "/somewhere/anna/c.wav",
         "/far away/d.wav",
     ]
@@ -191,6 +191,7 @@ def test_a_page_tells_names_and_no_places(tmp_path, monkeypatch):
     shown = re.search(r"outputs/mini/a[^<]*", page)[0].strip().splitlines()
     assert shown[:4] == ["outputs/mini/a.csv", "$SV_MIRROR/folder/b.wav", "~/c.wav", "d.wav"]
     assert shown[4:] == ["./params/mini.yaml", *said[5:]]
+    assert pages.without_places("/etc/hosts", ["/", 7]) == "/etc/hosts"  # a root says nothing
 
 
 def test_the_record_that_a_site_shows_tells_no_places(tmp_path):
@@ -288,6 +289,14 @@ def test_the_index_tells_when_how_long_and_with_what_the_last_stage_ran(profile)
     )
 
 
+def test_a_machine_without_git_and_gpu_and_a_page_with_one_voice_say_so():
+    run = MADE_BY | {"stage": "02_prep", "end": "2026", "git": None, "gpus": [], "instructions": None}
+    table = pages._made_by([run])[2]
+    assert "<td>not under git</td>" in table and "<th>GPU</th><td>none</td>" in table
+    assert "instruction sets not recorded, 3 threads" in table and pages._made_by([]) == []
+    assert "holds a recording of voices" in pages._carried("<audio") and pages._carried("<p>") == ""
+
+
 def test_a_changed_tree_of_own_recordings_makes_what_was_done_outdated(profile):
     asked, sources = Profile.read("mine"), {"mini": "0" * 64}  # the fixture's first stage ran without such a tree
     assert "<g class='done'>" not in pages.index(asked, sources)
@@ -339,9 +348,12 @@ def test_the_index_shows_the_results_of_the_last_report(profile):
     row |= {"n_nontarget": 1560, "n_speakers": 18, "eer": 0.1, "eer_low": 0.05, "eer_high": 0.15, "threshold": 0.4}
     pd.DataFrame([row]).reindex(columns=tables.COLUMNS, fill_value=0.5).to_csv(profile / "results.csv", index=False)
     (profile / "02_prep/session_notes.json").write_text('["one session"]')
+    assert "They come when every model has been judged." in pages.index(Profile.read("mine"))
     paths.stage_dir("mine", "09_report").mkdir()
     records.write_run("0" * 64, Profile.read("mine").of("09_report"), datetime.now(UTC), records.facts())
     page = pages.index(Profile.read("mine"))
     assert "<p>one session</p>" in page and "These are of the run before" in page
+    (profile / "results.csv").rename(profile / "away.csv")
+    assert "They come when every model has been judged." in pages.index(Profile.read("mine"))
     assert '<td>cosface + <span class="whole">AS-norm</span></td>' in page
     assert "10.00&nbsp;[5.00,&nbsp;15.00]" in page and "<th>minDCF<wbr>(0.01)</th>" in page

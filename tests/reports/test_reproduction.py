@@ -157,7 +157,10 @@ def test_one_training_on_record_allows_no_verdict(run, tmp_path, capsys):
     expected.summed(rows).to_csv(tmp_path / "params/expected/two.csv", index=False)
     found = run(0.10, 0.10)
     assert found["verdict"] == "no verdict" and found["models"][0]["mean"] == 0.1
-    assert found["sentence"].startswith("No verdict on softmax, cosface: fewer than three trainings of this recipe on")
+    assert found["sentence"] == (  # that the threads are others explains nothing
+        "No verdict on softmax, cosface: fewer than three trainings of this recipe on record. "
+        "Of 6 parts that no rounding changes all agree."
+    )
     assert report.main(["two", "--strict"]) == 1 and "two: no verdict" in capsys.readouterr().err
     assert run(0.10, 0.10, prep="ef")["sentence"].startswith("Not as expected. No verdict on softmax, cosface:")
     for end in ("csv", "json"):
@@ -173,6 +176,43 @@ def test_trainings_that_agree_by_chance_allow_what_one_trial_of_the_rarer_kind_m
     row = {"model": "aam", "list": "mini", "loss": "aam", "scoring": "cosine", "n_target": 20, "n_nontarget": 200}
     found = reproduction._judged(SimpleNamespace(name="p", models={}), pd.DataFrame([row | {"eer": 0.149}]))[0][0]
     assert (found["low"], found["high"], found["as_expected"]) == (pytest.approx(0.05), pytest.approx(0.15), True)
+
+
+def test_a_run_whose_results_are_not_written_yet_is_judged_by_what_it_has(run):
+    run(0.10, 0.10)
+    results = tables.read_results("two")
+    (paths.profile_dir("two") / "results.csv").unlink()
+    found = reproduction.verdict(Profile.read("two"), results)
+    assert found["verdict"] == "as expected" and len(found["fixed"]) == 4 and not found["made_by"]
+
+
+def test_what_differs_is_what_both_know_and_no_training_on_record_shares():
+    own = {"git": {"commit": "b"}, "threads": 1, "cores": 4, "packages": {"numpy": "2"}, "python": "3.12"}
+    runs = [{"git": {"commit": "a"}, "threads": 2, "cores": 4, "packages": {"numpy": "2"}, "platform": "Linux"}, {}]
+    assert reproduction._nowhere_else(own, runs) == ["commit", "threads"]
+    assert reproduction._nowhere_else(own | {"packages": {}}, runs) == ["commit", "threads", "packages"]
+    assert reproduction._nowhere_else(own, []) == []
+    known = {"phases": [{"rate": 1, "seed": 1}], "speeds": [1], "seed": 1, "gone": 1, "kind": {"a": 1}, "same": 2}
+    asked = {"phases": [{"rate": 2, "seed": 2}], "speeds": [1, 2], "seed": 2, "new": 1, "kind": 3, "same": 2}
+    assert reproduction._other_parameters({"t": known, "u": {"rate": 1}}, {"t": asked}) == [
+        "other t.phases.0.rate: 1; 2",
+        "other t.speeds.1: not recorded; 2",
+        "other t.kind: {'a': 1}; 3",
+    ]
+    assert (
+        reproduction._some(list("abcd")) == "a; b; c; d"
+        and reproduction._some(list("abcdef")) == "a; b; c; d and 2 more"
+    )
+
+
+def test_runs_on_record_are_judged_by_all_figures_together(run, monkeypatch):
+    asked = []
+    monkeypatch.setattr(expected, "interval", lambda *said: asked.append(said) or (0.0, 1.0))
+    assert reproduction.refused(expected.figures("two")) == [False] * 5
+    assert {said[1:] for said in asked} == {(4, True), (4, False)}  # two EERs, two losses
+    assert [len(values) for values, *_ in asked] == [4] * 20  # of the others
+    assert asked[0][0].tolist() == EERS["softmax"][1:]
+    assert reproduction.refused(expected.figures("unknown")) == []
 
 
 def test_each_run_on_record_is_judged_by_the_others(run):
