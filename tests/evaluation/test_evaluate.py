@@ -246,11 +246,11 @@ def test_rates_at_the_thresholds_are_resampled_as_the_error_rate_is():
 
 def test_a_condition_is_judged_at_the_threshold_of_whole_speech():
     found = scorer().score("mini", LISTED, heard())
-    changed = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
+    changed = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [0.8, 0.6]])
     had = scorer().at_condition(found, "1 s", heard(changed, np.minimum(SAMPLES, 40_000)), SAMPLES)
     assert (had["cut"], had["mean_seconds"], had["shortened"]) == ("1 s", 2.0, 0.5)
-    # cosines 0 and 1 of the target trials, 1 and 0 of the others; ratios -5, 5, 5, -5
-    assert (had["p_miss"], had["p_fa"], had["eer"]) == (0.5, 0.5, 0.5)
+    # cosines 0 and 0.96 of the target trials, 0.6 and 0.6 of the others; ratios -5, 4.6, 1, 1
+    assert (had["p_miss"], had["p_fa"], had["eer"], had["n_trials"]) == (0.5, 1.0, 0.5, 4)
 
 
 def test_mixed_trials_pair_whole_and_short_utterances_of_the_drawn_trials():

@@ -68,9 +68,10 @@ def test_three_columns_that_are_named_are_taken_by_their_names(tmp_path):
 
 def test_trials_of_a_score_file_know_where_they_stand(tmp_path):
     path = tmp_path / "scores.csv"
-    path.write_text("label;enrol;test;score\n\n1;ann lee/1;b/2;0.5\n")
-    given, _ = score_files.read_scores(str(path))
-    assert (given.source, given.line(0), given.labels.dtype) == (str(path), 3, np.int8)
+    path.write_text("label;enrol;test;score\n\n1;ann lee/1;b/2;0.5\n0;c;d;-2\n")
+    given, scores = score_files.read_scores(str(path))
+    assert (given.source, given.line(0), given.line(1), given.labels.dtype) == (str(path), 3, 4, np.int8)
+    assert (given.labels.tolist(), given.enrol.tolist(), scores.tolist()) == ([1, 0], ["ann lee/1", "c"], [0.5, -2])
     path.write_text("ann lee/1;b/2;0.5\n")  # in two columns at the blank
     assert score_files.read_scores(str(path))[0].enrol.tolist() == ["ann lee/1"]
     path.write_text("1 2 3 4 5\n")
