@@ -1,6 +1,7 @@
 """What holds the house together: pins, layers, notebooks, links. `make check` runs this file beside the linters."""
 
 import ast
+import functools
 import graphlib
 import importlib
 import inspect
@@ -34,6 +35,7 @@ READMES = sorted(
 )
 
 
+@functools.cache
 def modules() -> dict[str, set[str]]:
     """Give for each module of the package everything that it imports, as full names."""
     found = {}
@@ -45,6 +47,7 @@ def modules() -> dict[str, set[str]]:
     return found
 
 
+@functools.cache
 def own_imports() -> dict[str, set[str]]:
     """Give for each module of the package the modules of the package that it imports."""
     found = modules()

@@ -66,12 +66,20 @@ def address(files, uploads):
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
+def running(tmp_path_factory):
     """Chromium whose microphone hears the second recording of Carlo, over and over."""
     found = demo.example_files(tmp_path_factory.mktemp("microphone"))
     fake = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     with chromium(*fake, f"--use-file-for-fake-audio-capture={found[CARLO[1]]}") as opened:
         yield opened
+
+
+@pytest.fixture
+def browser(running):
+    """The same; the pages of a test are closed behind it, for each that is left open goes on drawing and asking."""
+    yield running
+    for context in running.contexts:
+        context.close()
 
 
 def bad_files(folder):
