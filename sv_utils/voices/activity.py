@@ -16,21 +16,26 @@ import numpy as np
 
 from sv_utils.models import pretrained
 
-HOP, CONTEXT = 512, 64  # samples that a probability is for, and samples before them that it also hears
+HOP, CONTEXT = 512, 64  # samples that the detector hears at once, and samples before them that it also hears
+GRIDS = 4  # it hears all four times, in hops that begin a quarter of a hop apart, and the mean of what it says counts
+PART = HOP // GRIDS  # samples that a probability is for
 WINDOW, STEP = 256, 128  # of the spectrogram within [samples]
 ENTER, LEAVE = 0.5, 0.35  # speech begins at this probability and ends below that one
 SURE = 0.85  # animals, engines and music seldom get this probability, so speech must show it:
-SURE_HOPS, SURE_ALL = 2, 10  # in so many hops of a stretch, and of all stretches together
+SURE_STRETCH, SURE_ALL = 8, 40  # in so many parts of a stretch, and of all stretches together
 SHORTEST_SPEECH = 0.16  # what is shorter is no speech [s]
 LONGEST_PAUSE = 0.6  # a pause up to this belongs to the speech around it [s]
 FRAME = 320  # in which energy is measured: the step of an encoder that halves the time [samples]
 RESTART = 96  # after so long without speech the detector begins anew, for after 10 s of noise it missed words [hops]
-REVISION = 4  # raise when the speech of any recording becomes other samples
+REVISION = 5  # raise when the speech of any recording becomes other samples
 LOUD = 90  # the loud frames: this percentile
 # The speech is heard twice, for what is kept beside it moves an encoder: a frame up to this much below the loud ones is
 # speech [dB]; so many frames are kept before and after speech, and left of a pause on either side; and so many samples
 # of the joined speech are left out, for hearings half an encoder's step apart. The first is what is measured and shown.
 HEARINGS = ((30.0, 2, 0), (20.0, 4, FRAME // 2))
+GRID = math.lcm(
+    PART, FRAME
+)  # parts and frames are counted from the loudest sample, so that nothing before speech moves them
 SHORTEST = 8_000  # a second hearing of fewer samples tells nothing
 NOTHING = 60.0  # and one this much below them holds no sound of the place: a muted line, or a cut [dB]
 VOICE = 18.0  # what is less below them may be a voice that was missed, and is no background [dB]
@@ -40,7 +45,7 @@ QUIET, LOUDEST_GAIN, AMONG = 0.01, 30.0, 25
 REACH = 10  # how far speech may lie outside of what the probabilities say, and be judged by the background [frames]
 WITHIN = 25  # how far into a stretch its ends are judged by the background [frames]
 BESIDE = 15  # in which the background is measured [frames]
-BLOCK = 4096  # probabilities whose spectrograms are computed at once, which bounds the memory
+BLOCK = 1024  # hops whose spectrograms are computed at once, which bounds the memory
 RATE = 16_000
 
 WEIGHTS = pretrained.Package(
@@ -52,13 +57,13 @@ WEIGHTS = pretrained.Package(
     revision=1,
 )
 LAST = "decoder.decoder.2"  # the layer that gives the probability
-FRESH = (np.zeros(128, np.float32), np.zeros(128, np.float32))  # the detector's state where it begins
+FRESH = np.zeros((2, GRIDS, 128), np.float32)  # the detector's state where it begins
 MEMBER_SHA256 = "7ed98ddbad84ccac4cd0aeb3099049280713df825c610a8ed34543318f1b2c49"
 
 
 def probabilities(samples: np.ndarray, louder: float = 1.0) -> np.ndarray:
     """
-    Probability of speech in each 32 ms.
+    Probability of speech in each 8 ms: the mean over the four hops of 32 ms that hold them.
 
     Parameters
     ----------
@@ -69,7 +74,7 @@ def probabilities(samples: np.ndarray, louder: float = 1.0) -> np.ndarray:
 
     Returns
     -------
-    np.ndarray [shape=(ceil(n / 512),)], float32
+    np.ndarray [shape=(ceil(n / 128),)], float32
 
     Raises
     ------
@@ -77,16 +82,20 @@ def probabilities(samples: np.ndarray, louder: float = 1.0) -> np.ndarray:
         If the package that holds the weights cannot be fetched.
     """
     tensors = weights()
-    hops = -(-len(samples) // HOP)
-    padded = np.zeros(CONTEXT + hops * HOP, np.float32)
-    padded[CONTEXT : CONTEXT + len(samples)] = samples
+    parts = -(-len(samples) // PART)
+    hops, before = -(-(parts + GRIDS - 1) // GRIDS), CONTEXT + (GRIDS - 1) * PART
+    padded = np.zeros(before + hops * HOP, np.float32)
+    padded[before : before + len(samples)] = samples
     padded *= np.float32(louder / 32768)
-    state, found = (*FRESH, 0), []
+    state, found = (*FRESH, np.zeros(GRIDS, int)), []
     for first in range(0, hops, BLOCK):
-        block = padded[first * HOP : CONTEXT + min(first + BLOCK, hops) * HOP]
+        block = padded[first * HOP : before + min(first + BLOCK, hops) * HOP]
         hidden, state = _recurrent(_features(block, tensors), state, tensors)
         found.append(np.maximum(hidden, 0) @ tensors[f"{LAST}.weight"][0, :, 0] + tensors[f"{LAST}.bias"])
-    return _sigmoid(np.concatenate(found)) if found else np.zeros(0, np.float32)
+    begun = _sigmoid(
+        np.concatenate(found).ravel()
+    )  # in the hop that begins with each part, from three before the first
+    return np.convolve(begun, np.full(GRIDS, np.float32(1 / GRIDS)), "valid")[:parts]
 
 
 def segments(samples: np.ndarray) -> list[tuple[int, int]]:
@@ -112,7 +121,7 @@ def segments(samples: np.ndarray) -> list[tuple[int, int]]:
     WorkError
         As of `probabilities`.
     """
-    return refined(samples, stretches(probabilities(samples, gain(samples))))
+    return heard(samples)[0]
 
 
 def heard(samples: np.ndarray) -> tuple[list[tuple[int, int]], list[np.ndarray]]:
@@ -136,10 +145,18 @@ def heard(samples: np.ndarray) -> tuple[list[tuple[int, int]], list[np.ndarray]]
     WorkError
         As of `probabilities`.
     """
-    coarse = stretches(probabilities(samples, gain(samples)))
-    found = [refined(samples, coarse, below, margin) for below, margin, _ in HEARINGS]
-    hearings = [joined(samples, pieces)[start:] for pieces, (*_, start) in zip(found, HEARINGS)]
-    return found[0], [hearings[0], *(hearing for hearing in hearings[1:] if len(hearing) >= SHORTEST)]
+    before = -_loudest(samples) % GRID
+    padded = np.pad(samples, (before, 0))
+    coarse = stretches(probabilities(padded, gain(padded)))
+    found = [refined(padded, coarse, below, margin) for below, margin, _ in HEARINGS]
+    hearings = [joined(padded, pieces)[start:] for pieces, (*_, start) in zip(found, HEARINGS)]
+    pieces = [(max(start - before, 0), end - before) for start, end in found[0]]
+    return pieces, [hearings[0], *(hearing for hearing in hearings[1:] if len(hearing) >= SHORTEST)]
+
+
+def _loudest(samples: np.ndarray) -> int:
+    """Place of the loudest sample; 0 where there is none."""
+    return int(np.argmax(np.abs(samples.astype(np.int32)))) if len(samples) else 0
 
 
 def gain(samples: np.ndarray) -> float:
@@ -162,7 +179,8 @@ def stretches(probability: np.ndarray) -> list[tuple[int, int]]:
 
     Parameters
     ----------
-    probability : np.ndarray [shape=(hops,)]
+    probability : np.ndarray [shape=(parts,)]
+        Of each 8 ms.
 
     Returns
     -------
@@ -171,14 +189,14 @@ def stretches(probability: np.ndarray) -> list[tuple[int, int]]:
 
     Examples
     --------
-    >>> stretches(np.array([0.1] * 10 + [0.9] * 20 + [0.1] * 30))
+    >>> stretches(np.array([0.1] * 40 + [0.9] * 80 + [0.1] * 120))
     [(5120, 15360)]
     """
     found, total = [], 0
     for start, end in _bridged(_runs(probability)):
         sure = int(np.count_nonzero(probability[start:end] >= SURE))
-        if sure >= SURE_HOPS and (end - start) * HOP >= SHORTEST_SPEECH * RATE:
-            found.append((start * HOP, end * HOP))
+        if sure >= SURE_STRETCH and (end - start) * PART >= SHORTEST_SPEECH * RATE:
+            found.append((start * PART, end * PART))
             total += sure
     return found if total >= SURE_ALL else []
 
@@ -240,24 +258,24 @@ def _factor(decibels: float) -> float:
 
 
 def _runs(probability: np.ndarray) -> list[tuple[int, int]]:
-    """First hop and the hop after the last one of each run of speech, with hysteresis."""
+    """First part and the part after the last one of each run of speech, with hysteresis."""
     runs: list[tuple[int, int]] = []
     start = None
-    for hop, value in enumerate([*probability.tolist(), 0.0]):
+    for part, value in enumerate([*probability.tolist(), 0.0]):
         now = value >= (ENTER if start is None else LEAVE)
         if start is None and now:
-            start = hop
+            start = part
         elif start is not None and not now:
-            runs.append((start, hop))
+            runs.append((start, part))
             start = None
     return runs
 
 
 def _bridged(runs: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Runs with a short pause between them as one [hops]."""
+    """Runs with a short pause between them as one [parts]."""
     whole: list[tuple[int, int]] = []
     for start, end in runs:
-        if whole and (start - whole[-1][1]) * HOP <= LONGEST_PAUSE * RATE:
+        if whole and (start - whole[-1][1]) * PART <= LONGEST_PAUSE * RATE:
             whole[-1] = (whole[-1][0], end)
         else:
             whole.append((start, end))
@@ -270,8 +288,8 @@ def joined(samples: np.ndarray, found: list[tuple[int, int]]) -> np.ndarray:
 
 
 def speech(samples: np.ndarray) -> np.ndarray:
-    """Give the speech of a recording alone: its `segments`, `joined`; parameters and errors are those of `segments`."""
-    return joined(samples, segments(samples))
+    """Give the speech of a recording alone: its first hearing; parameters and errors are those of `heard`."""
+    return heard(samples)[1][0]
 
 
 def weights() -> dict[str, np.ndarray]:
@@ -329,8 +347,8 @@ def _whole(message: memoryview, place: int) -> tuple[int, int]:
 
 
 def _features(block: np.ndarray, tensors: dict[str, np.ndarray]) -> np.ndarray:
-    """What the recurrent layer hears [shape=(hops, 128)] of samples with their context before them."""
-    frames = np.lib.stride_tricks.sliding_window_view(block, CONTEXT + HOP)[::HOP]
+    """What the recurrent layer hears [shape=(hops, GRIDS, 128)] of samples with their context before them."""
+    frames = np.lib.stride_tricks.sliding_window_view(block, CONTEXT + HOP)[::PART]
     frames = np.pad(frames, ((0, 0), (0, CONTEXT)), mode="reflect")
     windows = np.lib.stride_tricks.sliding_window_view(frames, WINDOW, axis=1)[:, ::STEP]
     parts = windows @ tensors["stft.forward_basis_buffer"][:, 0].T
@@ -339,7 +357,7 @@ def _features(block: np.ndarray, tensors: dict[str, np.ndarray]) -> np.ndarray:
     for layer, stride in enumerate((1, 2, 2, 1)):
         name = f"encoder.{layer}.reparam_conv"
         x = _convolved(x, tensors[f"{name}.weight"], tensors[f"{name}.bias"], stride)
-    return x[:, 0]
+    return x[:, 0].reshape(-1, GRIDS, x.shape[2])
 
 
 def _convolved(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray, stride: int) -> np.ndarray:
@@ -350,19 +368,20 @@ def _convolved(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray, stride: int)
 
 
 def _recurrent(x: np.ndarray, state: tuple, tensors: dict[str, np.ndarray]) -> tuple[np.ndarray, tuple]:
-    """Outputs [shape=(hops, 128)] and last state of the LSTM, which begins anew after `RESTART` without speech."""
+    """Outputs [shape=(hops, GRIDS, 128)] and last state of the LSTM; it begins anew after `RESTART` without speech."""
     inputs = x @ tensors["decoder.rnn.weight_ih"].T + tensors["decoder.rnn.bias_ih"] + tensors["decoder.rnn.bias_hh"]
     recurrent = np.ascontiguousarray(tensors["decoder.rnn.weight_hh"].T)
     last, least = tensors[f"{LAST}.weight"][0, :, 0], math.log(LEAVE / (1 - LEAVE)) - tensors[f"{LAST}.bias"]
-    (hidden, cell, without), outputs = state, np.empty((len(x), 128), np.float32)
+    (hidden, cell, without), outputs = state, np.empty(x.shape, np.float32)
     for hop, given in enumerate(inputs):
         gates = given + hidden @ recurrent
         opened = _sigmoid(gates)
-        cell = opened[128:256] * cell + opened[:128] * np.tanh(gates[256:384])
-        hidden = outputs[hop] = opened[384:] * np.tanh(cell)
-        without = 0 if np.maximum(hidden, 0) @ last >= least else without + 1
-        if without == RESTART:
-            hidden, cell, without = *FRESH, 0
+        cell = opened[:, 128:256] * cell + opened[:, :128] * np.tanh(gates[:, 256:384])
+        hidden = outputs[hop] = opened[:, 384:] * np.tanh(cell)
+        without = np.where(np.maximum(hidden, 0) @ last >= least, 0, without + 1)
+        if RESTART in without:
+            on = without < RESTART
+            hidden, cell, without = hidden * on[:, None], cell * on[:, None], without * on
     return outputs, (hidden, cell, without)
 
 
