@@ -288,7 +288,7 @@ def test_what_is_claimed_is_told_of_each_corpus_and_of_calls_on_one_day_and_on_a
     accepted, labels, speakers, *rest = seen[0]
     assert accepted.tolist() == [True, False, False, True] and labels.tolist() == [1, 1, 0, 0]
     assert [side.tolist() for side in speakers] == [[f"mini {name}" for name in side] for side in ("abab", "abba")]
-    assert rest == [2, 0, fitting.REPLICATES]
+    assert rest == [0, fitting.REPLICATES]
     assert columns.claims(np.ones(13, bool), 0.01, "")["miss"][0] == 1.0, "by the threshold of that rate"
     alone = columns.claims(np.arange(13) < 2, None, "")
     assert alone == {"measured_under": "", "by_list": []}, "without strangers there are no rates"
