@@ -322,10 +322,16 @@ def test_every_question_of_the_page_is_answered_by_its_model(monkeypatch):
     named["tried"](Voices())
     people = [(name, f"/{file}", "own.keras") for name, file in demo.PEOPLE.items()]
     assert asked == [("ada", "f.wav", "own.keras"), *people]
+    kinds = {(event.concurrency_id, event.api_visibility) for event in page.fns.values()}
+    assert kinds == {("encoder", "private")}, "one visitor is served at a time, and no program"
+    queue = page._queue
+    assert (queue.max_size, queue.default_concurrency_limit, queue.sleep_when_free) == (demo.WAITING, 1, demo.LOOKS)
+    assert page.delete_cache == (demo.SWEPT, demo.KEPT)
+    assert [block.time_to_live for block in page.blocks.values() if hasattr(block, "time_to_live")] == [3600]
 
 
 def test_the_gate_knows_the_names_the_folder_and_the_limits_of_its_page(monkeypatch, tmp_path):
-    gates, swept = [], []
+    gates, swept, asked = [], [], []
 
     async def served(options):
         app = SimpleNamespace(middleware_stack="gradio")
@@ -336,6 +342,7 @@ def test_the_gate_knows_the_names_the_folder_and_the_limits_of_its_page(monkeypa
         thread = threading.Thread(target=lambda: asyncio.run(served(options)))  # this one may serve the browser
         thread.start()
         thread.join()
+        asked.append({name: value for name, value in options.items() if name not in ("app_kwargs", "theme")})
         return None, f"{server_name}:{server_port} {options['max_file_size']}", None
 
     async def keep_small(*given):
@@ -349,6 +356,9 @@ def test_the_gate_knows_the_names_the_folder_and_the_limits_of_its_page(monkeypa
     limits = (demo.NEEDED, demo.LARGEST, demo.POLICY)
     assert gates == [("gradio", tmp_path, ["a.org", "0.0.0.0"], *limits), ("gradio", tmp_path, (), *limits)]
     assert swept == [(tmp_path, demo.KEPT, demo.SWEPT)] * 2
+    nothing = ("ssr_mode", "enable_monitoring", "run_history", "share", "mcp_server", "pwa")  # that others could see
+    shown = {"max_file_size": demo.LARGEST, "footer_links": [], "quiet": True, "css": demo.STYLE, "show_error": True}
+    assert asked == [dict.fromkeys(nothing, False) | shown | {"prevent_thread_lock": True}] * 2
 
 
 def test_a_wrong_model_is_refused_before_anything_is_served(capsys):

@@ -235,6 +235,9 @@ def test_a_recipe_and_the_one_before_it_are_compared_over_the_same_speakers_of_e
             4.5,
         )
         assert [row["low"], row["high"]] == pytest.approx(np.nanquantile(resampled, [0.025, 0.975]).tolist())
+    told = log[["after", "why", "change", "kept", "parameters", "crops"]].to_numpy().tolist()
+    assert [row[:2] + row[3:] for row in told] == [["", "where it starts", True, 5, 7], ["base", "", False, 5, 7]]
+    assert told[1][2] == "{phases: [{speeds: [1.0, 0.9]}]}"
     gap = [after - before for after, before in zip(means["two speeds"], means["base"])]
     row = log.loc["two speeds", ["difference", "difference_low", "difference_high"]].tolist()
     assert row == pytest.approx([gap[0], *np.nanquantile(gap[1], [0.025, 0.975])])
