@@ -347,6 +347,9 @@ def test_what_was_before_and_what_is_now_stand_beside_each_other():
     assert row["before"]["accepted"] == [1.0, 0.5, 0.0] and row["before"]["missed"] == [0.0, 0.5, 0.5]
     cost = [np.log2(1 + np.exp(-ratio)).mean() for ratio in (np.array([3.0, -2.0]), np.array([3.0, 0.0]))]
     assert row["before"]["cllr"] == pytest.approx(sum(cost) / 2)
+    cost = [np.log2(1 + np.exp(-ratio)).mean() for ratio in (np.array([3.0, -1.0]), np.array([2.0, -1.0]))]
+    assert row["now"]["cllr"] == pytest.approx(sum(cost) / 2)
+    assert [row[way]["cllr_min"] for way in ("before", "now")] == pytest.approx([0.5, 0.5])  # two of four lie in turn
 
 
 def test_thresholds_come_from_all_trials_and_what_is_claimed_of_them_from_held_out_ones(monkeypatch):
