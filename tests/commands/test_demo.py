@@ -1,6 +1,7 @@
 """The page for visitors, driven in a real browser; every request of these tests stays on this machine."""
 
 import asyncio
+import collections
 import hashlib
 import json
 import os
@@ -322,6 +323,10 @@ def test_every_question_of_the_page_is_answered_by_its_model(monkeypatch):
     named["tried"](Voices())
     people = [(name, f"/{file}", "own.keras") for name, file in demo.PEOPLE.items()]
     assert asked == [("ada", "f.wav", "own.keras"), *people]
+    count = collections.Counter(getattr(event, "__name__", "compare") for event in events)
+    assert count == {"compare": 3, "<lambda>": 2, "remembered": 1, "tried": 1, "who": 2, "last_results": 1}
+    said = [block.value for block in page.blocks.values() if isinstance(getattr(block, "value", None), str)]
+    assert demo.WELCOME in said and any("What the answer is not" in text for text in said)
     kinds = {(event.concurrency_id, event.api_visibility) for event in page.fns.values()}
     assert kinds == {("encoder", "private")}, "one visitor is served at a time, and no program"
     queue = page._queue
@@ -337,6 +342,8 @@ def test_the_gate_knows_the_names_the_folder_and_the_limits_of_its_page(monkeypa
         app = SimpleNamespace(middleware_stack="gradio")
         async with options["app_kwargs"]["lifespan"](app):
             await asyncio.sleep(0)  # the sweeper begins
+        await asyncio.sleep(0)
+        swept.append("gone")
 
     def launched(server_name, server_port, **options):
         thread = threading.Thread(target=lambda: asyncio.run(served(options)))  # this one may serve the browser
@@ -347,6 +354,10 @@ def test_the_gate_knows_the_names_the_folder_and_the_limits_of_its_page(monkeypa
 
     async def keep_small(*given):
         swept.append(given)
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            swept.append("ended with the page")
 
     monkeypatch.setattr(demo.gate, "Gate", lambda *given: gates.append(given))
     monkeypatch.setattr(demo.gate, "keep_small", keep_small)
@@ -355,7 +366,7 @@ def test_the_gate_knows_the_names_the_folder_and_the_limits_of_its_page(monkeypa
     demo.launch(page, tmp_path)
     limits = (demo.NEEDED, demo.LARGEST, demo.POLICY)
     assert gates == [("gradio", tmp_path, ["a.org", "0.0.0.0"], *limits), ("gradio", tmp_path, (), *limits)]
-    assert swept == [(tmp_path, demo.KEPT, demo.SWEPT)] * 2
+    assert swept == [(tmp_path, demo.KEPT, demo.SWEPT), "ended with the page", "gone"] * 2
     nothing = ("ssr_mode", "enable_monitoring", "run_history", "share", "mcp_server", "pwa")  # that others could see
     shown = {"max_file_size": demo.LARGEST, "footer_links": [], "quiet": True, "css": demo.STYLE, "show_error": True}
     assert asked == [dict.fromkeys(nothing, False) | shown | {"prevent_thread_lock": True}] * 2

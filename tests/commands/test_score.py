@@ -68,6 +68,9 @@ def test_for_people(folder, capsys):
     assert "60 target and 120 non-target trials" in output
     assert "95 % interval over 8 speakers" in output
     assert "nearest_maximum" in output
+    report = json.loads(run(capsys, folder / "E.npz", folder / "trials.txt", "--definitions", "--json")[1])
+    sides = ([line[3] for line in scored(folder) if line[0] == label] for label in (1, 0))
+    assert report["eer_definitions"] == metrics.eer_definitions(*map(np.array, sides))
 
 
 FORMS = {

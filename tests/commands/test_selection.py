@@ -271,6 +271,7 @@ def test_a_recipe_may_have_another_loss_and_recipes_after_it_keep_it(tones):
         ("width: 4", "width: four", "width"),
         ("phases: [{speeds", "loss: adacoz, phases: [{speeds", "did you mean 'adacos'"),
         ("recipes:\n", "recipes: [\n", "YAML"),
+        ("recipes:\n", "recipes:\n  text: wider\n", "recipes.text must hold `key: value` lines, not 'wider'"),
     ],
 )
 def test_requests_that_cannot_be_are_refused_in_one_sentence(tones, capsys, old, new, culprit):

@@ -72,6 +72,15 @@ def test_the_recordings_of_a_speaker_share_one_telephone_only_where_the_channel_
     assert drawn("telephone") == [False, False]
 
 
+def test_the_first_seconds_are_embedded_of_those_channels_that_are_judged_so(monkeypatch):
+    monkeypatch.setattr(activity, "heard", lambda samples: ([], [samples]))
+    for channel, cut in (("clean", True), ("mobile", False)):
+        monkeypatch.setitem(development.channels.CHANNELS, channel, lambda samples, rng: samples)
+        noise = np.ones(3 * RATE, np.int16)
+        found = development._utterance("a/s/1", channel, noise, lambda waves: np.ones((len(waves), 2)))
+        assert np.isfinite(found["cut"]).all() == cut and np.isfinite(found["speech"]).all()
+
+
 def test_one_voice_and_two_voices_are_paired_without_the_evaluation_list(monkeypatch):
     ids = [f"mv{speaker:03}/s/{number}" for speaker in (1, 2, 3) for number in range(3)]
     pairs = fitting.utterance_pairs("mini", ids)

@@ -253,6 +253,9 @@ def test_voices_are_listed_and_deleted_and_nothing_else_is_kept(store, recording
     assert "2 voices, of campplus\n  ada (1 recording)\n  bob (1 recording)\n" in capsys.readouterr().out
     assert enrol.main(["--delete", "ada", "--store", str(store)]) == 0
     assert list(enrolment.read(store).sums) == ["bob"] and b"ada" not in store.read_bytes()
+    (store.parent / ".voices.killed.npz").write_bytes(b"ada")  # by a process that was killed while writing
+    enrolment.add(store, "campplus", "print of campplus", "bob", [])
+    assert sorted(path.name for path in store.parent.glob(".*")) == [".voices.npz.lock"]
     assert enrol.main(["--delete", "bop", "--store", str(store)]) == 2
     assert "did you mean 'bob'" in capsys.readouterr().err
     with np.load(store) as file:

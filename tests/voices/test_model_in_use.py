@@ -79,7 +79,7 @@ def test_a_figure_shows_the_scores_of_the_model_and_the_rate_of_the_answer(asked
     point = POINT | {"wanted": 0.05, "threshold": 0.45, "threshold_of": "cosine"}
     shown = measured.among({"operating_point": point, "score": 0.6}, "own.keras")
     assert asked["judge"] == [("own.keras", 0.05)] and shown["nontarget"].tolist() == [0.1, 9.0]
-    assert (shown["threshold"], shown["score"], shown["counts"]) == (0.45, 0.6, (1, 2))
+    assert (shown["threshold"], shown["score"], shown["counts"]) == (0.45, 0.6, (1, 2)) and shown["label"] == "cosine"
 
 
 @pytest.mark.parametrize(("model", "wanted"), [("campplus", 0.01), ("campplus", None), ("ge2e", 0.05), ("ge2e", None)])
@@ -119,10 +119,13 @@ def test_a_model_of_ones_own_is_judged_by_the_first_row_of_its_own_evaluation(mo
         (tmp_path / "08_evaluate@aam" / "metrics.json").write_text(text)
         with pytest.raises(RequestError, match=r"08_evaluate@aam/metrics\.json is damaged; evaluate .* anew"):
             measured.judge(model)
-    (tmp_path / "08_evaluate@aam" / "calibration.json").rename(tmp_path / "away.json")
     monkeypatch.setattr(pretrained, "load", lambda file: None)
-    with pytest.raises(RequestError, match=r"calibration\.json and metrics\.json of 08_evaluate@aam do not lie"):
-        measured.judge(model)
+    for name in ("metrics", "calibration"):
+        here = tmp_path / "08_evaluate@aam" / f"{name}.json"
+        here.rename(tmp_path / "away")
+        with pytest.raises(RequestError, match=r"calibration\.json and metrics\.json of 08_evaluate@aam do not lie"):
+            measured.judge(model)
+        (tmp_path / "away").rename(here)
 
 
 @pytest.mark.parametrize(("fast", "used"), [("fast.tflite", "fast.tflite"), (None, "place of own.keras")])
@@ -290,6 +293,9 @@ def test_what_is_claimed_is_told_of_each_corpus_and_of_calls_on_one_day_and_on_a
     assert [side.tolist() for side in speakers] == [[f"mini {name}" for name in side] for side in ("abab", "abba")]
     assert rest == [0, fitting.REPLICATES]
     assert columns.claims(np.ones(13, bool), 0.01, "")["miss"][0] == 1.0, "by the threshold of that rate"
+    monkeypatch.setattr(fitting, "FEWEST", 6)
+    (row,) = columns.claims(np.ones(13, bool), None, "")["by_list"]
+    assert row["list"].endswith("another call"), "of less than three either way nothing is told"
     alone = columns.claims(np.arange(13) < 2, None, "")
     assert alone == {"measured_under": "", "by_list": []}, "without strangers there are no rates"
     spread = columns.spread(np.arange(13) >= 4)
@@ -374,6 +380,9 @@ def test_thresholds_come_from_all_trials_and_what_is_claimed_of_them_from_held_o
     assert seen[1][0] is pairs and np.concatenate(seen[1][1]).tolist() == pytest.approx([4.0, -1.0, -2.0, 1.0])
     points = {point["wanted"]: point for point in known["points"]}
     assert {wanted: point["threshold"] for wanted, point in points.items()} == {None: 100, 0.1: 10, 0.05: 5, 0.01: 1}
+    names = ["equal error", "false accepts 10.0%", "false accepts 5.0%", "false accepts 1.0%"]
+    assert [point["name"] for point in points.values()] == names
+    assert {point["threshold_from"] for point in points.values()} == {"dev speakers under this condition"}
     assert {wanted: (point["false_accept"][0], point["miss"][0]) for wanted, point in points.items()} == {
         **dict.fromkeys((None, 0.1, 0.05), (0.5, 0.5)),
         0.01: (0.0, 0.5),

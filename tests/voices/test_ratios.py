@@ -103,6 +103,33 @@ def test_outside_of_what_was_measured_the_answer_claims_less(judge):
     assert "no measured pair had a compensated cosine of 0.95" in odd.warnings[0]
 
 
+@pytest.mark.parametrize(
+    ("field", "low", "high", "said"),
+    [
+        ("speech_seconds", 0.4, 99.0, ("0.4 s of speech", "99.0 s of speech")),
+        ("bandwidth", 900.0, 9000.0, ("a bandwidth of 900 Hz", "a bandwidth of 9000 Hz")),
+        ("noise", 9.0, 90.0, ("a voice 9 dB above its background", "a voice 90 dB above its background")),
+        ("clipped", -0.1, 0.25, ("clipping of -10.0% of the samples", "clipping of 25.0% of the samples")),
+        (
+            "holes",
+            -0.1,
+            0.6,
+            ("compression that empties -10% of the sound", "compression that empties 60% of the sound"),
+        ),
+        ("decay", -0.1, 1.5, ("a decay of -0.1 s", "a decay of 1.5 s")),
+    ],
+)
+def test_each_condition_has_its_range_on_either_side(judge, field, low, high, said):
+    ranges = {name: [0.9 * value - 0.05, 1.1 * value + 0.05] for name, value in STUDIO.as_dict().items()}
+    judge = dataclasses.replace(judge, ranges=ranges)
+    assert judge(*sides(0.5)).warnings == []
+    for value, text in zip((low, high), said):
+        odd = changed(STUDIO, **{field: value})
+        for pair in ((odd, STUDIO), (STUDIO, odd)):
+            told = judge._outside(pair, 0.5, {"cosines": [0.0, 1.0]})
+            assert told == [f"{text} lies outside of what was measured: the answer claims less"]
+
+
 def test_the_threshold_rises_with_the_voices_and_the_rate_falls(judge):
     one, ten = judge(*sides(0.5)), judge(*sides(0.5), voices=10)
     assert ten.point["log_likelihood_ratio"] == pytest.approx(math.log(10)) and not ten.accepted
@@ -182,6 +209,8 @@ def test_a_threshold_holds_in_the_hardest_pair_of_channels():
     few = dataclasses.replace(pairs("a", "strangers", 0.9, count=fitting.FEWEST - 1), cell="opus x opus")
     alone = fitting.thresholds([*easy, hard], [one.cosines for one in [*easy, hard]])["wide band"][0.05]
     assert np.mean(hard.cosines >= alone) == 0.025  # half of what is wanted, of 400
+    middle = fitting.thresholds(easy, [one.cosines for one in easy])["wide band"][None]
+    assert middle == pytest.approx(0.35, abs=0.03)  # between 0.1 and 0.6
     again = fitting.thresholds([*easy, hard, few], [one.cosines for one in [*easy, hard, few]])["wide band"][0.05]
     assert again == alone  # too few trials tell nothing of a quantile
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from sv_utils.base.errors import RequestError
 from sv_utils.evaluation.calibration import Calibration
 from sv_utils.speech.audio import Decoded
 from sv_utils.voices import activity, compare, encoder, measured, recordings
@@ -49,6 +50,17 @@ def test_channels_of_different_sounds_are_told(heard, left, right, different):
 def test_channels_of_less_than_a_frame_or_two_are_decoded(heard, count):
     sound = heard(*(0.5 * NOISE[:count]).T)
     assert len(sound.samples) == count and (sound.warnings == () or count == 640)
+
+
+def test_what_the_system_says_of_a_file_is_told_in_its_words(monkeypatch):
+    for error, said in ((OSError("odd"), "odd"), (PermissionError(13, "Permission denied"), "Permission denied")):
+
+        def decode(file, error=error):
+            raise error
+
+        monkeypatch.setattr(recordings.audio, "decode", decode)
+        with pytest.raises(RequestError, match=f"^a.wav: {said}; name an audio file$"):
+            recordings.decode("a.wav")
 
 
 def test_one_recording_twice_is_told(monkeypatch):

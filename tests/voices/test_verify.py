@@ -111,6 +111,8 @@ def test_a_threshold_of_ones_own_decides_and_no_error_rate_belongs_to_it(
     assert verify.main([*line, "--json"]) == code
     answer = json.loads(capsys.readouterr().out)
     assert answer["cosine"] == pytest.approx(cosine) and answer["operating_point"]["threshold"] == 0.304999
+    told = {"name": "your own", "wanted": None, "threshold_of": "cosine", "threshold_from": "you"}
+    assert told.items() <= answer["operating_point"].items() and len(answer["operating_point"]) == 8
     none = [answer[key] for key in ("log_likelihood_ratio", "probability")]
     assert [*none, *(answer["operating_point"][key] for key in ("false_accept", "miss", "list"))] == [None] * 5
     assert answer["warnings"] == ["no error rate, likelihood ratio or probability belongs to the threshold 0.304999"]
