@@ -66,7 +66,9 @@ def test_a_notebook_is_executed_beside_and_gets_its_name_at_the_end(papermill, o
     folder.mkdir(parents=True)
     terminal = SimpleNamespace(isatty=lambda: False)
     monkeypatch.setattr(run.sys, "stdout", terminal)
+    opened = os.listdir("/dev/fd")
     run._execute(STAGE)
+    assert os.listdir("/dev/fd") == opened, "nothing stays open"
     terminal.isatty = lambda: True
     run._execute(STAGE)
     environment, (source, target, parameters, options), _, (*_, seen) = papermill.asked
