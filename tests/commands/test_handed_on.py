@@ -424,7 +424,9 @@ def test_download_hands_on_all_that_it_is_asked(monkeypatch, capsys):
             download.main(line)
 
 
-def test_a_stage_is_on_record_before_later_keys_and_the_index_which_is_not_there_meanwhile(monkeypatch, tmp_path):
+def test_a_stage_is_on_record_before_later_keys_and_the_index_which_is_not_there_meanwhile(
+    monkeypatch, tmp_path, capsys
+):
     """Killed in between, it leaves no index that lacks it: `make reproduce` makes the last stage again without one."""
     seen, asked = [], SimpleNamespace(of=lambda stage: {"seed": 7})
     index, folder = tmp_path / "mini/index.html", tmp_path / "mini/09_report"
@@ -444,6 +446,7 @@ def test_a_stage_is_on_record_before_later_keys_and_the_index_which_is_not_there
     monkeypatch.setattr(run, "write_keys", lambda profile: seen.append(("keys", profile)))
     monkeypatch.setattr(run.pages, "write_index", lambda *given: seen.append(("index", *given)))
     assert run.run_stage("09_report", "mini")
+    assert re.fullmatch(r"09_report: starts \(mini\)\n09_report: done in \d s\n", capsys.readouterr().out)
     room, execute, page = ("room", folder, "k"), ("execute", {"seed": 7}), ("page", folder / "09_report.ipynb")
     record = ("record", "k", {"seed": 7}, "facts", False)
     assert seen == [room, execute, page, record, ("keys", asked), ("index", asked, {})]

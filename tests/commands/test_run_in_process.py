@@ -96,11 +96,12 @@ def test_a_notebook_is_executed_beside_and_gets_its_name_at_the_end(papermill, o
 def test_a_notebook_that_fails_is_left_for_reading_without_a_key(papermill, outputs, error, kind, said):
     folder, papermill.raises = outputs / "mini" / "08_evaluate@softmax", error
     folder.mkdir(parents=True)
+    terminal = os.fstat(2)
     with pytest.raises(kind) as told:
         run._execute(STAGE)
+    assert os.path.samestat(os.fstat(2), terminal), "what is told from here on is for the terminal again"
     assert type(told.value) is kind and str(told.value).startswith(f"08_evaluate@softmax: {said} (")
     assert str(folder / "08_evaluate@softmax.partial.ipynb") in str(told.value)
-    os.write(2, b"this is for the terminal again\n")
     left = {path.name: path.read_text() for path in folder.iterdir()}
     notebook, log = "cells: the key is ...", "TensorFlow says ...\n"
     assert left == {"08_evaluate@softmax.partial.ipynb": notebook, "kernel.log": log}
