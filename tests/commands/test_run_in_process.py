@@ -207,7 +207,7 @@ def test_what_another_run_made_while_this_one_waited_is_not_made_again(monkeypat
 
 def test_pages_lead_home_and_the_last_stage_is_the_report(outputs, monkeypatch):
     monkeypatch.setattr(run.pages, "report", lambda notebook, home: f"{notebook.name} leads to {home}")
-    for stage in ("08_evaluate@softmax", "09_report"):
+    for stage in ("09_report", "08_evaluate@softmax"):
         (outputs / "mini" / stage).mkdir(parents=True)
         run._render(outputs / "mini" / stage / f"{stage}.ipynb")
     found = {str(path.relative_to(outputs)): path.read_text() for path in outputs.rglob("*.html")}
