@@ -447,6 +447,7 @@ def test_a_stage_is_on_record_before_later_keys_and_the_index_which_is_not_there
     monkeypatch.setattr(run.pages, "write_index", lambda *given: seen.append(("index", *given)))
     assert run.run_stage("09_report", "mini")
     assert re.fullmatch(r"09_report: starts \(mini\)\n09_report: done in \d s\n", capsys.readouterr().out)
+    assert index.parent.stat().st_mode & 0o777 != 0o700, "no speech of the user's own"
     room, execute, page = ("room", folder, "k"), ("execute", {"seed": 7}), ("page", folder / "09_report.ipynb")
     record = ("record", "k", {"seed": 7}, "facts", False)
     assert seen == [room, execute, page, record, ("keys", asked), ("index", asked, {})]
