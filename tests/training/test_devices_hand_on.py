@@ -56,6 +56,28 @@ def test_another_backend_has_one_device_alone(monkeypatch):
     assert devices.lacks(ENGINE | {"gradient_checkpointing": True}).startswith("gradient_checkpointing: it needs Tens")
 
 
+@pytest.mark.parametrize(
+    ("options", "gpus", "named"),
+    [
+        ({}, [], ""),
+        ({"needs_gpu": True}, [], "needs_gpu"),
+        ({"needs_gpu": True}, [(8, 0)], ""),
+        ({"jit_compile": True, "deterministic": False}, [], ""),
+        ({"jit_compile": True}, [], "jit_compile"),
+        ({"distribution": "mirrored", "deterministic": False}, [], ""),
+        ({"distribution": "mirrored", "deterministic": False, "jit_compile": True}, [], "jit_compile"),
+        ({"gradient_checkpointing": True}, [], ""),
+        ({"gradient_checkpointing": True, "distribution": "mirrored"}, [], "gradient_checkpointing"),
+        ({"precision": "mixed_bfloat16"}, [], ""),
+        ({"precision": "mixed_bfloat16"}, [(8, 0), (7, 5)], "precision"),
+        ({"precision": "mixed_float16"}, [(7, 5)], ""),
+    ],
+)
+def test_an_option_is_refused_where_it_cannot_be_had_and_nowhere_else(monkeypatch, options, gpus, named):
+    monkeypatch.setattr(devices, "_gpus", lambda: gpus)
+    assert devices.lacks(ENGINE | options).partition(":")[0] == named
+
+
 def test_what_is_built_for_several_devices_lives_on_all():
     where, within = devices.Devices(), []
 

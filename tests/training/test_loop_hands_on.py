@@ -352,3 +352,45 @@ def test_a_training_begins_anew_or_where_its_checkpoint_says(tmp_path, monkeypat
             pd.testing.assert_frame_equal(pd.read_csv(tmp_path / name), table)
         said = {"precision": "float32", "initial_weights": "digest of encoder"}
         assert json.loads((tmp_path / "engine.json").read_text("utf-8")) == said
+
+
+@pytest.mark.parametrize(
+    ("phase_step", "due", "done"),
+    [
+        (6, {"validate_steps", "checkpoint_steps"}, ["read", "epoch", "written"]),
+        (6, set(), ["read", "epoch", "written"]),
+        (5, {"validate_steps"}, ["read", "judged"]),
+        (5, {"checkpoint_steps"}, ["read", "written"]),
+        (5, set(), []),
+    ],
+)
+def test_after_each_step_all_figures_are_read_before_what_is_due(tmp_path, monkeypatch, phase_step, due, done):
+    run, seen = training(tmp_path, phase_step=phase_step, step=9), []
+    judgement = SimpleNamespace(eer=0.25)
+    monkeypatch.setattr(loop.Training, "_is_due", lambda _, name: name in due)
+    monkeypatch.setattr(loop.Training, "_read", lambda _: seen.append("read"))
+    monkeypatch.setattr(loop.Training, "_end_epoch", lambda _: seen.append("epoch"))
+    monkeypatch.setattr(loop.Training, "_judge", lambda _: seen.append("judged") or judgement)
+    monkeypatch.setattr(checkpoints, "write", lambda *given_to: seen.append(given_to))
+    run._after_step()
+    written = (tmp_path / "checkpoint.npz", run._model, run._progress)
+    assert seen == [written if one == "written" else one for one in done]
+    assert run._progress.steps == ([{"step": 9, "val_eer": 0.25}] if "judged" in done else [])
+
+
+def test_what_a_training_is_seeded_by_and_begins_from_is_what_it_is_given(monkeypatch):
+    """A fresh encoder, one behind a published backbone, or a trained one as it is or in the precision of now."""
+    monkeypatch.setattr(loop.encoders, "build", lambda **architecture: ("built", architecture))
+    monkeypatch.setattr(loop.pretrained, "begin", lambda *given_to: ("begun", *given_to))
+    monkeypatch.setattr(loop.pretrained, "load", lambda name: f"loaded {name}")
+    monkeypatch.setattr(loop.encoders, "in_present_policy", lambda encoder: f"{encoder} in bfloat16")
+    monkeypatch.setattr(loop.devices, "described", lambda: "the CPU")
+    said = {"backbone": "ecapa", "width": 7}
+    assert loop.make_encoder("", said) == ("built", said)
+    assert loop.make_encoder("imagenet_resnet", said) == ("begun", "imagenet_resnet", said)
+    assert loop.make_encoder("own.keras", said) == "loaded own.keras"
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        assert loop.make_encoder("own.keras", said) == "loaded own.keras in bfloat16"
+    finally:
+        keras.config.set_dtype_policy("float32")
