@@ -271,6 +271,9 @@ def test_an_export_is_checked_as_it_was_written_and_recorded(monkeypatch, tmp_pa
         assert json.loads((tmp_path / f"{name}.json").read_text("utf-8")) == found
     with pytest.raises(RequestError, match="int8 needs `judge`"):
         exports.export("a name", "litert", int8=True)
+    monkeypatch.setattr(exports.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(RequestError, match=r"not installed; python -m pip install ai-edge-litert$"):
+        exports.export("a name", "litert")
 
 
 # Published encoders
@@ -306,6 +309,14 @@ def test_a_published_encoder_is_made_of_its_own_package_where_its_name_leads(mon
     held.write_bytes(b"weightz")
     with pytest.raises(RequestError, match="is not what was fetched: it is damaged"):
         pretrained.member(package, digest)
+
+
+@pytest.mark.parametrize("name", pretrained.PUBLISHED)
+def test_the_scores_of_a_published_encoder_are_those_of_its_card(name):
+    target, nontarget = pretrained.scores(name)
+    point = pretrained.card(name)["operating_points"][0]
+    assert (len(target), len(nontarget)) == (point["n_target"], point["n_nontarget"])
+    assert np.median(target) > point["threshold"] > np.median(nontarget)
 
 
 def test_a_name_an_address_and_a_file_are_each_led_to_their_own(monkeypatch, tmp_path):

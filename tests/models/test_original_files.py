@@ -85,3 +85,16 @@ def test_a_layer_that_is_not_keras_own_is_refused(tmp_path):
     (tmp_path / "text.keras").write_text("no zip")
     with pytest.raises(RequestError, match=r"no model of the original system|zip"):
         original.of_file(tmp_path / "text.keras")
+
+
+def test_all_plain_layers_of_the_originals_networks_are_taken():
+    x = inputs = keras.Input((16, 16, 3))
+    for layer in (
+        *(layers.ZeroPadding2D(1), layers.Conv2D(2, 3), layers.BatchNormalization(), layers.Activation("relu")),
+        *(layers.ReLU(), layers.MaxPooling2D(2), layers.AveragePooling2D(2), layers.Dropout(0.1)),
+    ):
+        x = layer(x)
+    x = layers.Add()([x, x])
+    x = layers.Dense(2)(layers.Reshape((-1,))(layers.Flatten()(x)))
+    deep = keras.Model(inputs, layers.GlobalAveragePooling2D()(layers.Reshape((1, 1, 2))(x)))
+    original._refuse_foreign(keras.saving.serialize_keras_object(deep))

@@ -266,3 +266,22 @@ def test_a_redimnet2_of_another_kind_is_refused(change, said):
         redimnet2.build(**known | change)
     with pytest.raises(RequestError, match="no model_config"):
         redimnet2.options({"state_dict": {}})
+
+
+KNOWN_KEYS = {  # what a description may say: of the network, and of the front end
+    "": "causal spec_in_channels block_1d_type block_2d_type compress_tconvs use_freq_pos_enc fm_weigthing_type "
+    "group_divisor hop_length pooling_func global_context_att pad_right_samples before_pool_offset emb_bn "
+    "return_all_outputs feat_type",
+    "spec_params": "do_preemph norm_signal n_fft win_length f_min f_max eps sample_rate hop_length",
+}
+
+
+@pytest.mark.parametrize("part", KNOWN_KEYS)
+def test_nothing_that_a_redimnet2_says_of_itself_is_passed_over(part):
+    known = {"C": 4, "causal": "none", "feat_type": "tf", "spec_params": {"norm_signal": True}, "stages_setup": []}
+    redimnet2._refuse_unknown(known | {"feat_type": "tf_mel"})
+    for key in KNOWN_KEYS[part].split():
+        said = {key: "of another kind"}
+        change = {part: known[part] | said} if part else said
+        with pytest.raises(RequestError, match=f"{key} 'of another kind' is not known here, only"):
+            redimnet2._refuse_unknown(known | change)

@@ -24,6 +24,20 @@ def test_halves_and_doubles_become_floats(storage, kind):
     np.testing.assert_array_equal(found, NUMBERS)
 
 
+@pytest.mark.parametrize(
+    ("storage", "name", "kind"), [("Long", "I64", "<i8"), ("Int", "I32", "<i4"), ("Bool", "BOOL", "bool")]
+)
+def test_whole_numbers_stay_what_they_are(tmp_path, storage, name, kind):
+    numbers = np.array([[0, 1, 1], [1, 0, 1]], kind)
+    program = WEIGHT.replace(b"FloatStorage", f"{storage}Storage".encode())
+    entries = {"weight": entry(name, end=numbers.nbytes)}
+    for found in (
+        torch_file.read(saved_by_torch(program, numbers.tobytes())),
+        torch_file.table(safetensors_file.read(safetensors(tmp_path / "m", entries, numbers.tobytes()))),
+    ):
+        assert found["weight"].dtype == numbers.dtype and found["weight"].tolist() == numbers.tolist()
+
+
 def within(*parts: str, beside: bytes = b"X\x05\x00\x00\x00epochK\x03s") -> bytes:
     """A pickle of a dict with the state dict under each of the names, and an epoch beside it."""
     state = b"".join(b"X" + len(part).to_bytes(4, "little") + part.encode() + WEIGHT[2:-1] + b"s" for part in parts)

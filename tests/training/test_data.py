@@ -8,6 +8,7 @@ import pytest
 from small_training import PHASE, PHASES, small_encoder
 
 from sv_utils import losses
+from sv_utils.base.errors import RequestError
 from sv_utils.losses.aam import AamHead, aam_loss
 from sv_utils.losses.contrastive import ContrastiveHead, contrastive_loss
 from sv_utils.losses.prototypes import AngularPrototypicalHead, Ge2eHead, angular_prototypical_loss, ge2e_loss
@@ -42,6 +43,8 @@ def test_each_phase_has_batches_by_its_own_settings(data):
     assert {(c.batch_size, c.seed, c.speakers_per_batch) for c in (first, second)} == {(4, 9, 2)}
     assert first.augmentation.settings == PHASE["augmentation"] and second.augmentation is None
     assert first.labels is data.labels and first.speech is data.train
+    with pytest.raises(RequestError, match=r"phases\[1\]\.ema is a decay"):
+        data.crops([PHASE, PHASE | {"ema": 1.0}], 4, 9)
 
 
 def test_augmentation_has_the_sounds_and_rooms_that_are_prepared(prep, monkeypatch):

@@ -77,6 +77,22 @@ def test_stages_that_cannot_be_are_refused(phase, sentence):
         schedules.check([PHASE, PHASE | phase])
 
 
+def test_what_can_be_is_taken():
+    for key, values in {
+        "optimizer": ("sgd", "adam", "adamw"),
+        "schedule": ("plateau", "cosine", "one_cycle", "exponential"),
+        "frozen": ("none", "batch_normalization", "encoder"),
+        "margin_growth": ("linear", "exponential"),
+        "hard_margin_share": (0.0, 1.0),
+        "ema": (0.0, 0.999),
+        "accumulate": (1,),
+    }.items():
+        for value in values:
+            schedules.check([PHASE | {"weight_decay": 0.0, "final_learning_rate": 0.05, key: value}])
+    plain = {key: value for key, value in PHASE.items() if not key.startswith("margin")}
+    schedules.check([plain])
+
+
 class Line(keras.Model):
     """One weight w, from 1; the loss of a batch x is the mean of w x."""
 
