@@ -447,3 +447,60 @@ def test_batches_are_made_by_as_many_threads_as_it_takes(monkeypatch):
     )
     assert np.asarray(crops.dataset(6, 1, 2)[1]).tolist() == [1, 2]
     assert seen[2:] == [6, {"num_parallel_calls": 2, "deterministic": True}]
+
+
+class Pipe(io.BytesIO):
+    """A pipe that takes three bytes at a time and breaks where it is told to."""
+
+    broken = False
+
+    def write(self, content):
+        if self.broken:
+            raise BrokenPipeError
+        return super().write(bytes(content[:3]))
+
+
+def test_a_reader_is_a_process_of_its_own_that_is_given_its_work_once(monkeypatch):
+    """Its answers, batch by batch out of two slots; and what it says when there are no more."""
+    made, asks, done = [], Pipe(), []
+    steps = [readers.READY * 3 + readers.FAILED + pickle.dumps(RequestError("the shard is gone"))]
+    process = SimpleNamespace(stdin=asks, stdout=io.BytesIO(steps[0]))
+    process.kill, process.wait = lambda: done.append("killed"), lambda: done.append("waited for")
+    monkeypatch.setattr(readers.subprocess, "Popen", lambda *given, **named: made.append((*given, named)) or process)
+    monkeypatch.setattr(readers, "_environment", lambda: "environment")
+    one = readers._Reader(b"the work", range(7, 99, 3), (2, 4))
+    ((line, options),) = made
+    (memory,) = options.pop("pass_fds")
+    assert line == [readers.sys.executable, "-m", "sv_utils.training.readers", str(memory), "7", "3"]
+    pipes = dict.fromkeys(("stdin", "stdout"), readers.subprocess.PIPE)
+    assert options == {**pipes, "env": "environment", "bufsize": 0}
+    assert asks.getvalue() == (8).to_bytes(8, "little") + b"the work"
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        readers.os.fstat(memory)
+    for number, (waves, classes) in enumerate(one._slots):
+        waves[:], classes[:] = number + 1, number + 10
+    found = [one.take() for _ in range(2)]
+    asks.broken = True  # it has died after its last answer, which is still good
+    found.append(one.take())
+    assert [(waves.shape, waves.max(), classes.tolist()) for waves, classes in found] == [
+        ((2, 4), 1.0, [10, 10]),
+        ((2, 4), 2.0, [11, 11]),
+        ((2, 4), 1.0, [10, 10]),
+    ]
+    assert asks.getvalue().endswith(b"work" + 2 * readers.FREE)
+    one._slots[0][0][:] = 99
+    assert found[0][0].max() == 1.0, "a copy: the slot is given back"
+    with pytest.raises(RequestError, match="the shard is gone"):
+        one.take()
+    process.stdout.read()
+    with pytest.raises(WorkError, match=r"has died, perhaps for want of memory: set engine\.readers to fewer"):
+        one.take()
+    one.kill()
+    assert done == ["killed", "waited for"] and asks.closed
+
+
+def test_a_step_sets_the_rate_of_the_optimizer_and_the_variables_of_the_head():
+    model = SimpleNamespace(optimizer=SimpleNamespace(), head=SimpleNamespace())
+    model.head.margin, model.head.hard_share = keras.Variable(0.0), keras.Variable(0.0)
+    speaker_model.SpeakerModel.set(model, {"learning_rate": 0.25, "margin": 0.5, "hard_share": 0.75})
+    assert (model.optimizer.learning_rate, float(model.head.margin), float(model.head.hard_share)) == (0.25, 0.5, 0.75)
