@@ -196,3 +196,72 @@ def test_ocean_in_its_public_form_has_the_ids_and_halves_of_the_other(tmp_path, 
     assert manifest["id"].tolist() == [path for path, _ in chosen]
     halves = speakers.loc[manifest["speaker"], "subset"].tolist()
     assert manifest["subset"].tolist() == halves and set(halves) == {"dev", "test"}
+
+
+def entry(name=b"a.wav", flags=0, method=8, packed=20, size=30, extra=b"", mode=0, start=5, note=b""):
+    """An entry of a zip's directory, with the checksum 7."""
+    head = archives.ENTRY.pack(
+        b"PK\1\2",
+        45,
+        45,
+        flags,
+        method,
+        0,
+        0,
+        7,
+        packed,
+        size,
+        len(name),
+        len(extra),
+        len(note),
+        0,
+        0,
+        mode << 16,
+        start,
+    )
+    return head + name + extra + note
+
+
+def test_an_entry_of_a_directory_written_out(monkeypatch):
+    """Where a file lies, what it takes packed and unpacked, and why it must not be read; sizes beyond 32 bits too."""
+
+    def read(*given, at=0, end=10**12, **named):
+        found = archives._entry(bytes(at) + entry(*given, **named), at, end)
+        return (found.name, found.start, found.packed, found.size, found.method, found.crc, found.refusal)
+
+    assert read() == read(at=3) == ("a.wav", 5, 20, 30, 8, 7, "")
+    assert read(b"\x81.wav")[0] == "\xfc.wav" and read("ü.wav".encode(), flags=0x800)[0] == "ü.wav"
+    wide, other = archives.WIDE, b"\x07\0\x02\0xx"
+    numbers = (
+        b"\1\0\x18\0" + (11 * 2**32).to_bytes(8, "little") + (22).to_bytes(8, "little") + (33).to_bytes(8, "little")
+    )
+    assert read(packed=wide, size=wide, start=wide, extra=other + numbers)[1:4] == (33, 22, 11 * 2**32)
+    assert read(packed=wide, start=wide, extra=numbers)[1:4] == (22, 11 * 2**32, 30)
+    assert read(start=wide, extra=other)[1] == wide  # there is no such field
+    for refused, reason in (
+        ({"mode": 0o120777}, "unsafe: symbolic link"),
+        ({"flags": 1}, "encrypted"),
+        ({"method": 12}, "compression method 12 of the zip is not supported"),
+        ({"size": 1 << 29, "packed": 1 << 27}, "file of 536,870,912 bytes, at most 268,435,456"),
+        ({"packed": 1 << 29}, "file of 536,870,912 bytes, at most 268,435,456"),
+        ({"end": 24}, "damaged archive: no file where its directory says"),
+        ({"size": 1 << 25}, "archive bomb: 33,554,432 bytes out of 20"),
+    ):
+        assert read(**refused)[-1] == reason
+    assert read(end=25)[-1] == read(size=1 << 24)[-1] == read(size=1 << 25, packed=1 << 20)[-1] == ""
+    first, second = entry(b"b.wav", extra=b"xx", note=b"yyy"), entry(b"c.wav")
+    assert list(archives._entries(first + second)) == [(0, b"b.wav"), (len(first), b"c.wav")]
+    monkeypatch.setattr(archives, "DIRECTORY_BLOCK", 10)
+    both = io.BufferedReader(io.BytesIO(first + second + b"more"))
+    assert archives._entries_alone(both, len(first + second)) == first + second
+    with pytest.raises(zipfile.BadZipFile, match="its directory is damaged"):
+        archives._entries_alone(io.BufferedReader(io.BytesIO(first + bytes(99))), len(first) + 99)
+
+
+def test_what_would_unpack_to_what_no_speech_does_is_an_archive_bomb(tmp_path):
+    archive = archive_of(tmp_path / "a.tar", bytes(1000))
+    archives._refuse_bomb(archive, (1 << 28) + 100 * 1000)
+    with pytest.raises(
+        RequestError, match=r"^a\.tar is an archive bomb \(its files would take 268,535,457 bytes, out of 1,000\)"
+    ):
+        archives._refuse_bomb(archive, (1 << 28) + 100 * 1000 + 1)

@@ -230,4 +230,4 @@ def test_what_comes_out_of_a_pipe_is_bounded_and_nothing_stays_open(tmp_path, mo
         audio.decode(tmp_path)
     with pytest.raises(audio.AudioError, match=r"^not a file$"):
         audio.decode("/dev/null")
-    assert len(os.listdir("/dev/fd")) == before
+    assert len(os.listdir("/dev/fd")) <= before

@@ -485,14 +485,14 @@ def test_an_archive_that_fails_leaves_the_record_of_the_others(tmp_path, small):
 
 
 def test_the_cause_is_told_where_one_download_ends_the_others(tmp_path, small, monkeypatch):
-    asked, pools, together = [], [], threading.Barrier(3, timeout=10)
+    asked, pools, together = [], [], threading.Barrier(3, timeout=60)
 
     def download(url, target, expected, report):
         asked.append((url, target.name, expected))
         together.wait()
         if target.name == "dev_b":
             raise WorkError("the network is down")
-        assert report.stop.wait(10)  # what has failed stops the others
+        assert report.stop.wait(60)  # what has failed stops the others
         report.arrived(1)
 
     def pool(connections):

@@ -39,7 +39,8 @@ def test_the_ceiling_leaves_room_for_the_samples_of_the_longest_recording(monkey
             guard.decode_here(file, 8_000, 60.0, True)
         with pytest.raises(guard.AudioError, match="not audio"):
             guard.decode_here(b"12345", 16_000, 3600.0)
-    assert held == [guard.MEMORY + 7 + 2 * 8_000 * 60, guard.MEMORY + 5 + 2 * 16_000 * 3600]
+    if sys.platform == "linux":  # elsewhere a process of its own has the ceiling
+        assert held == [guard.MEMORY + 7 + 2 * 8_000 * 60, guard.MEMORY + 5 + 2 * 16_000 * 3600]
 
 
 def test_every_way_to_the_decoder_hands_its_wishes_on(tmp_path):
@@ -125,7 +126,7 @@ def test_elsewhere_than_on_linux_the_memory_is_watched_and_a_file_decoded_apart(
     guard.sys.platform = "linux"
     assert guard._peak() == 3 * 1024
     before = len(os.listdir("/dev/fd"))
-    assert guard._held() > 10**7 and len(os.listdir("/dev/fd")) == before
+    assert guard._held() > 10**7 and len(os.listdir("/dev/fd")) <= before
     monkeypatch.setattr(guard.os, "open", lambda *_: (_ for _ in ()).throw(FileNotFoundError))
     assert guard._held() == 3 * 1024
 
