@@ -126,6 +126,34 @@ def test_what_is_said_depends_on_the_speaker_and_on_the_turn(tmp_path, monkeypat
     assert found == [f"speaker00{k}/day{place}.wav" for k in (0, 1) for place in ("0/0", "0/2", "1/1")]
 
 
+def test_each_archive_of_a_miniature_is_told_who_says_what_in_it(tmp_path, monkeypatch):
+    """Two of three dev speakers with three files, both tested ones with four of two sessions; a list of the latter."""
+    told = []
+    monkeypatch.setattr(
+        miniature, "_pool", lambda workers, jobs: told.append((workers, jobs)) or [[k] for k in range(2)]
+    )
+    monkeypatch.setattr(miniature, "packed", lambda archive, here, files, n: (archive.name, here, list(files), n))
+    monkeypatch.setattr(miniature, "write_table", lambda *given: told.append(given))
+    half = corpora.Archive("b_wav.zip", "test", (("q", None),), speakers=2)
+    dev = corpora.Archive("a_aac.zip", "dev", (("p", None),), speakers=3)
+    texts = {"table": corpora.Text("t.csv", rows=1), "lists": {"l": corpora.Text("l.txt", rows=1)}}
+    corpus = dataclasses.replace(corpora.get("ocean"), name="own", remotes=(dev, half), **texts)
+    found = miniature._spoken(corpus, tmp_path, 2, 3, 4, None)
+    assert found == [("a_aac.zip", tmp_path, [0, 1], 2), ("b_wav.zip", tmp_path, [0, 1], 2)]
+
+    def places(name, *sessions):
+        return [(miniature.session(name, k), f"{turn:05d}") for turn, k in enumerate(sessions, 1)]
+
+    spoken = [(n, f"id{12 + n:05d}", places(f"id{12 + n:05d}", 0, 1, 2), ".m4a", miniature.m4a) for n in (0, 1)]
+    names = ["id00015", "id00016"]
+    heard = [(n + 2, name, places(name, 0, 0, 1, 1), ".wav", miniature.wav) for n, name in enumerate(names)]
+    every = {"id00012": 0, "id00013": 1, "id00015": 2, "id00016": 3}
+    assert told == [(4, spoken), (4, heard), (corpus, tmp_path, every, set(names))]
+    lines = (tmp_path / "l.txt").read_text().splitlines()
+    first, second = (miniature.session("id00015", k) for k in (0, 1))
+    assert len(lines) == 16 and lines[2] == f"1 id00015/{first}/00002.wav id00015/{second}/00003.wav"
+
+
 def test_a_voice_is_its_own_with_another_far_behind(monkeypatch):
     """Two embedded voices of one tone each: the near one sixteen times as loud as the one behind."""
     monkeypatch.setattr(miniature, "VOICES", 2)
