@@ -538,8 +538,10 @@ def test_only_what_was_downloaded_as_a_whole_is_removed(tmp_path, small, capsys)
     assert acquisition.remove(small) == 0 and acquisition.recorded(small)[1].removed
     acquisition._record(small, [dataclasses.replace(gone, removed=True)])
     capsys.readouterr()
-    assert fetch(dataclasses.replace(small, table=None, lists={})) == acquisition.recorded(small)
+    alone = dataclasses.replace(small, table=None, lists={})
+    assert fetch(alone) == acquisition.recorded(small)
     assert capsys.readouterr().out == "small: archives removed after its preparation, not fetched again\n"
+    assert [one.name for one in fetch(alone, str(tmp_path / "published"))] == ["dev.zip", "test.zip"]  # which is named
 
 
 def test_a_key_that_is_given_is_shown_nowhere(small, monkeypatch):
