@@ -114,6 +114,20 @@ def test_what_was_understood_is_printed_before_anything_is_decoded(own, capsys):
     assert "4 speaker(s) split by table or draw, 8 session(s), 16 file(s): anna (2 session(s), 4 file(s)), ben" in said
 
 
+def test_what_is_said_of_each_tree_written_out():
+    """Its half, its speakers with their sessions and files; of more than three the first three."""
+    spoken = [corpora.Utterance(name, day, "1.wav") for name in ("dora", "anna", "ben", "cleo") for day in "xy"]
+    trees_ = [layouts.Tree("train", "dev"), layouts.Tree("test", "test"), layouts.Tree("", "")]
+    heard = {"train": spoken, "test": [*spoken[:2], spoken[1]], "": spoken[2:3]}
+    assert layouts.told(trees_, heard) == [
+        "train: 4 speaker(s) to train on, 8 session(s), 8 file(s): anna (2 session(s), 2 file(s)), "
+        "ben (2 session(s), 2 file(s)), cleo (2 session(s), 2 file(s)), …",
+        "test: 1 speaker(s) to judge by, 2 session(s), 3 file(s): dora (2 session(s), 3 file(s))",
+        "the folder itself: 1 speaker(s) split by table or draw, 1 session(s), 1 file(s): "
+        "anna (1 session(s), 1 file(s))",
+    ]
+
+
 WRONG = {
     "no folders": (["anna_1.wav", "ben_1.wav"], "2 audio file(s) but no folders that say who speaks"),
     "no folders in the halves": (["train/anna_1.wav", "test/ben_1.wav"], "no folders that say who speaks"),

@@ -366,3 +366,40 @@ def test_the_end_of_a_file_is_compared_with_its_header(monkeypatch):
     assert ended(1.2, "mp3", rate=16_000, stated_mp3=(40, 1000), **play) == [lost.format("0.18")]
     with pytest.raises(AudioError, match=r"^truncated: 1\.0 s of 9\.0 s$"):
         ended(1.0, duration=9.0, **play)
+
+
+def scaled(*pieces, monkeypatch):
+    """What samples stored as floats are divided by, and what is said of it."""
+    asked = []
+    monkeypatch.setattr(decoding, "_opened", lambda content: contextlib.nullcontext(content))
+    monkeypatch.setattr(decoding, "_stream", lambda container, index: (container, index))
+
+    def frames_of(container, stream, part):
+        asked.append((container, stream, part.sample_rate, part.max_seconds, part.first_channel))
+        return [SimpleNamespace(to_ndarray=lambda piece=piece: np.float64([piece])) for piece in pieces]
+
+    monkeypatch.setattr(decoding.frames, "frames_of", frames_of)
+    part = frames.Part(8000, 60.0, True)
+    unit = decoding._full_scale("file", 2, part)
+    assert asked == [("file", ("file", 2), 8000, 60.0, True)]
+    return unit, part.warnings
+
+
+def test_the_unit_of_samples_that_are_stored_as_floats(monkeypatch):
+    play = {"monkeypatch": monkeypatch}
+    assert scaled([0.5, -1.0], [], [1.0], **play) == scaled([0.5], [-127.5], **play) == (1.0, [])
+    said = "its samples are integers stored as floats (up to {}): divided by {}"
+    for pieces, peak, unit in (
+        (([0.0], [-2.0, 1.0]), 2, 2**15),
+        (([0.5], [200.5]), 200, 2**15),
+        (([-32_768.0],), 32_768, 2**15),
+        (([32_769.0],), 32_769, 2**23),
+        (([2.0**24],), 2**24, 2**31),
+    ):
+        assert scaled(*pieces, **play) == (unit, [said.format(peak, unit)])
+    for pieces, reason in (
+        (([1e12],), r"samples of up to 1e\+12: no known unit"),
+        (([0.5, np.nan], [np.inf, 0.1, 0.2]), "2 of its 5 samples are not finite numbers"),
+    ):
+        with pytest.raises(AudioError, match=f"^{reason}$"):
+            scaled(*pieces, **play)
