@@ -203,6 +203,8 @@ def compare(one: Path, other: Path) -> list[str]:
         differs = (first_rows[column] != second_rows[column]).to_numpy()
         if differs.any():
             first = int(np.argmax(differs))
-            values = f"{first_rows[column].iloc[first]!r} and {second_rows[column].iloc[first]!r}"
-            told.append(f"{column} differs for {differs.sum()} file(s), first {both[first][0]}: {values}.")
+            here, there = (rows[column].iloc[[first]].tolist()[0] for rows in (first_rows, second_rows))
+            told.append(
+                f"{column} differs for {differs.sum()} file(s), first {both[first][0]}: {here!r} and {there!r}."
+            )
     return told

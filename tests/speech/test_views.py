@@ -9,7 +9,10 @@ import pytest
 
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError
+from sv_utils.corpora import Archive
 from sv_utils.speech import audio, limits
+from sv_utils.speech import manifest as manifests
+from sv_utils.speech.archives import VerifiedArchive
 from sv_utils.speech.reader import Speech
 
 
@@ -112,3 +115,54 @@ def test_what_is_read_stays_the_same_in_another_process(shards, tmp_path, monkey
     assert Speech(shards).waveform(0).tolist() == list(range(40, 60)) and paths.outputs() == tmp_path
     with pytest.raises(RequestError, match=r"shard .*nowhere/0\.pcm is missing"):
         Speech(shards, tmp_path / "nowhere")
+
+
+def test_what_no_checksum_proves_must_have_its_official_counts(tmp_path, monkeypatch):
+    official = pd.DataFrame(
+        {"utterances": [9, 5], "official_utterances": [9, 5], "speakers": [3, 2]}, index=["dev", "test"]
+    )
+    official["official_speakers"] = pd.array([None, 2], dtype="Int64")  # of one half nobody publishes it
+    asked = []
+    monkeypatch.setattr(manifests, "counts", lambda *given: asked.append(given) or official)
+    remotes = (
+        Archive("dev.zip", "dev", (("a", "0"), ("b", "1")), "whole"),
+        Archive("test.zip", "test", (("t", "alone"),)),
+    )
+    corpus = SimpleNamespace(name="own", remotes=remotes, public=(Archive("all.tar", "", (("all.tar", None),)),))
+
+    def archive(name, md5, path="nowhere.zip", **more):
+        return VerifiedArchive(name, "dev", md5, ({"path": str(path), "bytes": 1, "mtime_ns": 0, "md5": md5},), **more)
+
+    proven = [archive("dev.zip", "whole"), archive("test.zip", "alone"), archive("x", "y", removed=True)]
+    manifests.refuse_incomplete(corpus, proven, "view")
+    assert asked == []
+    for other in (archive("all.tar", "z"), archive("dev.zip", "0"), archive("dev.zip", "whole", tmp_path)):
+        manifests.refuse_incomplete(corpus, [*proven, other], "view")
+    assert asked == [(corpus, "view")] * 3
+    for column, of, said in (("speakers", 3, "2 speakers"), ("utterances", 6, "5 utterances")):
+        official.loc["test", f"official_{column}"] = of
+        with pytest.raises(
+            RequestError, match=f"^corpus own has {said} in its half 'test' instead of the official {of}: "
+        ):
+            manifests.refuse_incomplete(corpus, [archive("all.tar", "z")], "view")
+
+
+def test_two_manifests_are_compared_row_by_row(tmp_path):
+    """By id, and where one stands there twice, by its place among those; where the samples lie does not count."""
+    rows = {name: 0 if name in ("offset", "bytes", "samples", "rate", "channels") else "" for name in manifests.COLUMNS}
+    rows |= {"peak": 0.0, "clipped": 0.0, "silent": 0.0}
+    one = pd.DataFrame([rows | {"id": name} for name in ("a", "b", "b", "c")])
+    other = one.assign(shard="other", offset=7, bytes=9)
+    for name, table in (("one", one), ("other", other)):
+        (tmp_path / name).mkdir()
+        table.to_csv(tmp_path / name / "manifest.csv", index=False)
+    first, second = tmp_path / "one", tmp_path / "other" / "manifest.csv"
+    assert manifests.compare(first, second) == []
+    other.loc[2, "rate"], other.loc[1, "warning"], other.loc[2, "warning"] = 8000, "x", "y"
+    other.drop(index=3).to_csv(second, index=False)
+    assert manifests.compare(first, second) == [
+        f"1 file(s) are in {first} alone, first c.",
+        "rate differs for 1 file(s), first b: 0 and 8000.",
+        "warning differs for 2 file(s), first b: '' and 'x'.",
+    ]
+    assert manifests.compare(second, first)[0] == f"1 file(s) are in {first} alone, first c."
