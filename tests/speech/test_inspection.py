@@ -213,6 +213,8 @@ def test_names_of_an_archive_are_read_as_its_corpus_does(tmp_path, monkeypatch):
     many = tarred({f"wav/s{k:02}/v/{k:02}.wav": b"" for k in range(40)})
     index = inspection._Index(corpora.get("mini"), archive_of(tmp_path / "a.tar", many), ())
     assert not index.complete and [member.name[4:7] for member in index.samples] == [f"s{k:02}" for k in range(8)]
+    told = inspection._counts(corpora.get("mini"), [archive_of(tmp_path / "a.tar")], {"a.tar": index}, False)
+    assert list(told) == []  # what is not listed is not counted, and refused for no number
 
 
 def test_some_files_are_tried_however_many_there_are(tmp_path):
