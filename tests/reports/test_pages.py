@@ -4,6 +4,7 @@ import html.parser
 import json
 import re
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -15,6 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from sv_utils.base import paths
 from sv_utils.pipeline import keys, records
 from sv_utils.pipeline.profile import Profile
+from sv_utils.pipeline.stages import EXTRA
 from sv_utils.reports import figures, pages, site, tables
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -295,6 +297,22 @@ def test_a_machine_without_git_and_gpu_and_a_page_with_one_voice_say_so():
     assert "<td>not under git</td>" in table and "<th>GPU</th><td>none</td>" in table
     assert "instruction sets not recorded, 3 threads" in table and pages._made_by([]) == []
     assert "holds a recording of voices" in pages._carried("<audio") and pages._carried("<p>") == ""
+
+
+def test_each_model_has_a_row_of_boxes_and_each_kind_of_stage_a_column():
+    named = [
+        "01_download",
+        "02_prep",
+        "03_train_softmax",
+        "06_train_adacos",
+        "08_evaluate@adacos",
+        "09_report",
+        EXTRA[0],
+    ]
+    steps = tuple(SimpleNamespace(name=name, notebook=name.partition("@")[0]) for name in named)
+    found = [pages._place(stage, steps, ["softmax", "adacos"]) for stage in steps]
+    assert [(x - 2) / (pages.BOX + pages.GAP) for x, _ in found] == [0, 1, 2, 2, 3, 4, 5]
+    assert [(y - 25) / pages.STEP for _, y in found] == [0.5, 0.5, 0, 1, 1, 0.5, 0.5]
 
 
 def test_a_changed_tree_of_own_recordings_makes_what_was_done_outdated(profile):
