@@ -65,12 +65,11 @@ class Calibration:
         try:
             with open(path, encoding="utf-8") as file:
                 fields = json.load(file)
-            return cls(
-                **{**fields, "features": tuple(fields["features"]), "weights": tuple(map(float, fields["weights"]))}
-            )
+            numbers = {"weights": tuple(map(float, fields["weights"])), "offset": float(fields["offset"])}
+            return cls(**{**fields, **numbers, "features": tuple(fields["features"])})
         except FileNotFoundError:
             raise RequestError(f"{path} does not exist; give the calibration.json of an evaluation.") from None
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError):
             raise RequestError(f"{path} is no calibration; give the calibration.json of an evaluation.") from None
 
 

@@ -120,7 +120,12 @@ def test_calibration_file(tmp_path):
         fitted(np.ones((3, 2)))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"features": ["cosine"], "weights": ["a"], "offset": 0}'])
+NO_OFFSET = '{"features": ["cosine"], "weights": [1], "offset": "x", "prior": 0.5, "n_target": 1, "n_nontarget": 1}'
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "7", "null", '{"features": ["cosine"], "weights": ["a"], "offset": 0}', NO_OFFSET]
+)
 def test_what_is_no_calibration_is_refused(tmp_path, text):
     (tmp_path / "bad.json").write_text(text)
     with pytest.raises(RequestError, match="is no calibration"):
