@@ -17,5 +17,5 @@ def prep(tmp_path_factory):
 
 def pytest_collection_modifyitems(items):
     """Begin with the files that take longest, so that several processes end together."""
-    longest = ["test_rehearsed.py", "test_notebooks.py"]
+    longest = ["test_types.py", "test_rehearsed.py", "test_notebooks.py"]
     items.sort(key=lambda item: -longest.index(item.path.name) if item.path.name in longest else 1)
