@@ -40,7 +40,6 @@ train:
 03_train_softmax:
   engine: {readers: -1}
 04_train_contrastive: {}
-05_train_cosface: {}
 08_evaluate:
   replicates: 20
   cuts: [2]
@@ -50,7 +49,7 @@ train:
 encoders:
   elsewhere: ELSEWHERE
 """
-FURTHER = ["07_train_sphereface2", "07_train_ge2e", "07_train_angular_prototypical"]
+FURTHER = ["05_train_cosface", "07_train_sphereface2", "07_train_ge2e", "07_train_angular_prototypical"]
 
 
 def make(*arguments):
@@ -94,9 +93,9 @@ def test_no_notebook_wrote_to_stderr_or_showed_an_empty_figure(made):
 def test_results_hold_a_row_for_each_loss_and_its_untrained_encoder(made):
     results = pd.read_csv(made[0] / "results.csv", keep_default_na=False)
     assert list(results.columns) == tables.COLUMNS
-    losses = ["contrastive", "cosface", "softmax"]
+    losses = ["contrastive", "softmax"]
     plain = results[results["model"].isin([*losses, *(f"{loss} (untrained)" for loss in losses)])]
-    assert sorted(set(plain["loss"])) == ["contrastive", "cosface", "none", "softmax"]
+    assert sorted(set(plain["loss"])) == ["contrastive", "none", "softmax"]
     assert (plain["n_speakers"] == 18).all() and (plain["n_target"] + plain["n_nontarget"] == 3060).all()
     assert (plain["eer_low"] < plain["eer"]).all() and (plain["eer"] < plain["eer_high"]).all()
     elsewhere = results[results["loss"] == "pretrained"]["model"].tolist()
@@ -106,12 +105,12 @@ def test_results_hold_a_row_for_each_loss_and_its_untrained_encoder(made):
 
 
 def test_error_rates_stand_for_short_and_for_telephone_speech(made):
-    rows = json.loads((made[0] / "08_evaluate@cosface" / "metrics.json").read_text())
-    by_duration = next(row["by_duration"] for row in rows if row["model"] == "cosface")
+    rows = json.loads((made[0] / "08_evaluate@softmax" / "metrics.json").read_text())
+    by_duration = next(row["by_duration"] for row in rows if row["model"] == "softmax")
     assert [row["cut"] for row in by_duration] == ["2 s", "full", "telephone, 2 s", "telephone"]
     assert by_duration[0]["mean_seconds"] == by_duration[2]["mean_seconds"] <= 2 < by_duration[1]["mean_seconds"]
     assert by_duration[1]["eer"] != by_duration[3]["eer"]
-    scored = pd.read_csv(made[0] / "08_evaluate@cosface" / "scores_mini.csv")
+    scored = pd.read_csv(made[0] / "08_evaluate@softmax" / "scores_mini.csv")
     assert by_duration[1]["eer"] == pytest.approx(counted_eer(scored["label"], scored["llr"]), abs=2e-3)
 
 
@@ -126,7 +125,7 @@ def counted_eer(labels, scores):
 
 def test_error_rates_are_those_of_the_scores_beside_them(made):
     results = pd.read_csv(made[0] / "results.csv").set_index("model")
-    for model in ("softmax", "contrastive", "cosface"):
+    for model in ("softmax", "contrastive"):
         scored = pd.read_csv(made[0] / f"08_evaluate@{model}" / "scores_mini.csv")
         assert len(scored) == 3060
         assert results.loc[model, "eer"] == pytest.approx(counted_eer(scored["label"], scored["score"]), abs=2e-3)
@@ -136,7 +135,7 @@ def test_error_rates_are_those_of_the_scores_beside_them(made):
 
 
 def test_table_is_printed_with_what_the_corpus_is_not(made):
-    for loss in ("softmax", "contrastive", "cosface"):
+    for loss in ("softmax", "contrastive"):
         assert f"| {loss} " in made[1]
     assert "one session" in made[1] and "3,060" in made[1]
 
@@ -151,7 +150,7 @@ def test_the_verdict_is_printed_and_stands_in_the_report_and_on_the_index(made):
 
 def test_a_site_of_the_run_has_no_dead_links(made, tmp_path):
     assert report.main(["tiny", "--site", str(tmp_path / "site")]) == 0
-    assert dead(tmp_path / "site") == [] and len(list((tmp_path / "site/tiny").rglob("card.html"))) == 3
+    assert dead(tmp_path / "site") == [] and len(list((tmp_path / "site/tiny").rglob("card.html"))) == 2
 
 
 def test_second_make_runs_nothing(made):

@@ -22,14 +22,14 @@ from sv_utils.pipeline.profile import Profile
 from sv_utils.pipeline.stages import is_training
 from sv_utils.speech import miniature
 
-WIDTH = {"width": 4, "embedding_dim": 16}
+NARROW = {"backbone": "resnet18", "width": 4, "embedding_dim": 16}
 
 
 def narrow(profile: Profile, cores: int) -> dict[str, dict]:
-    """The sections of a rehearsal, with an encoder of few channels."""
+    """The sections of a rehearsal, with an encoder of few layers and channels."""
     sections = rehearsal.small(profile, cores)
     for own in (sections[name] for name in sections if is_training(name)):
-        own["architecture"] |= WIDTH
+        own["architecture"] |= NARROW
     return sections
 
 
