@@ -33,7 +33,7 @@ from sv_utils.base.errors import RequestError, WorkError, command
 from sv_utils.corpora import Corpus
 from sv_utils.pipeline import rehearsal
 from sv_utils.pipeline.profile import Profile
-from sv_utils.pipeline.stages import LAST, is_training
+from sv_utils.pipeline.stages import LAST, TRAINING, is_training
 from sv_utils.speech import acquisition, archives, audio, manifest, miniature, needs, reader
 
 SAMPLE = 60  # files that are decoded to measure
@@ -114,7 +114,8 @@ def embeddings(resolved: dict[str, dict], chosen: list[Corpus]) -> int:
 
 def _model(stage: str) -> str:
     """Name of the model that a stage trains or judges."""
-    return stage.partition("@")[2] or stage.partition("_train_")[2]
+    training = TRAINING.fullmatch(stage)
+    return training["model"] if training else stage.partition("@")[2]
 
 
 def _stated(resolved: dict[str, dict], chosen: list[Corpus]) -> tuple[int, int]:

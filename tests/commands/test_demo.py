@@ -331,7 +331,9 @@ def test_every_question_of_the_page_is_answered_by_its_model(monkeypatch):
     assert kinds == {("encoder", "private")}, "one visitor is served at a time, and no program"
     queue = page._queue
     assert (queue.max_size, queue.default_concurrency_limit, queue.sleep_when_free) == (demo.WAITING, 1, demo.LOOKS)
-    assert page.delete_cache == (demo.SWEPT, demo.KEPT)
+    assert page.delete_cache == (demo.SWEPT, demo.KEPT) and not page.analytics_enabled and not page.api_open
+    sounds = [(block.type, block.sources) for block in page.blocks.values() if hasattr(block, "sources")]
+    assert sounds == [("filepath", ["upload", "microphone"])] * 4
     assert [block.time_to_live for block in page.blocks.values() if hasattr(block, "time_to_live")] == [3600]
 
 

@@ -521,6 +521,13 @@ def test_what_is_missing_for_the_real_run_is_named(projected, monkeypatch, tmp_p
     monkeypatch.setattr(forecast.needs, "own_folder", lambda corpus, source: tmp_path)
     disk.free, project.lacking = 1e12, []
     assert project.missing() == "missing for the real run: nothing that could be seen."
+    disk.free, fetch = 0, project.fetch
+    project.fetch = 0  # all of it is here: how much the outputs may take is told by the forecast
+    assert project.missing() == "missing for the real run: nothing that could be seen."
+    disk.free, project.fetch = 1e12, fetch
+    monkeypatch.delenv("SV_VOXCELEB_KEY")
+    monkeypatch.setattr(project.corpora[0], "routes", ("x",))
+    assert project.missing() == "missing for the real run: nothing that could be seen."
     engine = asked.parameters["06_train_aam"]["engine"]
     for wish in ({"jit_compile": True}, {"precision": "mixed_bfloat16"}):
         asked.parameters["06_train_aam"]["engine"] = engine | wish
@@ -593,3 +600,23 @@ def test_a_rehearsal_passes_where_every_stage_does_and_leaves_its_notebooks_alon
         assert [path.name for path in home.iterdir()] == ["outputs"] and not (home / "outputs/corpora").exists()
         assert (home / "outputs" / name / "01_download").exists()
         assert any(line.startswith("hours of training hold the validation") for line in told)
+
+
+def test_embeddings_have_the_width_of_their_own_model_and_are_counted_as_the_corpora_state(monkeypatch):
+    """Of 8 and of 16 numbers, and of 256 where nothing states it; whole, by the untrained, cut, twice by telephone."""
+    half = {"dev": (5, 90), "test": (2, 40)}
+    remotes = [SimpleNamespace(subset=subset, speakers=who, utterances=many) for subset, (who, many) in half.items()]
+    one, other = (SimpleNamespace(name=name, lists={f"{name}-O": 1}, remotes=remotes) for name in "ab")
+    asked = {"cuts": [2.0], "telephone": True, "part_utterances": 30, "cohort_utterances": 4}
+    resolved = {"02_prep": {"train_corpora": ["a"], "lists": ["b-O"]}}
+    resolved |= {f"07_train_{name}": {"architecture": {"embedding_dim": of}} for name, of in (("x", 8), ("y@2", 16))}
+    resolved |= {f"08_evaluate@{name}": asked for name in ("x", "y@2", "campplus")}
+    assert forecast._stated(resolved, [one, other]) == (5, 40)
+    vectors = 40 + (1 + 1 + 2) * 30 + 5 * 4
+    bytes_each = sum(4 * width + forecast.NAME for width in (8, 16, 256))
+    assert forecast.embeddings(resolved, [one, other]) == vectors * bytes_each
+    monkeypatch.setattr(forecast.miniature, "IN_BOTH_HALVES", ("b-O",))
+    assert forecast._stated(resolved, [one, other]) == (5, 130)
+    monkeypatch.setattr(remotes[0], "speakers", None)
+    monkeypatch.setattr(remotes[0], "utterances", None)
+    assert forecast._stated(resolved, [one, other]) == (0, 40)

@@ -75,6 +75,14 @@ def test_change_is_laid_over_the_recipe_before_and_the_notebooks_own(tones):
     assert (phase["speeds"], phase["steps_per_epoch"]) == ([1.0, 0.9], 2)
     assert phase["margin"] == params.declared_parameters("07_train_aam")["phases"][0]["margin"]
     assert recipes["base"]["parameters"]["phases"][0]["speeds"] == [1.0]
+    for base, change, laid in (
+        ([{"a": 1}], [{"b": 2}, {}], [{"b": 2}, {}]),  # another number of phases
+        ([{"a": 1, "c": 3}], [{"a": 2}], [{"a": 2, "c": 3}]),
+        ([1, {}], [2, {}], [2, {}]),
+        ({"a": {"b": 1}}, {"a": 3}, {"a": 3}),
+        (3, {"a": 1}, {"a": 1}),
+    ):
+        assert selection._laid_over(base, change) == laid
 
 
 def test_recipes_are_trained_once_judged_and_logged(tones, capsys):
