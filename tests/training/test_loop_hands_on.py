@@ -319,7 +319,7 @@ def test_the_encoder_that_is_kept_is_the_one_that_was_asked_for(
     assert said in capsys.readouterr().out
 
 
-def test_a_training_begins_anew_or_where_its_checkpoint_says(tmp_path, monkeypatch):
+def test_a_training_begins_anew_or_where_its_checkpoint_says(tmp_path, monkeypatch, capsys):
     """And leaves its rows and what computed it."""
     for history in ([], [{"epoch": 0, "val_eer": 0.5}]):
         run, done = training(tmp_path, number=0), []
@@ -340,12 +340,14 @@ def test_a_training_begins_anew_or_where_its_checkpoint_says(tmp_path, monkeypat
         monkeypatch.setattr(checkpoints, "digest", lambda encoder: f"digest of {encoder}")
         monkeypatch.setattr(checkpoints, "save", lambda *given_to, done=done: done.append(given_to))
         run.validation = SimpleNamespace(eer=lambda encoder: 0.75)
-        monkeypatch.setattr(loop.Training, "_check", lambda _: None)
-        monkeypatch.setattr(loop.Training, "_finish", lambda _, done=done: done.append("finished"))
+        for name in ("check", "try_largest_phase", "finish"):
+            monkeypatch.setattr(loop.Training, f"_{name}", lambda _, name=name, done=done: done.append(name))
         found = run.run()
         begun = [("model", "the model's"), ("set", "of the checkpoint")] if history else []
         begun = begun or [("encoder", tmp_path / "initial.keras")]
-        assert done == [("board", "tensorboard"), ("agree", 4), *begun, "finished"]
+        assert done == ["check", ("board", "tensorboard"), ("agree", 4), *begun, "try_largest_phase", "finish"]
+        said = "resumes after epoch 0, step 4\n" if history else "untrained: validation EER 75.00 %\n"
+        assert capsys.readouterr().out == said
         rows = history or [{"epoch": 0, "phase": 0, "val_eer": 0.75}]
         assert found[0] is judged and [table.to_dict("records") for table in found[1:]] == [rows, progress.steps]
         for name, table in zip(("log.csv", "steps.csv"), found[1:]):
