@@ -20,7 +20,7 @@ from sv_utils.corpora import Utterance
 from sv_utils.speech import archives, decoding, frames
 from sv_utils.speech.decoded import AudioError, Decoded, missing
 
-BROKEN = (av.error.InvalidDataError(1, "x"), ValueError("x"), EOFError("x"))
+BROKEN = (av.error.ExternalError(1, "x"), ValueError("x"), EOFError("x"))  # FFmpeg's invalid data are a ValueError
 SHORT = (MemoryError(), av.error.MemoryError(12, "x"))  # FFmpeg's own is one of its errors too
 SECOND = SimpleNamespace(samples=8000, sample_rate=8000)
 
@@ -366,6 +366,8 @@ def test_the_end_of_a_file_is_compared_with_its_header(monkeypatch):
     assert ended(1.2, "mp3", rate=16_000, stated_mp3=(40, 1000), **play) == [lost.format("0.18")]
     with pytest.raises(AudioError, match=r"^truncated: 1\.0 s of 9\.0 s$"):
         ended(1.0, duration=9.0, **play)
+    with pytest.raises(AudioError, match=r"^truncated: 9\.0 s of 10\.0 s$"):
+        ended(9.0, missing_share=0.1, **play)
 
 
 def scaled(*pieces, monkeypatch):

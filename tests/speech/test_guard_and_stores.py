@@ -131,6 +131,43 @@ def test_elsewhere_than_on_linux_the_memory_is_watched_and_a_file_decoded_apart(
     assert guard._held() == 3 * 1024
 
 
+def test_whatever_ends_the_talk_with_the_decoder_is_told_and_ends_its_process(monkeypatch):
+    decoder, said, stopped = guard.Decoder(), [], []
+    talk = SimpleNamespace(settimeout=said.append, sendall=said.append)
+    monkeypatch.setattr(decoder, "_started", lambda: talk)
+    monkeypatch.setattr(decoder, "_stop", lambda: stopped.append("stopped"))
+    asked = {"rate": 8_000, "seconds": 1.0}
+    crashed, late = "damaged: it makes the decoder crash", "damaged: decoding takes longer than 12 s"
+    for error, told in ((OSError(), crashed), (EOFError(), crashed), (TimeoutError(), late)):
+        monkeypatch.setattr(guard, "_send", lambda *_, error=error: (_ for _ in ()).throw(error))
+        with pytest.raises(guard.AudioError, match=f"^{told}$"):
+            decoder._ask(asked, b"x", 12.0)
+    assert stopped == ["stopped"] * 3 and said == [12.0] * 3
+    monkeypatch.setattr(guard, "_send", lambda *_: None)
+    for answer, kind, told in (
+        ({"failure": "no av", "last": True}, guard.WorkError, r"the decoding process does not start \(no av\)"),
+        ({"error": "cut", "last": False}, guard.AudioError, "cut"),
+        ({"error": "large", "last": True}, guard.AudioError, "large"),
+    ):
+        monkeypatch.setattr(guard, "_receive", lambda _, answer=answer: answer)
+        stopped.clear()
+        with pytest.raises(kind, match=f"^{told}"):
+            decoder._ask(asked, b"x", 12.0)
+        assert bool(stopped) == answer["last"]
+    assert said[-2:] == [12.0, b"x"]
+    greedy = {"samples": 10**9, "rate": 1, "channels": 2, "codec": "c", "warnings": ["w"]}  # more than was asked for
+    monkeypatch.setattr(guard, "_receive", lambda _: greedy)
+    monkeypatch.setattr(guard, "_fill", lambda _, place: place.__setitem__(slice(None), bytes(len(place))))
+    found = decoder._ask(asked, b"x", 12.0)
+    assert (len(found.samples), found.rate, found.channels, found.codec, found.warnings) == (8_000, 1, 2, "c", ("w",))
+    for error, ended in ((KeyboardInterrupt(), True), (guard.AudioError("cut"), False)):
+        monkeypatch.setattr(decoder, "_ask", lambda *_, error=error: (_ for _ in ()).throw(error))
+        stopped.clear()
+        with pytest.raises(type(error)):
+            decoder.decode(b"x")
+        assert bool(stopped) == ended  # else the next file would get the answer to this one
+
+
 def test_a_message_may_arrive_in_pieces():
     one, other = socket.socketpair()
     text = b'{"a": 1}'
