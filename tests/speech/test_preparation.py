@@ -175,14 +175,25 @@ def test_an_archive_that_cannot_be_listed_ends_a_preparation_and_keeps_its_shard
         preparation.prepare(CORPUS, [two[0], removed])
 
 
+def test_listing_that_fails_raises_nothing_in_the_threads_that_ask_for_it():
+    def jobs():
+        yield "job"
+        raise RequestError("no archive")
+
+    work = preparation._Work(frozenset())
+    assert list(work.caught(jobs())) == ["job"]
+    with pytest.raises(RequestError, match=r"^no archive$"):
+        work.refuse()
+
+
 def test_processes_are_those_of_this_machine_or_of_a_scheduler(monkeypatch):
-    noted = []
+    noted, failing = [], {"tcp://gone:1": TimeoutError(), "no address": ValueError()}
 
     class Client:
         def __init__(self, *given, **named):
             noted.append((given, named))
-            if "gone" in given[0]:
-                raise TimeoutError
+            if given[0] in failing:
+                raise failing[given[0]]
 
         def __enter__(self):
             return self
@@ -200,9 +211,10 @@ def test_processes_are_those_of_this_machine_or_of_a_scheduler(monkeypatch):
     with preparation._pool(4, "tcp://a:1") as pool:
         assert pool == {"n_jobs": -1, "return_as": "generator_unordered"}
     assert noted == [(("tcp://a:1",), {"timeout": 30}), {"backend": "dask"}, "closed"]
-    silent = r"^no Dask scheduler answers at tcp://gone:1 \(TimeoutError\)\.$"
-    with pytest.raises(RequestError, match=silent), preparation._pool(4, "tcp://gone:1"):
-        pass
+    for address, error in failing.items():
+        said = rf"^no Dask scheduler answers at {address} \({type(error).__name__}\)\.$"
+        with pytest.raises(RequestError, match=said), preparation._pool(4, address):
+            pass
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(RequestError, match=r"^scheduler wants the package distributed"), preparation._pool(4, "a"):
         pass
