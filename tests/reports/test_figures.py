@@ -18,6 +18,12 @@ def lines(axis):
     return [(("" if label.startswith("_") else label), x, y) for label, x, y in found]
 
 
+def legend(drawn):
+    """Names in the legend of an axis, or below a figure."""
+    (found,) = drawn.legends if hasattr(drawn, "legends") else [drawn.get_legend()]
+    return [text.get_text() for text in found.get_texts()]
+
+
 def names(axis):
     return axis.get_title(), axis.get_xlabel(), axis.get_ylabel()
 
@@ -103,6 +109,7 @@ def test_curves_of_a_training_stand_before_what_is_expected():
         assert names(axis)[1:] == ("epoch", name) and before == ("expected", [0, 1], values)
         assert after[1] == [0, 1, 2] and [value for value in after[2] if value == value] == pytest.approx(own)
         assert divided[1] == [1.5, 1.5]  # between the phases
+    assert legend(axes[3]) == ["expected", "best 10.00%"]
     assert best == [("best 10.00%", [1], [10.0])] and axes[2].get_yscale() == "log"
     assert [len(axis.collections) for axis in axes] == [1, 0, 0, 0]
     low, high = axes[0].collections[0].get_datalim(axes[0].transData).intervaly
@@ -119,7 +126,7 @@ def test_schedules_and_scales_are_drawn_over_the_steps():
     ]
     (scale,) = figures.scale_over_steps(pd.DataFrame({"step": [1, 9], "scale": [5.0, 4.0]}), 7.5).axes
     assert lines(scale) == [("dynamic scale", [1, 9], [5.0, 4.0]), ("fixed scale 7.50", [0, 1], [7.5, 7.5])]
-    assert names(scale)[1:] == ("training step", "scale s")
+    assert names(scale)[1:] == ("training step", "scale s") and len(legend(scale)) == 2
 
 
 def test_cosines_have_a_panel_a_situation_and_a_margin_where_there_is_one(histograms):
@@ -132,6 +139,7 @@ def test_cosines_have_a_panel_a_situation_and_a_margin_where_there_is_one(histog
     ]
     assert lines(axes[0]) == [("median target - margin 0.25", [0.375, 0.375], [0, 1])]
     assert [names(axis)[:2] for axis in axes] == [("before", "cosine"), ("after", "cosine")]
+    assert legend(axes[1]) == ["target", "non-target", "median target - margin 0.25"]
     assert not figures.cosine_histograms(situations).axes[0].lines
 
 
@@ -148,6 +156,7 @@ def test_a_histogram_of_scores_has_its_threshold_and_the_score_that_is_asked_of(
     assert [label for _, _, label, _ in histograms[2:]] == ["two (80)", "one (7,000)"]
     assert lines(figure.axes[0])[1] == ("these two 0.000", [0.0, 0.0], [0, 1])
     assert names(figure.axes[0])[1] == "ratio" and figure.get_size_inches()[0] == 5
+    assert legend(figure) == ["two (80)", "one (7,000)", "threshold 0.400", "these two 0.000"]
 
 
 def test_similarities_are_marked_by_speaker():
@@ -155,6 +164,7 @@ def test_similarities_are_marked_by_speaker():
     axis, bar = figures.similarity_matrix(values, 2).axes
     assert axis.collections[0].get_array().ravel().tolist() == values.ravel().tolist()
     assert axis.collections[0].get_clim() == (-1, 1) and bar.get_ylabel() == "cosine"
+    assert names(axis)[1:] == ("crop, by speaker of the batch",) * 2
     for place in (axis.xaxis, axis.yaxis):
         assert place.get_ticklocs().tolist() == [0, 2]
         assert [text.get_text() for text in place.get_ticklabels()] == ["0", "1"]
@@ -167,7 +177,7 @@ def test_rates_fall_and_rise_over_the_threshold_and_cross_at_equal_error():
         ("false rejection (FRR)", [0.1, 0.4, 0.9], [0, 0, 50]),
         ("EER 25.00% at 0.400", [0.4], [25.0]),
     ]
-    assert names(axis) == ("mini", "threshold", "error rate [%]")
+    assert names(axis) == ("mini", "threshold", "error rate [%]") and len(legend(axis)) == 3
 
 
 def test_a_det_curve_has_misses_over_false_acceptances_and_three_marks():
@@ -195,7 +205,7 @@ def test_errors_over_costs_name_the_model_at_its_point():
     (axis,) = figures.costs(pd.concat([results, others]), about).axes
     assert lines(axis) == [("mini", [2.0, 4.0], [10.0, 20.0])] and axis.get_xscale() == "log"
     assert [(text.get_text(), text.xy) for text in axis.texts] == [("a", (2.0, 10.0)), ("b", (4.0, 20.0))]
-    assert names(axis)[1:] == ("multiply-accumulates for 3 s [G]", "EER [%]")
+    assert names(axis)[1:] == ("multiply-accumulates for 3 s [G]", "EER [%]") and legend(axis) == ["mini"]
 
 
 def test_recipes_and_differences_have_their_intervals_kept_or_not():
@@ -215,13 +225,14 @@ def test_recipes_and_differences_have_their_intervals_kept_or_not():
     assert marks(right)["not kept"] == ([-5.0], [0], pytest.approx([-10.0, 0.0])) and marks(right)["kept"][0] == []
     assert [text.get_text() for text in left.get_yticklabels()] == ["base", "wider"]
     assert names(left)[1] == "validation EER [%]" and "[points]" in names(right)[1]
+    assert legend(left.figure) == ["kept", "not kept"]
     assert [label.get_xdata() for label in right.lines if list(label.get_xdata()) == [0, 0]]
 
 
 def test_validation_errors_are_drawn_over_the_time_that_training_took():
     (axis,) = figures.validation_curves({"aam": pd.DataFrame(HISTORY)}).axes
     assert lines(axis) == [("aam", [0, 10, 15], [30.0, 10.0, 20.0])]
-    assert names(axis)[1:] == ("training time [s]", "validation EER [%]")
+    assert names(axis)[1:] == ("training time [s]", "validation EER [%]") and legend(axis) == ["aam"]
 
 
 def test_intervals_of_the_models_reach_from_their_low_to_their_high_end():
@@ -234,6 +245,9 @@ def test_intervals_of_the_models_reach_from_their_low_to_their_high_end():
         "eer_low": 0.05,
         "eer_high": 0.2,
     }
-    (axis,) = figures.compare_models(pd.DataFrame([row | {"eer_low": 0.05, "eer_high": 0.2}])).axes
+    results = pd.DataFrame([row | {"eer_low": 0.05, "eer_high": 0.2}])
+    figure = figures.compare_models(pd.concat(results.assign(list=name) for name in ("mini", "O", "E", "H")))
+    axis, *_, spare, last = figure.axes
     (path,) = axis.containers[0][2][0].get_paths()
     assert path.vertices[:, 0].tolist() == [5.0, 20.0] and names(axis)[:2] == ("mini", "EER [%]")
+    assert legend(figure) == ["cosine"] and not spare.get_visible() and not last.get_visible()

@@ -416,6 +416,8 @@ def test_reliability_curve_is_in_percent_with_its_cost_beside_it():
     curve = figure.axes[0].lines[1]
     assert curve.get_xdata() == pytest.approx([25, 75]) and curve.get_ydata() == pytest.approx([25, 75])
     assert curve.get_label() == "even, Cllr 0.811 (calibration loss 0.000)"
+    assert figure.axes[0].get_legend().get_texts()[0].get_text() == curve.get_label()
+    assert "announced" in figure.axes[0].get_xlabel() and "share of target trials" in figure.axes[0].get_ylabel()
 
 
 def test_a_figure_of_many_trials_is_small_and_looks_as_drawn():
