@@ -5,9 +5,10 @@ from zipfile import BadZipFile
 
 import numpy as np
 import pytest
+from whole_files import written_whole
 
 from sv_utils.base.errors import RequestError
-from sv_utils.evaluation import score_files, trials
+from sv_utils.evaluation import calibration, score_files, trials
 
 
 def test_columns_are_written_with_all_that_a_float32_has(tmp_path):
@@ -24,6 +25,15 @@ def test_a_float32_comes_back_from_its_nine_digits(tmp_path):
     score_files.write_table(tmp_path / "scores.csv", {"score": scores})
     read = np.loadtxt(tmp_path / "scores.csv", skiprows=1)
     assert (read.astype(np.float32) == scores).all()
+
+
+def test_what_an_evaluation_writes_appears_complete_or_not_at_all(tmp_path, monkeypatch):
+    written = written_whole(monkeypatch, score_files, trials, calibration)
+    score_files.write_table(tmp_path / "scores.csv", {"score": np.zeros(1)})
+    trials.write(tmp_path / "list.txt", listed(("a", "b"), labels=[1]))
+    calibration.Calibration(("cosine",), (1.0,), 0.0, 0.5, 1, 1).save(tmp_path / "calibration.json")
+    assert [path.name for path in written] == ["scores.csv", "list.txt", "calibration.json"]
+    assert sorted(written) == sorted(tmp_path.iterdir())
 
 
 def test_columns_of_several_lengths_are_refused_and_leave_no_file(tmp_path):

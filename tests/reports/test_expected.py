@@ -7,6 +7,7 @@ import shutil
 
 import pandas as pd
 import pytest
+from whole_files import written_whole
 
 from sv_utils.base.errors import RequestError
 from sv_utils.pipeline.profile import Profile
@@ -140,10 +141,11 @@ def test_a_training_is_not_counted_twice(stored, tmp_path):
 def test_without_a_run_the_present_outputs_are_stored(stored, tmp_path, monkeypatch):
     monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / "outputs"))
     shutil.copytree(tmp_path / "one", tmp_path / "outputs/p")
-    table = expected.figures("p")
+    table, written = expected.figures("p"), written_whole(monkeypatch, expected)
     assert expected.store("p", []) == (
         f"{tmp_path / 'expected/p.csv'}: 1 runs, {len(table)} rows, 8 parts that agree in all of them"
     )
+    assert written == [tmp_path / "expected/p.csv", tmp_path / "expected/p.json"]
     assert expected.of_model("p", "aam", "mini").tolist() == [0.1, 0.12]
     known = expected.certificate("p")
     assert known["parameters"]["07_train_aam@seed2"]["rate"] == 0.1 and known["differing"] == []

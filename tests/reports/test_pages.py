@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from browser import DESK, PHONE, chromium, complaints, needs_chromium, sideways
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from whole_files import written_whole
 
 from sv_utils.base import paths
 from sv_utils.pipeline import keys, records
@@ -325,8 +326,10 @@ def test_a_changed_tree_of_own_recordings_makes_what_was_done_outdated(profile):
     assert (profile / "index.html").read_text("utf-8").count("<g class='done'>") == 1
 
 
-def test_links_of_the_index_lead_somewhere(profile):
+def test_links_of_the_index_lead_somewhere(profile, monkeypatch):
+    written = written_whole(monkeypatch, pages)
     pages.write_index(Profile.read("mine"))
+    assert written == [profile / "index.html"]
     links = Links()
     links.feed((profile / "index.html").read_text("utf-8"))
     targets = [link for link in links.found if not link.startswith("data:")]

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from whole_files import written_whole
 
 from sv_utils import report
 from sv_utils.base import paths
@@ -70,8 +71,10 @@ def profile(tmp_path, monkeypatch):
     return "two"
 
 
-def test_results_have_the_columns_that_others_rely_on_and_are_read_back(profile):
+def test_results_have_the_columns_that_others_rely_on_and_are_read_back(profile, monkeypatch):
+    written = written_whole(monkeypatch, tables)
     results = tables.write_results(Profile.read(profile))
+    assert written == [paths.profile_dir(profile) / "results.csv"]
     assert list(results.columns) == [*tables.COLUMNS, "base", "scoring"]
     written = (paths.profile_dir(profile) / "results.csv").read_text().split("\n")[0]
     assert written.split(",") == tables.COLUMNS

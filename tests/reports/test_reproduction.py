@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from whole_files import written_whole
 
 from sv_utils import report
 from sv_utils.base import paths
@@ -82,8 +83,10 @@ def run(tmp_path, monkeypatch):
     return left
 
 
-def test_a_run_among_the_others_is_as_expected(run):
+def test_a_run_among_the_others_is_as_expected(run, monkeypatch):
+    written = written_whole(monkeypatch, reproduction)
     found = run(0.10, 0.10)
+    assert written == [paths.profile_dir("two") / "reproduction.json"]
     assert found["verdict"] == "as expected" and found["sentence"].startswith(
         "As expected: 2 of 2 models lie where the next training is expected after 5 of this recipe (95 % prediction"
     )
