@@ -115,6 +115,8 @@ def test_evaluate_gives_every_column():
     assert (result["n_target"], result["n_nontarget"], result["n_speakers"]) == (1040, 3000, 26)
     assert (result["eer"], result["threshold"]) == metrics.eer(target, nontarget)
     assert result["eer_low"] < result["eer"] < result["eer_high"]
+    drawn = intervals.speaker_bootstrap(scores, labels, enrol, test, 200, 5)
+    assert (result["eer_low"], result["eer_high"]) == intervals.rate_interval(result["eer"], drawn, 26, 1040)
     assert result["min_dcf_001"] == metrics.min_dcf(target, nontarget, 0.01)[0]
     assert result["min_dcf_005"] == metrics.min_dcf(target, nontarget, 0.05)[0]
     assert math.isnan(result["cllr"])

@@ -133,6 +133,9 @@ def test_a_score_that_is_no_finite_number_is_named_with_its_line(tmp_path):
     (tmp_path / "scores.txt").write_text("a b 0.5\na c nan\n")
     with pytest.raises(RequestError, match=r"scores.txt line 2 has the score 'nan'"):
         score_files.read_scores(str(tmp_path / "scores.txt"))
+    (tmp_path / "scores.txt").write_text("a b 0.5\na c high\n")
+    with pytest.raises(RequestError, match=r"scores.txt line 2 has the score 'high'"):
+        score_files.read_scores(str(tmp_path / "scores.txt"))
 
 
 def test_a_label_that_is_none_is_named_with_its_line(tmp_path):
