@@ -49,6 +49,7 @@ def notebook(tmp_path):
 def test_a_report_has_its_formulas_as_mathml_and_leaves_code_alone(notebook):
     page = pages.report(notebook, "../index.html")
     assert page.count("<math") == 2 and page.count('display="block"') == 1 and "<mfrac>" in page and "$$" not in page
+    assert "<title>Losses &lt;b&gt;" in page
     assert "<code>$HOME</code>" in page and "<code>$5</code>" in page
     assert 'href="../index.html"' in page
 
@@ -242,6 +243,7 @@ def test_the_index_shows_how_far_each_stage_is(profile):
         ("open", "08_evaluate@cosface"),
         ("open", "09_report"),
     ]
+    assert "<g class='outdated'><a href=\"02_prep/02_prep.html\"><title>02_prep" in page and page.count("<g ") == 5
     assert "a &lt;first&gt; try." in page and "They come when every model has been judged." in page
     assert '"corpora": [' in page.replace("&quot;", '"')
     # the picture leads from each stage to those that read it

@@ -125,6 +125,14 @@ def test_markdown_is_aligned():
     assert tables.markdown(table) == "\n".join(lines)
 
 
+def test_numbers_of_a_table_are_shown_in_their_form_and_names_of_rows_where_they_are_asked_for():
+    table = pd.DataFrame({"rate": [0.25, math.nan], "n": [1, 2]}, index=["one", "<two>"])
+    plain, named = (tables.styled(table, {"rate": "{:.1%}"}, index=shown).to_html() for shown in (False, True))
+    assert ">25.0%<" in plain and ">nan<" not in plain and ">1<" in plain
+    assert "one" not in plain and ">one<" in named and ">&lt;two&gt;<" in named
+    assert ">0.250000<" in tables.styled(table).to_html()
+
+
 def scores(values, speakers="abcd"):
     """A table of scores: each speaker against itself (2 trials) and against the next one."""
     names = [f"{one}/x/{k}.wav" for one in speakers for k in (1, 2, 3)]
@@ -149,7 +157,7 @@ def test_paired_differences_are_those_of_the_metrics_corrected_together():
     scored = {"good": scores(good), "poor": scores(poor), "same": scores(good)}
     table = tables.paired_differences({"mini": scored}, replicates=50, seed=3)
     assert table[["a", "b"]].to_numpy().tolist() == [["good", "poor"], ["good", "same"], ["poor", "same"]]
-    assert table["difference"].tolist() == [-0.5, 0.0, 0.5]
+    assert table["difference"].tolist() == [-0.5, 0.0, 0.5] and set(table["list"]) == {"mini"}
     sides = [["a"] * 4 + ["b"] * 4 + ["c"] * 4 + ["d"] * 4, list("aabbbbccccddddaa")]
     labels = scores(good)["label"].to_numpy()
     expected = intervals.compare(good, poor, labels, *sides, replicates=50, seed=3)
@@ -199,6 +207,7 @@ DIFFERENCES = pd.DataFrame(
 def test_differences_are_told_in_points():
     text = tables.differences_text(DIFFERENCES)
     assert text["models"].tolist() == ["softmax less adacos", "softmax less cosface"]
+    assert text["list"].tolist() == ["mini", "mini"]
     assert text["EER difference, points [95 % interval]"].tolist() == ["+2.50 [+1.23, +3.77]", "-0.10"]
     assert text[["p", "p (Holm)"]].to_numpy().tolist() == [["0.001", "0.002"], ["", ""]]
 

@@ -92,6 +92,7 @@ def test_a_run_among_the_others_is_as_expected(run, monkeypatch):
     )
     assert "Of 6 parts that no rounding changes all agree." in found["sentence"]
     assert found["sentence"].endswith("This run differs from every training on record in: threads.")
+    assert (found["profile"], found["method"], len(found["curves"])) == ("two", reproduction.METHOD, 2)
     row = found["models"][0]
     assert (row["trainings"], row["mean"], row["least"], row["greatest"]) == (5, pytest.approx(0.099), 0.09, 0.11)
     low, high = expected.interval(EERS["softmax"], together=4)  # two EERs and two losses

@@ -97,6 +97,12 @@ def test_groups_tells_of_those_with_enough_trials_alone():
         "Missed most and least, of groups with 100 target trials or more: by gender 25.0 % in f (4 speakers) and 12.5 "
         "% in m (4 speakers)."
     )
+    others = [row | {"by": "language", "group": name} for row, name in zip(rows, ("en", "de"))]
+    others[0]["p_miss"] = 0.01
+    assert sentences.groups(rows + others).endswith(
+        "by gender 25.0 % in f (4 speakers) and 12.5 % in m (4 speakers); by language 12.5 % in de (4 speakers) and "
+        "1.0 % in en (4 speakers)."
+    )
     assert sentences.groups(rows[:1]) == (
         "No two groups have 100 target trials each, so that no difference between them can be told."
     )

@@ -49,6 +49,7 @@ def test_a_site_holds_the_pages_and_all_its_links_lead_somewhere(run, capsys):
     assert dead(run) == []
     front = (run / "index.html").read_text()
     assert "<title>Speaker verification: finished runs</title>" in front and "<th>EER % [95 % interval]</th>" in front
+    assert "minDCF" not in front  # the whole table is in the report
     assert "<title>CARD</title>" in pages.of_markdown("no heading", "index.html", "CARD")
     assert "As expected: 1 of 1 models." in front and "10.00&nbsp;[5.00,&nbsp;20.00]" in front
     assert "&lt;one&gt; training." in front and "read/params.html" in front
@@ -61,7 +62,9 @@ def test_a_site_holds_the_pages_and_all_its_links_lead_somewhere(run, capsys):
     assert ">the card of 03_train_softmax/model.keras<a" in card
     assert '<a href="two/03_train_softmax/card.html">card of softmax</a>' in front
     readme = (run / "read/README.html").read_text()
-    assert 'href="params.html#' in readme and "data:image/webp;base64," in readme
+    assert (
+        'href="CONTRIBUTING.html"' in readme and 'href="params.html#' in readme and "data:image/webp;base64," in readme
+    )
     for page in run.rglob("*.html"):
         assert not re.search(r"""(src|srcset)=(?!["']?data:)|<script|@import|url\(""", page.read_text("utf-8")), page
 
