@@ -84,6 +84,9 @@ def test_trials_of_a_score_file_know_where_they_stand(tmp_path):
     assert (given.labels.tolist(), given.enrol.tolist(), scores.tolist()) == ([1, 0], ["ann lee/1", "c"], [0.5, -2])
     path.write_text("ann lee/1;b/2;0.5\n")  # in two columns at the blank
     assert score_files.read_scores(str(path))[0].enrol.tolist() == ["ann lee/1"]
+    path.write_text("enrol,test,score\n")
+    with pytest.raises(RequestError, match=r"scores\.csv"):
+        score_files.read_scores(str(path))
     path.write_text("1 2 3 4 5\n")
     with pytest.raises(RequestError, match=r"scores.csv has 5 columns"):
         score_files.read_scores(str(path))

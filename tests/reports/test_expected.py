@@ -20,6 +20,7 @@ PARAMS = """
 07_train_aam@seed2: {}
 08_evaluate: {}
 09_report: {}
+encoders: {campplus: campplus}
 """
 RESULTS = """\
 profile,model,loss,list,n_target,n_nontarget,n_speakers,eer,eer_low,eer_high,threshold,min_dcf_001,min_dcf_005,cllr,cllr_min,seconds,key

@@ -152,7 +152,9 @@ def test_validation_curves():
 
 def test_training_curves():
     falls = "The validation EER falls from 40.00 % at the start to 10.00 % after epoch 2 of 3"
-    assert sentences.training_curves(HISTORY) == falls + "; this params file has no curves to expect yet."
+    for nothing in (None, HISTORY[:0]):
+        found = sentences.training_curves(HISTORY, nothing)
+        assert found == falls + "; this params file has no curves to expect yet."
     one = HISTORY.assign(val_eer=[0.4, 0.3, 0.2, 0.08], trainings=1)
     assert sentences.training_curves(HISTORY, one).startswith(
         falls + ", 2.00 points above the expected best (of one training, which says"

@@ -49,6 +49,8 @@ def test_a_site_holds_the_pages_and_all_its_links_lead_somewhere(run, capsys):
     assert dead(run) == []
     front = (run / "index.html").read_text()
     assert "<title>Speaker verification: finished runs</title>" in front and "<th>EER % [95 % interval]</th>" in front
+    title = (paths.REPO / "sv_utils/reports/README.md").read_text("utf-8").partition("\n")[0].removeprefix("# ")
+    assert f'<a href="read/sv_utils-reports.html">{title}</a>' in front
     assert "minDCF" not in front  # the whole table is in the report
     assert "<title>CARD</title>" in pages.of_markdown("no heading", "index.html", "CARD")
     assert "As expected: 1 of 1 models." in front and "10.00&nbsp;[5.00,&nbsp;20.00]" in front
