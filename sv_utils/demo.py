@@ -270,11 +270,11 @@ def remember(voices: Voices, name: str, file: str | None, model: str = "campplus
         What makes the recording weak, as HTML.
     """
     listen(file, "the recording")
-    if name not in voices.sums and len(voices.sums) >= MOST:
-        raise RequestError(f"there are {MOST} voices already, which is as many as this page keeps.")
     if not name.strip():
         raise RequestError("the name is missing: say whose voice it is.")
-    name = name.strip()
+    name = enrolment.called(name)  # as it is kept, so that a recording is held against what is known of it
+    if name not in voices.sums and len(voices.sums) >= MOST:
+        raise RequestError(f"there are {MOST} voices already, which is as many as this page keeps.")
     assert file
     sides, warnings = enrolment.heard([file], model)
     enrolment.refuse_others(name, sides, model, voices.side(name) if name in voices.sums else None, "record it anew")

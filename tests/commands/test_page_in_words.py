@@ -137,7 +137,11 @@ def test_who_is_enrolled_and_what_makes_a_recording_weak_is_told(page, monkeypat
     )
     monkeypatch.setattr(demo, "MOST", 1)
     assert "There are 1 voices already, which is as many as this page keeps." in demo.remember(voices, "bob", "a.wav")
-    assert "&lt;short" in demo.remember(voices, "<b>Eve", "/tmp/a.wav", "own.keras") and len(asked) == 3
+    assert "&lt;short" in demo.remember(voices, " <b>Eve", "/tmp/a.wav", "own.keras") and len(asked) == 3
+    ann = Voices()
+    for spelling in ("Ann Lee", " Ann   Lee "):
+        demo.remember(ann, spelling, "/tmp/a.wav", "own.keras")
+    assert ann.counts == {"Ann Lee": 2} and [known is None for *_, known, _ in asked[3:]] == [True, False]
     assert "The name is missing: say whose voice it is" in demo.remember(Voices(), "  ", "a.wav")
 
 
