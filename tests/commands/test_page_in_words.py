@@ -115,6 +115,8 @@ def test_a_recording_is_decoded_up_to_a_length_or_told_of(monkeypatch, error, sa
     sound = SimpleNamespace(samples=np.array([16384, -32768], np.int16))
     monkeypatch.setattr(audio, "decode", lambda file, max_seconds: seen.append((file, max_seconds)) or sound)
     assert demo.listen("a.wav", "the recording").tolist() == [0.5, -1.0] and seen == [("a.wav", demo.LONGEST)]
+    with pytest.raises(RequestError, match="The second recording is missing: record it with the microphone, or choose"):
+        demo.listen(None, "the second recording")
     monkeypatch.setattr(audio, "decode", lambda *_, **__: raising(error))
     with pytest.raises(RequestError, match=re.escape(f"The first recording {said}")):
         demo.listen("a.wav", "the first recording")
@@ -170,6 +172,9 @@ def test_whose_voice_it_is_is_told_with_the_nearest_five(page, monkeypatch):
     assert told.startswith("<div class='answer unsure'><h2>Cannot tell</h2><p>No speech was found, or too little.")
     assert "<table>" not in told
     assert "Nobody is enrolled yet: enrol one voice or more" in demo.who(Voices(), "/tmp/a.wav")
+    monkeypatch.setattr(demo, "listen", lambda file, name: raising(RequestError(f"{name} is too long")))
+    for told in (demo.who(voices, "/tmp/a.wav"), demo.remember(voices, "ada", "/tmp/a.wav")):
+        assert "<p>The recording is too long</p>" in told
 
 
 def test_figures_are_of_the_scores_of_the_model_and_of_the_beginning_of_each_recording(monkeypatch):
