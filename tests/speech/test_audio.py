@@ -25,6 +25,9 @@ def test_path_and_bytes_agree(tmp_path):
     samples = voice("id1", 1)
     (tmp_path / "a.wav").write_bytes(wav(samples))
     np.testing.assert_array_equal(audio.decode(tmp_path / "a.wav").samples, samples)
+    (tmp_path / "a.wav").write_bytes(b"")  # which cannot be mapped
+    with pytest.raises(audio.AudioError, match=r"^empty file$"):
+        audio.decode(tmp_path / "a.wav")
 
 
 def test_channels_are_averaged():
