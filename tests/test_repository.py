@@ -92,8 +92,8 @@ def test_judging_needs_numpy_alone_and_models_know_no_tensorflow():
         if name.startswith("sv_utils.evaluation"):
             assert outside <= {"numpy"}, name
             assert {full.split(".")[1] for full in used if full.startswith("sv_utils.")} <= {"base", "evaluation"}, name
-        # The three that may: two ask for the backend first, one writes files by TensorFlow's own converter.
-        may = ("sv_utils.models.backbones.normalization", "sv_utils.models.embedding", "sv_utils.models.exports")
+        # The two that may: one asks for the backend first, one writes files by TensorFlow's own converter.
+        may = ("sv_utils.models.backbones.normalization", "sv_utils.models.exports")
         if name.startswith(("sv_utils.models", "sv_utils.losses")) and name not in may:
             assert "tensorflow" not in outside, name
 

@@ -71,7 +71,7 @@ def embed(
     lengths = np.asarray(lengths, int)
     if np.any(lengths < 1):
         raise RequestError(f"utterance {np.flatnonzero(lengths < 1)[0]} has no samples; leave it out")
-    if getattr(model, "predict_function", model) is None or getattr(model, "jit_compile", False):
+    if getattr(model, "jit_compile", False):
         _take_all_durations(model)
     checked = functools.lru_cache(maxsize=1)(  # the parts of a long utterance follow each other
         lambda row: audio.as_int16(read(row), f"utterance {row}")
@@ -208,20 +208,11 @@ def _lengths(vectors: np.ndarray) -> np.ndarray:
 
 
 def _take_all_durations(model: Any) -> None:
-    """One graph for every batch and duration: Keras's own is built three times before it takes them all."""
     import keras  # only of a Keras model, whose import is long past
 
-    if keras.config.backend() != "tensorflow":
-        return
-    model.jit_compile = False  # XLA would compile each duration anew
-    if model.run_eagerly or not getattr(model, "inputs", None):
-        return
-    import tensorflow
-
-    given = tensorflow.TensorSpec(model.inputs[0].shape, model.inputs[0].dtype)
-    step = tensorflow.function(lambda waveforms: model.predict_step((waveforms,)), [given], autograph=False)
-    graph = step.get_concrete_function()  # of one tracing; a call of `step` itself traces twice
-    model.predict_function = lambda batches: graph(tensorflow.convert_to_tensor(batches[0][0], given.dtype))
+    if keras.config.backend() == "tensorflow":
+        model.jit_compile = False  # XLA would compile each duration anew; the plain graph takes them all
+        model.make_predict_function(force=True)
 
 
 def _heard(model: Any) -> Callable[[np.ndarray], np.ndarray]:
