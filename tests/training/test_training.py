@@ -556,6 +556,7 @@ def assert_same_losses(one, *others):
         np.testing.assert_allclose(pd.read_csv(other / "steps.csv")["loss"], losses, rtol=1e-3)
 
 
+@pytest.mark.long
 def test_two_workers_train_as_one_does_on_the_whole_batch(prep, tmp_path, monkeypatch):
     monkeypatch.setenv("SV_OUTPUTS", str(prep))
     with socket.socket() as first, socket.socket() as second:
