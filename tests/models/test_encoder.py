@@ -17,7 +17,7 @@ from sv_utils.losses.prototypes import AngularPrototypicalHead, Ge2eHead
 from sv_utils.losses.softmax import SoftmaxHead
 from sv_utils.losses.sphereface2 import SphereFace2Head
 from sv_utils.models import embedding, encoders
-from sv_utils.models.backbones import campplus
+from sv_utils.models.backbones import campplus, redimnet
 from sv_utils.models.backbones.mobilenet import mobilenet_v2
 from sv_utils.models.backbones.pooling import AttentivePooling, AveragePooling, StatisticsPooling
 from sv_utils.models.backbones.resnet import ResNet, convolution, squeeze_excitation
@@ -250,6 +250,8 @@ print(heads.get_layer("aam").hard_margin, float(heads.get_layer("ge2e").weight))
 def test_saved_models_load_in_a_fresh_process(tmp_path, tiny, monkeypatch):
     """All registered classes with settings other than their defaults, and the state that they hold."""
     monkeypatch.setattr(campplus, "BLOCKS", ((1, 1), (1, 2), (1, 2)))  # of its 52 layers of one kind
+    shallow = redimnet.SIZES["redimnet2_b0"]._replace(stages=redimnet._stages(*[12] * 6, blocks=(1,) * 6))
+    monkeypatch.setitem(redimnet.SIZES, "redimnet2_b0", shallow)  # of its 21 blocks of one kind
     waveforms = np.stack(speech(4000, 4000)).astype("float32") / 32768
     np.save(tmp_path / "waveforms.npy", waveforms)
     models = {
