@@ -1,4 +1,4 @@
-"""What is no speaker, no gender, and which corpora are of several microphones."""
+"""What is no speaker, no gender, what words of tables mean, and which corpora are of several microphones."""
 
 import dataclasses
 import hashlib
@@ -20,6 +20,41 @@ def test_folders_of_voxceleb_are_no_speakers(folder):
 def test_a_gender_that_is_neither_is_not_known(tmp_path):
     (tmp_path / "speakers.csv").write_text("id,gender\nanna,f\nben,other\n")
     assert _tables.read(tmp_path / "speakers.csv")["gender"].to_dict() == {"anna": "f", "ben": ""}
+
+
+@pytest.mark.parametrize("read", [_tables.read, _tables.read_published])
+@pytest.mark.parametrize(
+    ("column", "meaning", "words"),
+    [
+        ("subset", "dev", "dev train training development valid validation val"),  # all that choices may be made on
+        ("subset", "test", "test testing eval evaluation"),
+        ("gender", "f", "f female w woman weiblich femme féminin feminine"),
+        ("gender", "m", "m male man männlich maennlich homme masculin masculine"),
+    ],
+)
+def test_words_of_a_table_mean_what_they_say(tmp_path, read, column, meaning, words):
+    rows = [f"{word},{word.upper()}\n" for word in words.split()]
+    (tmp_path / "speakers.csv").write_text(f"id,{column}\n{''.join(rows)}", encoding="utf-8")
+    assert read(tmp_path / "speakers.csv")[column].to_dict() == dict.fromkeys(words.split(), meaning)
+
+
+@pytest.mark.parametrize(
+    ("headings", "row", "column"),
+    [
+        ("speaker id name spk spk_id speaker_id speakerid speaker_name client_id", "dev,anna", None),
+        ("subject participant sprecher", "dev,anna", None),
+        ("subset set split half part partition group", "anna,eval", {"subset": {"anna": "test"}}),
+        ("gender sex geschlecht sexe", "anna,woman", {"gender": {"anna": "f"}}),
+        ("nationality country", "anna,Peru", {"nationality": {"anna": "Peru"}}),
+        ("language lang", "anna,Quechua", {"language": {"anna": "Quechua"}}),
+    ],
+)
+def test_headings_of_a_table_mean_what_they_say(tmp_path, headings, row, column):
+    for heading in headings.split():
+        line = f"id,{heading}" if column else f"set,{heading}"
+        (tmp_path / "speakers.csv").write_text(f"{line}\n{row}\n")
+        found = _tables.read_published(tmp_path / "speakers.csv").to_dict()
+        assert found == (column or {"subset": {"anna": "dev"}}), heading
 
 
 def test_of_several_microphones_in_a_room_the_first_is_taken():
