@@ -104,6 +104,36 @@ def test_layouts_are_recognised(own, name):
     assert utterances(own(*files)) == sorted(expected)
 
 
+@pytest.mark.parametrize(
+    ("words", "beside"),
+    [
+        ("train training", {"dev": "dev", "test": "test"}),
+        ("dev devel development", {"train": "dev", "valid": "test"}),
+        ("valid validation val", {"train": "dev", "dev": "dev"}),
+        ("test testing eval evaluation", {"train": "dev", "dev": "dev", "valid": "dev"}),
+    ],
+)
+def test_words_of_folders_that_split_mean_what_they_say(words, beside):
+    """Judged is test where it is, else valid, else dev; all others are trained on."""
+    own = "test" if "test" not in beside.values() else "dev"
+    for word in words.split():
+        for name in (word, f"{word.title()}-clean-100"):
+            files = [f"{folder}/of {folder}/1.wav" for folder in (*beside, name)]
+            expected = sorted({**beside, name: own}.items())
+            assert layouts.understand(Path("x"), files) == [layouts.Tree(*pair) for pair in expected], name
+
+
+def test_folders_that_hold_everything_or_a_group_are_no_speakers():
+    everything = "dev test wav wavs wav16 wav48 aac m4a flac mp3 ogg audio audios speech sound sounds clips data files"
+    groups = "DR1 dr8 female Male women men woman man f M"
+    for name in [*everything.split(), *["recordings", "samples", "segments", "Voices"], *groups.split()]:
+        files = [f"{half}/{name}/{speaker}/1.wav" for half, speaker in (("train", "anna"), ("eval", "ben"))]
+        assert layouts.understand(Path("x"), files) == [
+            layouts.Tree(f"eval/{name}", "test"),
+            layouts.Tree(f"train/{name}", "dev"),
+        ], name
+
+
 def test_what_was_understood_is_printed_before_anything_is_decoded(own, capsys):
     root = own(*(f"{name}/{day}/{k}.wav" for name in ("anna", "ben", "cleo", "dora") for day in "xy" for k in "12"))
     own("anna/notes.txt", "anna/.hidden.wav")
