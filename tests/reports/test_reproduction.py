@@ -100,6 +100,18 @@ def test_a_run_among_the_others_is_as_expected(run, monkeypatch):
     assert json.loads((paths.profile_dir("two") / "reproduction.json").read_text()) == found
 
 
+def test_only_trainings_are_judged_and_by_plain_cosines(run):
+    """The untrained encoder, encoders of others and other ways to score are in the results too."""
+    run(0.10, 0.10)
+    results = tables.read_results("two")
+    kinds = {"loss": ["softmax", "none", "softmax", "pretrained"], "base": ["softmax"] * 3 + ["campplus"]}
+    more = results.iloc[[0] * 4].assign(**kinds, scoring=["cosine", "cosine", "AS-norm", "cosine"])
+    more["model"] = ["softmax", "softmax (untrained)", "softmax + AS-norm", "campplus"]
+    found = reproduction.verdict(Profile.read("two"), pd.concat([more, results.iloc[1:]]))
+    assert [row["model"] for row in found["models"]] == ["softmax", "cosface"]
+    assert found["sentence"].startswith("As expected: 2 of 2 models") and "No verdict on" not in found["sentence"]
+
+
 def test_a_broken_recipe_is_named_with_what_was_changed(run):
     found = run(0.10, 0.31, margin=0.9)
     assert found["verdict"] == "not as expected"
@@ -231,6 +243,16 @@ def test_each_run_on_record_is_judged_by_the_others(run):
         epoch=lambda table: table["epoch"].replace("", np.nan),
     )
     assert reproduction.refused(table) == [True, False, False, False, True]
+
+
+def test_runs_on_record_are_judged_where_each_leaves_enough_others_and_by_their_trainings_alone(run):
+    """An untrained encoder and another way to score, here of one run far from the others, refuse none."""
+    apart = [0.3, 0.3, 0.3, 0.3001, 0.9]
+    eers = EERS | {"softmax (untrained)": apart, "softmax + AS-norm": apart}
+    for count, said in ((3, ""), (4, "of these 4 runs, each judged by the others, 0 are refused")):
+        kept = ({model: values[-count:] for model, values in part.items()} for part in (eers, LOSSES))
+        recorded(*kept).to_csv(paths.expected_file("two"), index=False)
+        assert reproduction.judged_by_others("two") == said
 
 
 def test_of_simulated_honest_runs_few_are_refused_and_of_worse_ones_most():
