@@ -84,10 +84,10 @@ def test_two_records_are_compared_by_one_command(tmp_path, capsys):
     other = json.loads(json.dumps(one)) | {"git": {"commit": "b" * 40, "dirty": True}, "processor": "B", "settings": {}}
     other["packages"]["numpy"], other["parameters"]["phases"][0]["margin"] = "3", 0.9
     other["engine"]["devices"] = ["CPU:0", "GPU:0 H100"]
-    for name, record in (("one", one), ("other", other)):
+    for name, record in (("this", one), ("other", other)):  # told as they are named, not by the alphabet
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text(json.dumps(record))
-    assert doctor.main(["--compare", str(tmp_path / "one"), str(tmp_path / "other/run.json")]) == 0
+    assert doctor.main(["--compare", str(tmp_path / "this"), str(tmp_path / "other/run.json")]) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"other commit: {'a' * 12}; {'b' * 12} with changes",
         "other processor: A; B",
@@ -96,9 +96,9 @@ def test_two_records_are_compared_by_one_command(tmp_path, capsys):
         "other packages.numpy: 1; 3",
         "other parameters.phases.0.margin: 0.2; 0.9",
     ]
-    assert doctor.main(["--compare", str(tmp_path / "one"), str(tmp_path / "one")]) == 0
+    assert doctor.main(["--compare", str(tmp_path / "this"), str(tmp_path / "this")]) == 0
     assert capsys.readouterr().out == "nothing that is recorded differs\n"
-    assert doctor.main(["--compare", str(tmp_path), str(tmp_path / "one")]) == 2
+    assert doctor.main(["--compare", str(tmp_path), str(tmp_path / "this")]) == 2
     assert "holds no record of a finished run; name a run.json" in capsys.readouterr().err
 
 

@@ -70,3 +70,17 @@ def test_a_threshold_of_likeness_and_of_windows_parts_two_voices_from_one():
 
     assert heard(0.49, 0, 0, 1, 1).cosine == pytest.approx(0.49)
     assert heard(0.51, 0, 0, 1, 1) is None and heard(0.49, 0, 1, 0) is None and heard(0.49, 0, 0, 0, 1) is None
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_which_group_has_less_speech_and_enough_does_not_hang_on_which_is_named_first(swapped, monkeypatch):
+    """`parted` names its groups as it happens."""
+
+    def heard(*second):
+        group = np.array(second, bool) != swapped
+        monkeypatch.setattr(turns, "parted", lambda embeddings: (group, 0.1))
+        return turns.second_voice(np.zeros(len(group) * turns.WINDOW, np.int16), [(0, len(group) * turns.WINDOW)], len)
+
+    assert heard(0, 0, 0, 0, 1) is None and heard(0, 0, 0, 0, 0) is None
+    found = heard(0, 0, 0, 1, 1)
+    assert (found.start, found.end, found.cosine) == (4.5, 7.5, 0.1)
