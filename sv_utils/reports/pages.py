@@ -13,6 +13,7 @@ import html
 import json
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from sv_utils.base.paths import replace_on_success
 from sv_utils.pipeline import keys, records
 from sv_utils.pipeline.profile import Profile
 from sv_utils.pipeline.stages import EXTRA, FIRST, LAST, TRAINING, Stage
+
+# jsonschema, by which notebooks are read, would first build a grammar of addresses, which none of them needs: a second.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2733; --dim: #5a6776; --line: #d9dfe6; --box: #f5f7f9; --mark: #0b6aa8;
