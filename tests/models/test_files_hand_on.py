@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from test_pretrained import WEIGHT, saved_by_torch
 
+from sv_utils.base import fetch
 from sv_utils.base.errors import RequestError, WorkError
 from sv_utils.models import complexity, embedding, encoders, exports, pieces, pretrained, runtimes
 from sv_utils.models.pretrained import (
@@ -421,7 +422,7 @@ def test_a_file_is_fetched_from_the_first_address_that_answers_and_not_left(rele
         target.touch()
 
     monkeypatch.delenv("SV_MIRROR", raising=False)
-    monkeypatch.setattr(releases.fetch, "download", download)
+    monkeypatch.setattr(fetch, "download", download)
     arrived = tmp_path / "outputs/pretrained/.a b.pt"
     with releases._file(encoder, None) as file:
         assert file == arrived and file.exists()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sv_utils.base import fetch, paths
+from sv_utils.base import paths
 from sv_utils.base.errors import RequestError, WorkError
 from sv_utils.base.text import refuse_special
 from sv_utils.base.zips import refuse_bomb
@@ -209,6 +209,8 @@ def mirrored(encoder: Encoder) -> Path | None:
 
 def _fetched(encoder: Encoder, target: Path) -> Path:
     """Fetch a file from the first of its addresses that answers."""
+    from sv_utils.base import fetch  # and with it requests, for which an answer from kept weights need not wait
+
     failed: RequestError | WorkError = RequestError(f"{encoder.name} has no address.")
     for address in encoder.addresses:
         try:
