@@ -33,9 +33,8 @@ LOUD = 90  # the loud frames: this percentile
 # speech [dB]; so many frames are kept before and after speech, and left of a pause on either side; and so many samples
 # of the joined speech are left out, for hearings half an encoder's step apart. The first is what is measured and shown.
 HEARINGS = ((30.0, 2, 0), (20.0, 4, FRAME // 2))
-GRID = math.lcm(
-    PART, FRAME
-)  # parts and frames are counted from the loudest sample, so that nothing before speech moves them
+# Parts and frames are counted from the loudest sample, in grids of so many samples: nothing before speech moves them.
+GRID = math.lcm(PART, FRAME)
 SHORTEST = 8_000  # a second hearing of fewer samples tells nothing
 NOTHING = 60.0  # and one this much below them holds no sound of the place: a muted line, or a cut [dB]
 VOICE = 18.0  # what is less below them may be a voice that was missed, and is no background [dB]
@@ -92,9 +91,7 @@ def probabilities(samples: np.ndarray, louder: float = 1.0) -> np.ndarray:
         block = padded[first * HOP : before + min(first + BLOCK, hops) * HOP]
         hidden, state = _recurrent(_features(block, tensors), state, tensors)
         found.append(np.maximum(hidden, 0) @ tensors[f"{LAST}.weight"][0, :, 0] + tensors[f"{LAST}.bias"])
-    begun = _sigmoid(
-        np.concatenate(found).ravel()
-    )  # in the hop that begins with each part, from three before the first
+    begun = _sigmoid(np.concatenate(found).ravel())  # by the hop that begins with a part, from 3 before the first
     return np.convolve(begun, np.full(GRIDS, np.float32(1 / GRIDS)), "valid")[:parts]
 
 
