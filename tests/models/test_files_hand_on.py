@@ -11,6 +11,7 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 from test_pretrained import WEIGHT, saved_by_torch
 
 from sv_utils.base import fetch
@@ -477,7 +478,7 @@ def packed(path, **files):
 
 def test_what_a_zip_holds_is_read_as_what_it_is(tmp_path, monkeypatch):
     monkeypatch.setattr(torch_file, "content", lambda source: ("torch", source))
-    monkeypatch.setattr(releases.safetensors_file, "read", lambda source: ("safetensors", source))
+    monkeypatch.setattr(safetensors_file, "read", lambda source: ("safetensors", source))
     tensors = b"\x10\0\0\0\0\0\0\0{}"
     for suffix in ("pt", "pth", "ckpt", "bin", "safetensors"):
         file = packed(tmp_path / "z", **{f"m_{suffix}": tensors, "readme_md": b"text"})
@@ -599,6 +600,11 @@ def test_embeddings_that_cannot_be_read_are_made_anew(tmp_path, content):
 
 
 # The catalogue, and what is drawn
+
+
+def test_whoever_reads_the_catalogue_gives_the_same(monkeypatch):
+    monkeypatch.setattr(catalogue, "LOADER", yaml.SafeLoader)  # where PyYAML has no libyaml
+    assert catalogue.read.__wrapped__() == catalogue.read()
 
 
 def test_what_is_known_of_an_encoder_is_told_with_its_source():

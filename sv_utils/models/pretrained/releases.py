@@ -15,7 +15,7 @@ from sv_utils.base import paths
 from sv_utils.base.errors import RequestError, WorkError
 from sv_utils.base.text import refuse_special
 from sv_utils.base.zips import refuse_bomb
-from sv_utils.models.pretrained import catalogue, safetensors_file, torch_file
+from sv_utils.models.pretrained import catalogue
 from sv_utils.models.pretrained.catalogue import Encoder
 from sv_utils.models.runtimes import sha256 as sha256_of
 
@@ -132,6 +132,8 @@ def of_file(encoder: Encoder, file: Path) -> Any:
 
 
 def _model(encoder: Encoder, found: Any) -> Any:
+    from sv_utils.models.pretrained import torch_file
+
     family = importlib.import_module(f"{__package__}.{encoder.family}")
     described = family.options(found) if hasattr(family, "options") else {}
     part = encoder.part or (encoder.package.part if encoder.package else "")
@@ -158,6 +160,8 @@ def content(file: Path) -> Any:
     RequestError
         If it is none of these, or would have to be executed.
     """
+    from sv_utils.models.pretrained import safetensors_file, torch_file  # kept weights need neither
+
     with open(file, "rb") as start:
         first = start.read(9)
     source = (_inner(file) or file) if first.startswith(b"PK") else file
@@ -167,6 +171,8 @@ def content(file: Path) -> Any:
 
 def _inner(file: Path) -> bytes | None:
     """The file of weights in a zip that somebody packed; None for the zip that ``torch.save`` writes."""
+    from sv_utils.models.pretrained import torch_file
+
     refuse_bomb(file)
     try:
         with zipfile.ZipFile(file) as archive:
