@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from sv_utils.base.errors import RequestError, command
-from sv_utils.voices import recordings
+from sv_utils.voices import asked
 from sv_utils.voices.enrolment import counted, default_store, delete, enrol, read
 
 
@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model", default="campplus", help="campplus (default), or an evaluated .keras file")
     parser.add_argument("--store", type=Path, default=default_store(), help="file of voices (default: %(default)s)")
     parser.add_argument("--anyway", action="store_true", help="enrol recordings that do not sound like the others too")
-    parser.add_argument("--segment", **recordings.SEGMENT)
+    parser.add_argument("--segment", **asked.SEGMENT)
     parser.add_argument("--list", action="store_true", help="say who is enrolled")
     parser.add_argument("--delete", metavar="NAME", help="remove a voice")
     arguments = parser.parse_args(argv)
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     elif not arguments.name or not arguments.files:
         raise RequestError("name a voice and its recordings: python -m sv_utils.enrol NAME FILE ...; or --list")
     else:
-        segments = recordings.segments(arguments.segment, len(arguments.files))
+        segments = asked.segments(arguments.segment, len(arguments.files))
         wanted = arguments.model, arguments.store, arguments.anyway, segments
         count, warnings = enrol(arguments.name, arguments.files, *wanted)
         said = [f"{arguments.name} is enrolled with {counted(count)}", *(f"  warning: {text}" for text in warnings)]

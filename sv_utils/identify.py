@@ -9,15 +9,15 @@ import json
 from pathlib import Path
 
 from sv_utils.base.errors import command
-from sv_utils.voices import enrolment, recordings
-from sv_utils.voices.compare import speakers
-from sv_utils.voices.identify import identify
+from sv_utils.voices import asked
 
 EXIT = {"known": 0, "unknown": 1, "cannot tell": 2}
 
 
 def text(answer: dict) -> str:
     """Say the answer of `identify` in words."""
+    from sv_utils.voices.compare import speakers
+
     lines = [{"known": answer["name"], "unknown": "none of the enrolled voices"}.get(answer["decision"], "cannot tell")]
     point = answer["operating_point"]
     for candidate in answer["candidates"][:3]:
@@ -41,11 +41,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--false-accept", type=float, help="wanted share of strangers accepted by one voice (default: equal error)"
     )
-    parser.add_argument("--segment", **recordings.SEGMENT)
-    parser.add_argument("--store", type=Path, default=enrolment.default_store(), help="file of voices (%(default)s)")
+    parser.add_argument("--segment", **asked.SEGMENT)
+    parser.add_argument("--store", type=Path, help="file of voices (default: voices.npz in outputs/)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     arguments = parser.parse_args(argv)
-    (segment,) = recordings.segments(arguments.segment, 1)
+    (segment,) = asked.segments(arguments.segment, 1)
+    asked.begin()
+    from sv_utils.voices.identify import identify  # takes longer to import than decoding to start
+
     answer = identify(arguments.file, arguments.closed, arguments.false_accept, arguments.store, segment)
     print(json.dumps(answer, indent=1) if arguments.json else text(answer))
     return EXIT[answer["decision"]]

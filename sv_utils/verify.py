@@ -10,8 +10,7 @@ import os
 
 from sv_utils.base import paths
 from sv_utils.base.errors import RequestError, WorkError, command
-from sv_utils.voices import encoder, recordings
-from sv_utils.voices.compare import compare, text
+from sv_utils.voices import asked
 
 EXIT = {"same speaker": 0, "different speakers": 1, "cannot tell": 2}
 
@@ -33,10 +32,14 @@ def main(argv: list[str] | None = None) -> int:
         "--false-accept", type=float, help="wanted share of different voices accepted (default: equal error)"
     )
     point.add_argument("--threshold", type=float, help="your own, of the plain cosine: no error rate belongs to it")
-    parser.add_argument("--segment", **recordings.SEGMENT)
+    parser.add_argument("--segment", **asked.SEGMENT)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     arguments = parser.parse_args(argv)
-    wanted = arguments.model, arguments.prior, arguments.false_accept, recordings.segments(arguments.segment, 2)
+    wanted = arguments.model, arguments.prior, arguments.false_accept, asked.segments(arguments.segment, 2)
+    asked.begin()
+    from sv_utils.voices import encoder  # numpy and the rest take as long to import as decoding to start
+    from sv_utils.voices.compare import compare, text
+
     try:
         answer = compare(arguments.first, arguments.second, *wanted, arguments.threshold)
     except (WorkError, OSError) as error:  # 1 would mean "different speakers"

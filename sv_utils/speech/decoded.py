@@ -1,8 +1,12 @@
 """What a recording is once it is decoded, and how the refusal of one is told."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # `guard` imports without it
+    import numpy as np
 
 TOLERATED = (0.5, 0.01)  # seconds, and share of the recording, that may be missing
 

@@ -3,9 +3,13 @@ A process that decodes, under a ceiling of memory and time: recordings come from
 
 A demuxer reserves memory by what a file claims, before anybody can look: 653 bytes may take gigabytes. And a decoder
 may crash. So one process of its own decodes file after file for this one; it gets an open file or its bytes and gives
-samples back. What it may take is set by the operating system, whatever the file says: its address space (Linux), or a
-watch on what it holds (elsewhere). When it dies the file is refused and the next file gets a new process.
+samples back. It takes longer to start than most files to decode: who knows that files will come calls `begin`, and
+imports numpy and what else it needs meanwhile. What it may take is set by the operating system, whatever the file says:
+its address space (Linux), or a watch on what it holds (elsewhere). When it dies the file is refused and the next file
+gets a new process.
 """
+
+from __future__ import annotations
 
 import atexit
 import contextlib
@@ -21,12 +25,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
-
-import numpy as np
+from typing import TYPE_CHECKING, BinaryIO
 
 from sv_utils.base.errors import WorkError
 from sv_utils.speech.decoded import AudioError, Decoded
+
+if TYPE_CHECKING:  # a process shall start before numpy is imported
+    import numpy as np
 
 MEMORY = 160 * 2**20  # what decoding may take besides the file and its samples [bytes]
 GROWN = 2 * MEMORY  # a process that holds this much more than at its start is not used again [bytes]
@@ -92,18 +97,29 @@ class Decoder:
                 self._stop()
                 raise
 
+    def begin(self) -> None:
+        """Start the process before there is a file; what hinders it is told when one comes."""
+        with self._lock:
+            try:
+                self._started()
+            except OSError:
+                self._stop()
+
     def close(self) -> None:
         """End the process."""
         with self._lock:
             self._stop()
 
     def _ask(self, request: dict, source: bytes | BinaryIO, patience: float) -> Decoded:
+        import numpy as np
+
         connection = self._started()
         connection.settimeout(patience)
         try:
-            _send(connection, request, None if isinstance(source, bytes) else source.fileno())
-            if isinstance(source, bytes):
-                connection.sendall(source)
+            with contextlib.suppress(ConnectionError):  # it has ended already: the last that it said tells why
+                _send(connection, request, None if isinstance(source, bytes) else source.fileno())
+                if isinstance(source, bytes):
+                    connection.sendall(source)
             answer = _receive(connection)
             samples = np.empty(min(answer.get("samples", 0), int(request["rate"] * request["seconds"])), np.int16)
             _fill(connection, samples.data.cast("B"))
@@ -147,6 +163,13 @@ class Decoder:
 
 
 _idle: list[Decoder] = []
+
+
+def begin() -> None:
+    """Start the process that will decode the first file; nothing is said here of what hinders it."""
+    decoder = _taken()
+    _idle.append(decoder)
+    decoder.begin()
 
 
 def decode(
@@ -221,6 +244,8 @@ def _content(connection: socket.socket, request: dict, descriptor: int | None) -
 
 
 def _answer(decode: Callable[..., Decoded], content: bytes | BinaryIO, request: dict) -> tuple[dict, np.ndarray]:
+    import numpy as np
+
     nothing = np.empty(0, np.int16)
     try:
         decoded = decode(content, request["rate"], request["seconds"], request["first"])

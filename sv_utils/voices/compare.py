@@ -8,8 +8,9 @@ import numpy as np
 
 from sv_utils.base.errors import RequestError
 from sv_utils.voices import encoder, measured, recordings, turns
+from sv_utils.voices.asked import Segment
 from sv_utils.voices.judging import COMPENSATED, COSINE, UNSURE, Own, Side
-from sv_utils.voices.recordings import Segment, Source
+from sv_utils.voices.recordings import Source
 
 NEAR = 0.03  # silence or noise beside the speech seldom moves a compensated cosine by more
 

@@ -22,9 +22,9 @@ from sv_utils.base.errors import RequestError, nearest
 from sv_utils.corpora import SUFFIXES
 from sv_utils.models import pretrained
 from sv_utils.voices import encoder, measured, recordings, turns
+from sv_utils.voices.asked import Segment
 from sv_utils.voices.conditions import Conditions
 from sv_utils.voices.judging import Side
-from sv_utils.voices.recordings import Segment
 
 VERSION = 2  # of the file's layout
 LONGEST_NAME = 100

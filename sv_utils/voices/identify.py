@@ -7,9 +7,10 @@ from typing import Any
 from sv_utils.base.errors import RequestError
 from sv_utils.models import pretrained
 from sv_utils.voices import encoder, enrolment, measured, recordings
+from sv_utils.voices.asked import Segment
 from sv_utils.voices.enrolment import Voices
 from sv_utils.voices.judging import UNSURE, Judgement, Side
-from sv_utils.voices.recordings import Segment, Source
+from sv_utils.voices.recordings import Source
 
 
 def identify(

@@ -3,16 +3,14 @@
 import dataclasses
 import functools
 import os
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from sv_utils.base.errors import RequestError
 from sv_utils.speech import audio
 from sv_utils.voices import activity
+from sv_utils.voices.asked import Segment
 from sv_utils.voices.conditions import Conditions, measure, voiced
 
 RATE = 16_000
@@ -28,14 +26,6 @@ CANCELLED = 0.1  # of the first channel's level that is left of the mean of oppo
 BESIDE = 0.1  # of the louder channel's level, from which on the other is no silence
 ALIKE = 0.85  # correlation of the levels of channels of one sound: from 0.96 in two rooms, of two voices up to 0.81
 Source = str | os.PathLike | np.ndarray
-Segment = tuple[float, float] | None
-# What `argparse` needs of the option --segment; `segments` reads what is given.
-SEGMENT: dict[str, Any] = {"action": "append", "default": [], "metavar": "[N=]FROM-TO"}
-SEGMENT["help"] = (
-    "where to listen, such as 4.5-12 [s] or 1:05-1:20 [min:s]; of several recordings name one by its number, such as "
-    "2=1:05-1:20 (may be given for each)"
-)
-_TIME = r"(?:\d+:)?\d+(?:\.\d+)?"
 
 
 @dataclass(frozen=True)
@@ -154,54 +144,6 @@ def chips(conditions: Conditions) -> list[str]:
     marks = {"clipped": conditions.clipped > CLIPPED, "compressed": conditions.holes > EMPTY}
     marks["echoing room"] = conditions.decay > ECHO and conditions.noise >= NOISY
     return found + [mark for mark, there in marks.items() if there]
-
-
-def segments(given: Sequence[str], recordings: int) -> list[Segment]:
-    """
-    Read where to listen in each of some recordings.
-
-    Parameters
-    ----------
-    given : sequence of str
-        ``FROM-TO`` in seconds or ``minutes:seconds``; of several recordings with the number of one: ``2=FROM-TO``.
-    recordings : int
-        How many there are.
-
-    Returns
-    -------
-    list of (float, float) or None [s]
-        One for each recording; None where it is to be heard in full.
-
-    Raises
-    ------
-    RequestError
-        If one cannot be read, names no recording, or names one that another has named.
-
-    Examples
-    --------
-    >>> segments(["2=0-4.5"], 2)
-    [None, (0.0, 4.5)]
-    >>> segments(["1:05-1:20"], 1)
-    [(65.0, 80.0)]
-    """
-    found: list[Segment] = [None] * recordings
-    for words in given:
-        read = re.fullmatch(rf"(?:(\d+)=)?({_TIME})-({_TIME})", words)
-        number = int(read[1] or recordings == 1) if read else 0
-        if not read or not 1 <= number <= recordings:
-            form = "FROM-TO, such as 4.5-12 or 1:05-1:20"
-            if recordings > 1:
-                form = f"NUMBER=FROM-TO with the number of a recording from 1 to {recordings}, such as 2=4.5-12"
-            raise RequestError(f"--segment {words} cannot be read; write {form}")
-        if found[number - 1]:
-            raise RequestError(f"--segment {words} is the second of recording {number}; give one of each")
-        found[number - 1] = _seconds(read[2]), _seconds(read[3])
-    return found
-
-
-def _seconds(time: str) -> float:
-    minutes, _, seconds = time.rpartition(":")
-    return 60 * int(minutes or 0) + float(seconds)
 
 
 def hear(source: Source, name: str = "", segment: Segment = None) -> Recording:

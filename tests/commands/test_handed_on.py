@@ -31,7 +31,8 @@ from sv_utils.base.errors import WorkError
 from sv_utils.evaluation import calibration, judging, trials
 from sv_utils.models import exports, pretrained
 from sv_utils.speech import acquisition
-from sv_utils.voices import activity, development, encoder, fitting
+from sv_utils.voices import activity, asked, compare, development, encoder, fitting
+from sv_utils.voices import identify as among_voices
 from sv_utils.voices.enrolment import Voices
 
 
@@ -51,7 +52,7 @@ def recorder(seen, result=None):
 
 def test_verify_hands_on_all_that_it_is_asked(monkeypatch, capsys):
     seen, prepared = [], []
-    monkeypatch.setattr(verify, "compare", recorder(seen, {"decision": "different speakers"}))
+    monkeypatch.setattr(compare, "compare", recorder(seen, {"decision": "different speakers"}))
     monkeypatch.setattr(encoder, "prepare", prepared.append)
     line = ["a.wav", "b.wav", "--model", "own.keras", "--prior", "0.1", "--segment", "2=1-2", "--json"]
     assert verify.main([*line, "--false-accept", "0.01"]) == verify.main([*line, "--threshold", "0.3"]) == 1
@@ -66,27 +67,45 @@ def test_verify_hands_on_all_that_it_is_asked(monkeypatch, capsys):
 
 def test_identify_hands_on_all_that_it_is_asked(monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(identify, "identify", recorder(seen, {"decision": "unknown"}))
+    monkeypatch.setattr(among_voices, "identify", recorder(seen, {"decision": "unknown"}))
     store = str(tmp_path / "v.npz")
     line = ["a.wav", "--closed", "--false-accept", "0.05", "--segment", "1-2", "--store", store, "--json"]
     assert identify.main(line) == 1
     assert seen == [("a.wav", True, 0.05, Path(store), (1.0, 2.0))]
 
 
+@pytest.mark.parametrize(
+    ("command", "answering", "line"),
+    [(verify, (compare, "compare"), ["a.wav", "b.wav"]), (identify, (among_voices, "identify"), ["a.wav"])],
+)
+def test_decoding_begins_before_what_answers_is_asked_and_only_where_a_file_is(monkeypatch, command, answering, line):
+    seen = []
+    monkeypatch.setattr(asked, "begin", lambda: seen.append("begun"))
+    monkeypatch.setattr(*answering, lambda *_: seen.append("asked") or pytest.fail("seen enough"))
+    for wrong in (["--help"], [*line, "--no-such-option"], []):
+        with pytest.raises(SystemExit):
+            command.main(wrong)
+    assert command.main([*line, "--segment", "from here on"]) == 2 and not seen
+    with pytest.raises(pytest.fail.Exception):
+        command.main(line)
+    assert seen == ["begun", "asked"]
+
+
 @pytest.mark.parametrize(("name", "line"), [("verify", ["a.wav", "b.wav"]), ("identify", ["a.wav"])])
 def test_what_goes_wrong_is_never_an_answer(monkeypatch, capsys, name, line):
     """1 says "different speakers": work that failed, or that nobody foresaw, exits with 2."""
-    asked = {"verify": (verify, "compare"), "identify": (identify, "identify")}[name]
+    command, *answering = {"verify": (verify, compare), "identify": (identify, among_voices)}[name]
+    answering += [answering[0].__name__.rpartition(".")[2]]
     monkeypatch.setattr(encoder, "prepare", lambda model: None)
     for error in (WorkError("the disk gave up"), OSError("gone"), ValueError("unforeseen")):
-        monkeypatch.setattr(*asked, _raiser(error))
-        assert asked[0].main(line) == 2, error
+        monkeypatch.setattr(*answering, _raiser(error))
+        assert command.main(line) == 2, error
     assert "the disk gave up" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("model", "mend"), [("campplus", "--model "), ("own.keras", "")])
 def test_who_has_no_weights_is_told_of_a_model_of_his_own(monkeypatch, capsys, model, mend):
-    monkeypatch.setattr(verify, "compare", _raiser(OSError("no room")))
+    monkeypatch.setattr(compare, "compare", _raiser(OSError("no room")))
     assert verify.main(["a.wav", "b.wav", "--model", model]) == 2
     said = capsys.readouterr().err
     assert said.startswith("sv_utils.verify: no room") and ("06_train_adacos/model.keras" in said) == bool(mend)

@@ -205,6 +205,47 @@ def test_a_process_that_cannot_start_says_why(monkeypatch):
         guard.Decoder().decode(GOOD)
 
 
+def test_a_process_that_began_early_decodes_the_first_file():
+    guard.close()
+    guard.begin()
+    guard.begin()
+    (decoder,) = guard._idle
+    process = decoder._process
+    assert len(guard.decode(GOOD).samples) == 24000
+    assert guard._idle == [decoder] and decoder._process is process
+    guard.close()
+    assert process.poll() is not None
+
+
+def test_what_hinders_an_early_start_is_told_by_the_first_file(monkeypatch):
+    """Also where the process has long said so, and ended."""
+    guard.close()
+    monkeypatch.setattr(guard, "START", guard.START.replace("guard.serve()", "sys.modules['av'] = None; guard.serve()"))
+    guard.begin()
+    guard._idle[0]._process.wait(60)
+    with pytest.raises(WorkError, match=r"^the decoding process does not start \(.*av.*\); run make setup$"):
+        guard.decode(GOOD)
+    monkeypatch.undo()
+    monkeypatch.setattr(guard.subprocess, "Popen", lambda *_, **__: (_ for _ in ()).throw(OSError("no more processes")))
+    guard.begin()
+    with pytest.raises(OSError, match="no more processes"):
+        guard.decode(GOOD)
+    monkeypatch.undo()
+    assert len(guard.decode(GOOD).samples) == 24000
+    guard.close()
+
+
+def test_an_early_start_waits_for_no_numpy_and_leaves_nothing_behind():
+    """What a command imports until then is in a child of this test, which ends badly without a file."""
+    program = "import sys; from sv_utils import identify, verify; from sv_utils.speech import guard; guard.begin()\n"
+    program += "assert not {'numpy', 'yaml'} & set(sys.modules)\n"
+    program += "print(guard._idle[0]._process.pid, flush=True); raise SystemExit(3)"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 3, result.stderr
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(result.stdout), 0)
+
+
 def test_every_command_decodes_under_the_ceiling():
     """Only preparation, and the forecast of its time, decode in their own process."""
     from sv_utils.base import paths

@@ -23,7 +23,7 @@ from sv_utils.models import encoders, pretrained, runtimes
 from sv_utils.pipeline.profile import Profile
 from sv_utils.pipeline.stages import Stage
 from sv_utils.speech import archives
-from sv_utils.voices import activity, compare, encoder, judging, measured, recordings, turns
+from sv_utils.voices import activity, asked, compare, encoder, judging, measured, recordings, turns
 from sv_utils.voices.judging import Plain, Side
 
 POINT = {"name": "equal error", "wanted": None, "threshold": 0.4, "threshold_from": "dev", "list": "own"}
@@ -153,7 +153,7 @@ def test_no_error_among_the_trials_is_told_without_an_interval(fixed, sound):
     fixed(0.6)
     answer = compare.compare(sound(), sound("b.wav"))
     answer["operating_point"] |= {"miss": [0.0, 0.0, 0.0]}
-    assert "0.0% (too few errors for an interval) of same voices missed" in verify.text(answer)
+    assert "0.0% (too few errors for an interval) of same voices missed" in compare.text(answer)
 
 
 def test_the_text_names_rates_list_and_interval(fixed, sound, capsys):
@@ -258,13 +258,13 @@ def test_a_segment_is_listened_to_alone(fixed, sound, capsys):
 
 
 def test_segments_are_read_in_seconds_and_minutes():
-    assert recordings.segments([], 2) == [None, None]
-    assert recordings.segments(["0-4.5"], 1) == [(0.0, 4.5)]
-    assert recordings.segments(["10:05.5-11:00"], 1) == [(605.5, 660.0)]
-    assert recordings.segments(["3=0-1", "1=2:00-3:00"], 3) == [(120.0, 180.0), None, (0.0, 1.0)]
+    assert asked.segments([], 2) == [None, None]
+    assert asked.segments(["0-4.5"], 1) == [(0.0, 4.5)]
+    assert asked.segments(["10:05.5-11:00"], 1) == [(605.5, 660.0)]
+    assert asked.segments(["3=0-1", "1=2:00-3:00"], 3) == [(120.0, 180.0), None, (0.0, 1.0)]
     for words, recorded in (["0=0-1"], 2), (["a-b"], 1), (["2:"], 1), (["1=0-1", "1=2-3"], 2), (["0-1", "2-3"], 1):
         with pytest.raises(RequestError, match="--segment "):
-            recordings.segments(words, recorded)
+            asked.segments(words, recorded)
 
 
 def test_where_a_second_voice_speaks_the_answer_says_so_and_claims_less(fixed, monkeypatch, sound):
@@ -457,7 +457,8 @@ def test_published_encoder_tells_voices_apart_and_the_terminal_stays_quiet(voice
     assert len(same) == 8
     assert sum(not one.accepted for one in same) + sum(one.accepted for one in different) <= 2
     code = (
-        "import sys; from sv_utils import verify; verify.encoder.prepare = lambda model: None; sys.exit(verify.main())"
+        "import sys; from sv_utils import verify; from sv_utils.voices import encoder; "
+        "encoder.prepare = lambda model: None; sys.exit(verify.main())"
     )
     line = [sys.executable, "-c", code, str(voices[0]), str(voices[1]), "--json"]
     done = subprocess.run(line, capture_output=True, text=True)
