@@ -5,7 +5,9 @@ These take as long to import as the process that decodes takes to start. So that
 imports takes no time.
 """
 
+import os
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +27,9 @@ _TIME = r"(?:\d+:)?\d+(?:\.\d+)?"
 def begin() -> None:
     """Start the process that decodes; what answers is imported meanwhile. Errors are told when a file is decoded."""
     guard.begin()
+    if "numpy" not in sys.modules:  # otherwise it is too late: numpy reads it when it is imported
+        # Arrays are so small here that a second thread gains no time, and it takes a core that the encoder can use.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def segments(given: Sequence[str], recordings: int) -> list[Segment]:

@@ -91,6 +91,12 @@ def test_decoding_begins_before_what_answers_is_asked_and_only_where_a_file_is(m
     assert seen == ["begun", "asked"]
 
 
+def test_to_begin_changes_nothing_of_a_program_that_has_numpy(monkeypatch):
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    asked.begin()
+    assert "OPENBLAS_NUM_THREADS" not in os.environ
+
+
 @pytest.mark.parametrize(("name", "line"), [("verify", ["a.wav", "b.wav"]), ("identify", ["a.wav"])])
 def test_what_goes_wrong_is_never_an_answer(monkeypatch, capsys, name, line):
     """1 says "different speakers": work that failed, or that nobody foresaw, exits with 2."""

@@ -237,10 +237,12 @@ def test_what_hinders_an_early_start_is_told_by_the_first_file(monkeypatch):
 
 def test_an_early_start_waits_for_no_numpy_and_leaves_nothing_behind():
     """What a command imports until then is in a child of this test, which ends badly without a file."""
-    program = "import sys; from sv_utils import identify, verify; from sv_utils.speech import guard; guard.begin()\n"
-    program += "assert not {'numpy', 'yaml'} & set(sys.modules)\n"
+    program = "import os, sys; from sv_utils import identify, verify; from sv_utils.speech import guard\n"
+    program += "verify.asked.begin()\nassert not {'numpy', 'yaml'} & set(sys.modules)\n"
+    program += "assert os.environ['OPENBLAS_NUM_THREADS'] == '1'\n"
     program += "print(guard._idle[0]._process.pid, flush=True); raise SystemExit(3)"
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    alone = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, env=alone)
     assert result.returncode == 3, result.stderr
     with pytest.raises(ProcessLookupError):
         os.kill(int(result.stdout), 0)
