@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ import numpy as np
 
 from sv_utils.base.paths import replace_on_success
 from sv_utils.models import embedding, pretrained, runtimes
+
+TOGETHER = 4  # windows of one length that are embedded at once
 
 
 def embeddings(model: str, waveforms: list[np.ndarray]) -> np.ndarray:
@@ -32,7 +35,15 @@ def embeddings(model: str, waveforms: list[np.ndarray]) -> np.ndarray:
     """
     source = pretrained.locate(model)
     network, lengths = _network(runtimes.fast_form(source) or source), [len(samples) for samples in waveforms]
-    return embedding.embed(network, lengths, waveforms.__getitem__, batch_size=1)
+    order = sorted(range(len(waveforms)), key=lambda row: -lengths[row])  # what a runtime holds grows once
+    alike = [list(rows) for _, rows in itertools.groupby(order, key=lengths.__getitem__)]
+    vectors = [_embedded(network, [waveforms[row] for row in rows]) for rows in alike]
+    return np.concatenate(vectors)[np.argsort(np.concatenate(alike))]
+
+
+def _embedded(network: Any, waveforms: list[np.ndarray]) -> np.ndarray:
+    """Unit vectors of waveforms of one length, a few at a time."""
+    return embedding.embed(network, [len(samples) for samples in waveforms], waveforms.__getitem__, batch_size=TOGETHER)
 
 
 def of_voices(model: str, hearings: Sequence[list[np.ndarray]]) -> np.ndarray:

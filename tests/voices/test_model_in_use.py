@@ -131,17 +131,19 @@ def test_a_model_of_ones_own_is_judged_by_the_first_row_of_its_own_evaluation(mo
 @pytest.mark.parametrize(("fast", "used"), [("fast.tflite", "fast.tflite"), (None, "place of own.keras")])
 def test_an_answer_is_embedded_by_the_quick_form_of_its_own_model(monkeypatch, fast, used):
     seen = []
+
+    def embed(network, lengths, read, **options):
+        seen.append((network, lengths, options))
+        return np.array([read(row)[:2] for row in range(len(lengths))])
+
     monkeypatch.setattr(pretrained, "locate", lambda model: f"place of {model}")
     monkeypatch.setattr(runtimes, "fast_form", lambda source: seen.append(source) or fast)
     monkeypatch.setattr(encoder, "_network", lambda file: f"network of {file}")
-    monkeypatch.setattr(embedding, "embed", lambda *given, **named: seen.append((*given[:2], given[2](1), named)))
-    encoder.embeddings("own.keras", [np.zeros(3), np.zeros(5)])
-    (source, (network, lengths, second, options)) = seen
-    assert (source, network, lengths, options) == (
-        *("place of own.keras", f"network of {used}"),
-        *([3, 5], {"batch_size": 1}),
-    )
-    assert second.shape == (5,)
+    monkeypatch.setattr(embedding, "embed", embed)
+    found = encoder.embeddings("own.keras", [np.full(size, name) for name, size in enumerate([3, 5, 3, 4])])
+    assert seen[0] == "place of own.keras" and {network for network, *_ in seen[1:]} == {f"network of {used}"}
+    assert [lengths for _, lengths, _ in seen[1:]] == [[5], [4], [3, 3]], "the longest first, and alike ones together"
+    assert seen[1][2] == {"batch_size": 4} and found.tolist() == [[row, row] for row in range(4)]
 
 
 def test_calibration_hears_the_first_few_utterances_of_each_speaker(monkeypatch):
