@@ -74,7 +74,8 @@ def compare(
     if not 0 < prior < 1:
         raise RequestError(f"the prior {prior:g} is no probability; give a number between 0 and 1, such as 0.5")
     names = "the first array", "the second array"
-    heard = [recordings.hear(*side) for side in zip((first, second), names, segments)]
+    with encoder.begun(model):
+        heard = [recordings.hear(*side) for side in zip((first, second), names, segments)]
     judge = measured.judge(model, false_accept) if threshold is None else Own(threshold)
     answer: dict[str, Any] = {
         "decision": "cannot tell",

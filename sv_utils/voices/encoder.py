@@ -5,7 +5,8 @@ import functools
 import itertools
 import json
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,47 @@ import numpy as np
 
 from sv_utils.base.paths import replace_on_success
 from sv_utils.models import embedding, pretrained, runtimes
+from sv_utils.models.pretrained import catalogue, releases
 
 TOGETHER = 4  # windows of one length that are embedded at once
+PATIENCE = 10.0  # for an encoder that is loaded meanwhile; it takes a tenth of a second [s]
+
+
+@contextlib.contextmanager
+def begun(model: str) -> Iterator[None]:
+    """
+    Load a model's LiteRT file, where there is one, in a second thread: while recordings are decoded and heard.
+
+    Nothing is fetched or converted by it, and what goes wrong is told by `embeddings`, which needs the model. The
+    thread has done its work when the block ends, however that ends.
+
+    Parameters
+    ----------
+    model : str
+        As of `compare`.
+    """
+    loaded = threading.Event()
+    with contextlib.ExitStack() as block:
+        for _ in range(2):  # once more where Ctrl-C ends the first; Thread.join would then take the thread for ended
+            block.callback(loaded.wait, PATIENCE)
+        try:
+            threading.Thread(target=_load_what_is_at_hand, args=(model, loaded)).start()
+        except RuntimeError:  # there is no thread to be had
+            loaded.set()
+        yield
+
+
+def _load_what_is_at_hand(model: str, loaded: threading.Event) -> None:
+    """Load the LiteRT file of a model where that takes no fetching and no converting; errors are not told here."""
+    try:
+        source = releases.converted(catalogue.get(model)) if model in pretrained.PUBLISHED else Path(model)
+        quick = runtimes.fast_form(pretrained.locate(model)) if source.is_file() else None
+        if quick:
+            _network(quick)
+    except Exception:
+        return
+    finally:
+        loaded.set()
 
 
 def embeddings(model: str, waveforms: list[np.ndarray]) -> np.ndarray:

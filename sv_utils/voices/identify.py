@@ -67,7 +67,8 @@ def among(
     segment: Segment = None,
 ) -> dict:
     """Find whose of some voices, at least one, is heard in a recording; otherwise as `identify`."""
-    recording = recordings.hear(file, segment=segment)
+    with encoder.begun(voices.model):
+        recording = recordings.hear(file, segment=segment)
     judge = measured.judge(voices.model, false_accept)
     answer: dict[str, Any] = {"decision": "cannot tell", "name": None, "candidates": []}
     point, warnings = judge.point([recording.conditions, *voices.conditions.values()][:2]), []

@@ -1,12 +1,17 @@
 """What makes the next start of an encoder quick, and what does not."""
 
 import json
+import signal
+import threading
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from sv_utils.models import exports, pretrained, runtimes
+from sv_utils.models.pretrained import catalogue, releases
 from sv_utils.voices import activity, compare, encoder
 
 
@@ -47,6 +52,71 @@ def test_the_network_of_a_file_is_read_once_and_not_compiled(monkeypatch, tmp_pa
     assert all(network.run_eagerly for network in networks) and networks[0] is networks[1] is not networks[2]
     assert [file.name for file in read] == ["a", "b", "a"], "one is kept"
     encoder._network.cache_clear()
+
+
+@pytest.fixture
+def own(monkeypatch, tmp_path):
+    """A model that has a LiteRT file, and what is asked of them."""
+    model, asked = tmp_path / "own.keras", []
+    model.write_bytes(b"weights")
+    monkeypatch.setattr(pretrained, "locate", lambda name: asked.append(name) or Path(name))
+    monkeypatch.setattr(runtimes, "fast_form", lambda source: source.with_suffix(".tflite"))
+    monkeypatch.setattr(encoder, "_network", asked.append)
+    return model, asked
+
+
+@pytest.mark.parametrize(
+    "ends", [ValueError("no audio"), KeyboardInterrupt()], ids=["an error", "Ctrl-C while it waits"]
+)
+def test_the_quick_form_is_loaded_by_a_second_thread_that_is_waited_for_whatever_happens(monkeypatch, own, ends):
+    model, loaded, inside = own[0], [], threading.Event()
+
+    def load(file):
+        inside.wait(10)
+        if isinstance(ends, KeyboardInterrupt):
+            time.sleep(0.02)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(0.02)
+        loaded.append((file.name, threading.current_thread() is threading.main_thread()))
+
+    monkeypatch.setattr(encoder, "_network", load)
+    with pytest.raises(type(ends)), encoder.begun(str(model)):
+        assert not loaded
+        inside.set()
+        if isinstance(ends, ValueError):
+            raise ends
+    assert loaded == [("own.tflite", False)]
+
+
+def test_only_what_is_at_hand_is_loaded_early_and_what_fails_is_left_to_the_answer(monkeypatch, own, tmp_path):
+    (model, asked), told = own, []
+    monkeypatch.setattr(threading, "excepthook", told.append)
+    with encoder.begun(str(model)):
+        pass
+    assert asked == [str(model), model.with_suffix(".tflite")]
+    asked.clear()
+    monkeypatch.setattr(runtimes, "fast_form", lambda source: None)  # of another state of the model
+    with encoder.begun(str(model)):
+        pass
+    assert asked == [str(model)]
+    monkeypatch.setenv("SV_OUTPUTS", str(tmp_path / "outputs"))  # where no published encoder is
+    model.unlink()
+    for name in (str(model), "campplus", "eres2netv2", "https://a.example/m.keras"):
+        with encoder.begun(name):
+            pass
+    assert asked == [str(model)]
+    campplus = releases.converted(catalogue.get("campplus"))
+    campplus.parent.mkdir(parents=True)
+    campplus.touch()
+    monkeypatch.setattr(pretrained, "locate", lambda name: asked.append(name) or 1 / 0)
+    with encoder.begun("campplus"):
+        pass
+    assert asked == [str(model), "campplus"] and not told
+    monkeypatch.setattr(threading.Thread, "start", lambda _: (_ for _ in ()).throw(RuntimeError("no thread is left")))
+    start = time.perf_counter()
+    with encoder.begun("campplus"):
+        pass
+    assert len(asked) == 2 and time.perf_counter() - start < 1
 
 
 @pytest.fixture

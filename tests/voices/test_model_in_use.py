@@ -1,5 +1,6 @@
 """The model and the wanted rate of an answer reach the encoder and the judge; what a fit takes from what."""
 
+import contextlib
 import json
 import math
 from types import SimpleNamespace
@@ -144,6 +145,18 @@ def test_an_answer_is_embedded_by_the_quick_form_of_its_own_model(monkeypatch, f
     assert seen[0] == "place of own.keras" and {network for network, *_ in seen[1:]} == {f"network of {used}"}
     assert [lengths for _, lengths, _ in seen[1:]] == [[5], [4], [3, 3]], "the longest first, and alike ones together"
     assert seen[1][2] == {"batch_size": 4} and found.tolist() == [[row, row] for row in range(4)]
+
+
+def test_the_model_that_is_named_is_loaded_while_recordings_are_heard(asked, monkeypatch, tmp_path):
+    seen, hear = [], compare.recordings.hear
+    monkeypatch.setattr(encoder, "begun", lambda model: seen.append(model) or contextlib.nullcontext())
+    monkeypatch.setattr(
+        compare.recordings, "hear", lambda *given, **named: seen.append("heard") or hear(*given, **named)
+    )
+    compare.compare(SOUND, SOUND[::-1], "own.keras")
+    enrolment.add(tmp_path / "v.npz", "ge2e", "print", "ada", [Side(np.array([1.0, 0.0]), GOOD)])
+    identify.identify(SOUND, store=tmp_path / "v.npz")
+    assert seen == ["own.keras", "heard", "heard", "ge2e", "heard"]
 
 
 def test_calibration_hears_the_first_few_utterances_of_each_speaker(monkeypatch):
