@@ -240,6 +240,7 @@ def test_an_early_start_waits_for_no_numpy_and_leaves_nothing_behind():
     program = "import os, sys; from sv_utils import identify, verify; from sv_utils.speech import guard\n"
     program += "verify.asked.begin()\nassert not {'numpy', 'yaml'} & set(sys.modules)\n"
     program += "assert os.environ['OPENBLAS_NUM_THREADS'] == '1'\n"
+    program += "import sv_utils.voices.compare; assert 'ml_dtypes' not in sys.modules\n"  # of weights to convert
     program += "print(guard._idle[0]._process.pid, flush=True); raise SystemExit(3)"
     alone = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, env=alone)
