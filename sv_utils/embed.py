@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
         "embeddings, in <out>_skipped.csv",
     )
     said = "embed only the speech of a file, as verify first hears it; where recordings are alike that is no better: "
-    said += "CAM++ on 2,500 pairs of mini's dev speakers has an equal error rate of 3.2 %% with it and 1.5 %% without"
+    said += "CAM++ on 2,600 pairs of mini's dev speakers has an equal error rate of 3.0 %% with it and 1.6 %% without"
     parser.add_argument("--speech", action="store_true", help=said)
     arguments = parser.parse_args(argv)
     names, out = lists.read_names(arguments.list), _target(arguments.out)

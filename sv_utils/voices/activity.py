@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from sv_utils.models import pretrained
+from sv_utils.voices.background import joined, left, loudest, placed
 
 HOP, CONTEXT = 512, 64  # samples that the detector hears at once, and samples before them that it also hears
 GRIDS = 4  # it hears all four times, in hops that begin a quarter of a hop apart, and the mean of what it says counts
@@ -27,13 +28,13 @@ SHORTEST_SPEECH = 0.16  # what is shorter is no speech [s]
 LONGEST_PAUSE = 0.6  # a pause up to this belongs to the speech around it [s]
 FRAME = 320  # in which energy is measured: the step of an encoder that halves the time [samples]
 RESTART = 96  # after so long without speech the detector begins anew, for after 10 s of noise it missed words [hops]
-REVISION = 5  # raise when the speech of any recording becomes other samples
+REVISION = 6  # raise when the speech of any recording becomes other samples
 LOUD = 90  # the loud frames: this percentile
 # The speech is heard twice, for what is kept beside it moves an encoder: a frame up to this much below the loud ones is
 # speech [dB]; so many frames are kept before and after speech, and left of a pause on either side; and so many samples
 # of the joined speech are left out, for hearings half an encoder's step apart. The first is what is measured and shown.
 HEARINGS = ((30.0, 2, 0), (20.0, 4, FRAME // 2))
-# Parts and frames are counted from the loudest sample, in grids of so many samples: nothing before speech moves them.
+# Parts and frames are counted from the loudest sample, in grids of so many samples: what lies before moves none.
 GRID = math.lcm(PART, FRAME)
 SHORTEST = 8_000  # a second hearing of fewer samples tells nothing
 NOTHING = 60.0  # and one this much below them holds no sound of the place: a muted line, or a cut [dB]
@@ -56,7 +57,8 @@ WEIGHTS = pretrained.Package(
     revision=1,
 )
 LAST = "decoder.decoder.2"  # the layer that gives the probability
-FRESH = np.zeros((2, GRIDS, 128), np.float32)  # the detector's state where it begins
+UNITS = 128  # of the recurrent layer
+SILENCE = 32  # which the detector seems to have heard where it begins, for it misses words that begin at once [hops]
 MEMBER_SHA256 = "7ed98ddbad84ccac4cd0aeb3099049280713df825c610a8ed34543318f1b2c49"
 
 
@@ -86,10 +88,11 @@ def probabilities(samples: np.ndarray, louder: float = 1.0) -> np.ndarray:
     padded = np.zeros(before + hops * HOP, np.float32)
     padded[before : before + len(samples)] = samples
     padded *= np.float32(louder / 32768)
-    state, found = (*FRESH, np.zeros(GRIDS, int)), []
+    rested = _rested()
+    state, found = (*rested, np.zeros(GRIDS, int)), []
     for first in range(0, hops, BLOCK):
         block = padded[first * HOP : before + min(first + BLOCK, hops) * HOP]
-        hidden, state = _recurrent(_features(block, tensors), state, tensors)
+        hidden, state = _recurrent(_features(block, tensors), state, rested, tensors)
         found.append(np.maximum(hidden, 0) @ tensors[f"{LAST}.weight"][0, :, 0] + tensors[f"{LAST}.bias"])
     begun = _sigmoid(np.concatenate(found).ravel())  # by the hop that begins with a part, from 3 before the first
     return np.convolve(begun, np.full(GRIDS, np.float32(1 / GRIDS)), "valid")[:parts]
@@ -99,9 +102,9 @@ def segments(samples: np.ndarray) -> list[tuple[int, int]]:
     """
     Find the stretches of speech.
 
-    Probabilities tell where they are, and the energy in them what is kept: a pause is cut to 80 ms, and stretches begin
-    and end where the voice rises above the background. So neither what was heard long before nor silence or noise
-    between words changes what is embedded.
+    Muted lines and steady backgrounds are left out first. Probabilities tell where speech is, and the energy in it what
+    is kept: a pause is cut to 80 ms, and stretches begin and end where the voice rises above the background. So a line
+    that is muted before, between or after words changes no sample of what is embedded, and steady noise hardly any.
 
     Parameters
     ----------
@@ -142,18 +145,15 @@ def heard(samples: np.ndarray) -> tuple[list[tuple[int, int]], list[np.ndarray]]
     WorkError
         As of `probabilities`.
     """
-    before = -_loudest(samples) % GRID
-    padded = np.pad(samples, (before, 0))
+    rest = left(samples)
+    sound = joined(samples, rest)
+    before = -loudest(sound) % GRID
+    padded = np.pad(sound, (before, 0))
     coarse = stretches(probabilities(padded, gain(padded)))
     found = [refined(padded, coarse, below, margin) for below, margin, _ in HEARINGS]
     hearings = [joined(padded, pieces)[start:] for pieces, (*_, start) in zip(found, HEARINGS)]
-    pieces = [(max(start - before, 0), end - before) for start, end in found[0]]
+    pieces = placed([(max(start - before, 0), end - before) for start, end in found[0]], rest)
     return pieces, [hearings[0], *(hearing for hearing in hearings[1:] if len(hearing) >= SHORTEST)]
-
-
-def _loudest(samples: np.ndarray) -> int:
-    """Place of the loudest sample; 0 where there is none."""
-    return int(np.argmax(np.abs(samples.astype(np.int32)))) if len(samples) else 0
 
 
 def gain(samples: np.ndarray) -> float:
@@ -279,11 +279,6 @@ def _bridged(runs: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return whole
 
 
-def joined(samples: np.ndarray, found: list[tuple[int, int]]) -> np.ndarray:
-    """Cut the stretches of `segments` out and join them [shape=(m,), dtype=int16]."""
-    return np.concatenate([samples[start:end] for start, end in found]) if found else samples[:0]
-
-
 def speech(samples: np.ndarray) -> np.ndarray:
     """Give the speech of a recording alone: its first hearing; parameters and errors are those of `heard`."""
     return heard(samples)[1][0]
@@ -364,7 +359,18 @@ def _convolved(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray, stride: int)
     return np.maximum(np.tensordot(windows, kernel, axes=([2, 3], [1, 2])) + bias, 0)
 
 
-def _recurrent(x: np.ndarray, state: tuple, tensors: dict[str, np.ndarray]) -> tuple[np.ndarray, tuple]:
+@functools.lru_cache(maxsize=1)
+def _rested() -> np.ndarray:
+    """Hidden and cell state [shape=(2, GRIDS, 128)] after silence, in which the detector begins, and begins anew."""
+    tensors, unknown = weights(), np.zeros((2, GRIDS, UNITS), np.float32)
+    silence = np.zeros(CONTEXT + SILENCE * HOP + (GRIDS - 1) * PART, np.float32)
+    _, (*rested, _) = _recurrent(_features(silence, tensors), (*unknown, np.zeros(GRIDS, int)), unknown, tensors)
+    return np.stack(rested)
+
+
+def _recurrent(
+    x: np.ndarray, state: tuple, rested: np.ndarray, tensors: dict[str, np.ndarray]
+) -> tuple[np.ndarray, tuple]:
     """Outputs [shape=(hops, GRIDS, 128)] and last state of the LSTM; it begins anew after `RESTART` without speech."""
     inputs = x @ tensors["decoder.rnn.weight_ih"].T + tensors["decoder.rnn.bias_ih"] + tensors["decoder.rnn.bias_hh"]
     recurrent = np.ascontiguousarray(tensors["decoder.rnn.weight_hh"].T)
@@ -377,8 +383,8 @@ def _recurrent(x: np.ndarray, state: tuple, tensors: dict[str, np.ndarray]) -> t
         hidden = outputs[hop] = opened[:, 384:] * np.tanh(cell)
         without = np.where(np.maximum(hidden, 0) @ last >= least, 0, without + 1)
         if RESTART in without:
-            on = without < RESTART
-            hidden, cell, without = hidden * on[:, None], cell * on[:, None], without * on
+            on = (without < RESTART)[:, None]
+            hidden, cell, without = *np.where(on, (hidden, cell), rested), without * on[:, 0]
     return outputs, (hidden, cell, without)
 
 

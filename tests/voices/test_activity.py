@@ -61,7 +61,8 @@ def test_the_probabilities_are_those_of_onnx_runtime(speech):
     runtime = pytest.importorskip("onnxruntime")
     session = runtime.InferenceSession(pretrained.member(activity.WEIGHTS, activity.MEMBER_SHA256))
     samples, wanted = speech[0].astype(np.float32) / 32768, []
-    for before in (0, 128, 256, 384):  # four grids of hops, and in each 128 samples the mean of what they say
+    for offset in (0, 128, 256, 384):  # four grids of hops, and in each 128 samples the mean of what they say
+        before = 32 * 512 + offset  # it begins after a second of silence
         padded, state, said = np.pad(samples, (64 + before, 512)), np.zeros((2, 1, 128), np.float32), []
         for start in range(0, before + len(samples), 512):
             given = {"input": padded[None, start : start + 576], "state": state, "sr": np.array(RATE)}
@@ -80,9 +81,10 @@ def test_blocks_leave_no_seam(speech, monkeypatch):
 @pytest.mark.parametrize("block", [4096, 50])
 def test_after_three_seconds_without_speech_the_detector_begins_anew(speech, monkeypatch, block):
     monkeypatch.setattr(activity, "BLOCK", block)
-    words = speech[0][: 20 * 512]
+    words, noise = speech[0][: 20 * 512], np.random.default_rng(0).normal(0, 30, 192 * 512).astype(np.int16)
+    noise[-512:] = 0  # of which the first hop of the words hears the end
     alone, later, sooner = (
-        activity.probabilities(np.concatenate([np.zeros(hops * 512, np.int16), words]))[4 * hops :]
+        activity.probabilities(np.concatenate([noise[len(noise) - hops * 512 :], words]))[4 * hops :]
         for hops in (0, 192, 191)
     )
     np.testing.assert_allclose(later, alone, atol=1e-6)
@@ -179,14 +181,28 @@ def test_what_is_nearly_as_loud_as_the_voice_is_no_background():
     assert activity.refined(samples, [(9600, 12_800)]) == [(5760, 13_440)]
 
 
-@pytest.mark.parametrize("count", [3 * RATE, 20 * RATE + 77])
-def test_silence_around_speech_only_moves_it(speech, count):
+@pytest.mark.parametrize("count", [320, 3001, 20 * RATE + 77])
+def test_silence_before_after_and_within_speech_moves_it_and_changes_no_sample(speech, count):
     silence = np.zeros(count, np.int16)
     for samples in speech:
-        alone = activity.speech(samples)
-        heard = activity.speech(np.concatenate([samples, silence]))  # a last frame that was not whole comes in
-        assert len(heard) - len(alone) in (0, 320) and np.array_equal(heard[: len(alone)], alone)
-        assert np.array_equal(activity.speech(np.concatenate([silence, samples])), alone)
+        pieces, alone = activity.heard(samples)
+        loudest = int(np.argmax(np.abs(samples.astype(int))))
+        within = next(place for place in range(loudest, len(samples)) if samples[place - 1] and samples[place])
+        for place in (0, within, len(samples)):
+            found, hearings = activity.heard(np.concatenate([samples[:place], silence, samples[place:]]))
+            assert all(np.array_equal(one, other) for one, other in zip(hearings, alone, strict=True))
+            moved = [(start + count * (start >= place), end + count * (end > place)) for start, end in pieces]
+            crossing = [(start, end) for start, end in moved if start < place < end]
+            parted = [piece for start, end in crossing for piece in ((start, place), (place + count, end))]
+            assert found == sorted([piece for piece in moved if piece not in crossing] + parted)
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_steady_noise_before_or_after_speech_hardly_moves_it(speech, place):
+    for number, samples in enumerate(speech):
+        noise = np.random.default_rng(number).normal(0, np.std(samples) / 10, 7 * RATE).astype(np.int16)
+        longer = np.concatenate([noise, samples] if place == "before" else [samples, noise])
+        assert abs(len(activity.speech(longer)) - len(activity.speech(samples))) <= 0.1 * RATE
 
 
 @pytest.mark.parametrize("level", [0, 100])
