@@ -20,9 +20,9 @@ from sv_utils.voices import activity, development, encoder, fitting
 from sv_utils.voices.development import Heard
 
 
-def heard(model: str) -> dict[str, dict[str, Heard]]:
+def heard(model: str) -> tuple[dict[str, dict[str, Heard]], dict]:
     """
-    Embed the dev speech at hand through all channels.
+    Embed the dev speech at hand through all channels, and joined recordings of it.
 
     Parameters
     ----------
@@ -31,20 +31,25 @@ def heard(model: str) -> dict[str, dict[str, Heard]]:
 
     Returns
     -------
-    dict of str to dict of str to Heard
+    heard : dict of str to dict of str to Heard
         By corpus and channel.
+    joined : dict of (str, str) to list
+        By corpus and channel, as of `development.joined`.
     """
     made_with = f"{pretrained.fingerprint(model)[:8]}-speech{activity.REVISION}"
     folder = paths.outputs() / "calibration" / f"{model}-{made_with}"
     embed = functools.partial(encoder.embeddings, model)
     found: dict[str, dict[str, Any]] = {}
+    joined = {}
     for corpus in development.at_hand():
         sounds = development.waveforms(corpus)
         found[corpus] = {}
         for channel in development.channels_of(corpus):
             print(f"{corpus} through {channel}: {len(sounds)} utterances", flush=True)
             found[corpus][channel] = development.through(corpus, channel, sounds, embed, folder)
-    return found
+            if channel in development.JOINED:
+                joined[corpus, channel] = development.joined(corpus, channel, sounds, embed, folder)
+    return found, joined
 
 
 @command
@@ -55,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="file to write (default: the encoder's own, within the package)")
     arguments = parser.parse_args(argv)
     file = arguments.out or Path(pretrained.__file__).with_name(f"{arguments.model}_conditions.json")
-    content = fitting.content(arguments.model, heard(arguments.model))
+    content = fitting.content(arguments.model, *heard(arguments.model))
     for name, text in ((file, json.dumps(content, indent=1) + "\n"), (file.with_suffix(".md"), of_conditions(content))):
         with paths.replace_on_success(name) as temporary:
             temporary.write_text(text, "utf-8")

@@ -9,7 +9,7 @@ import collections
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from sv_utils.base import paths
 from sv_utils.base.errors import RequestError
 from sv_utils.speech import acquisition, audio, channels, limits, preparation
 from sv_utils.speech.reader import Speech
-from sv_utils.voices import activity, conditions, encoder
+from sv_utils.voices import activity, conditions, encoder, turns
 
 PHONE = "phone"  # real calls: the corpus that tells what another telephone and another day cost
 UTTERANCES = {"mini": 4, "ocean": 3}  # of each dev speaker
@@ -30,6 +30,8 @@ OWN = ("own_telephone",)  # channels in which a speaker's recordings share one a
 CHANNELS = {PHONE: ("clean", "noise_10")}  # of the others: all
 SHORT = ("clean", "telephone", "own_telephone", "noise_10")  # of which the first 2 s are embedded too
 CUT = 32_000  # what "the first 2 s" are [samples]; speech of fewer than `activity.SHORTEST` is not embedded
+JOINED = ("clean", "telephone")  # channels that joined utterances are sent through
+MOST, EACH = 4, 2  # utterances that are joined, and those of either voice where there are two
 Embed = Callable[[list[np.ndarray]], np.ndarray]
 
 
@@ -158,3 +160,51 @@ def _utterance(name: str, channel: str, samples: np.ndarray, embed: Embed) -> di
         "conditions": measured[0],
         "cut_conditions": measured[1],
     }
+
+
+def joined(
+    corpus: str, channel: str, sounds: Mapping[str, np.ndarray], embed: Embed, folder: Path
+) -> list[tuple[bool, np.ndarray]]:
+    """
+    Join utterances of one voice, and of two, send them through a channel and embed windows of their speech.
+
+    Parameters
+    ----------
+    corpus, channel, sounds, embed, folder
+        As of `through`.
+
+    Returns
+    -------
+    list of (bool, np.ndarray [shape=(windows, d)])
+        Of each recording of enough speech to look for a second voice (`turns.second_voice`): whether there are two
+        voices, and what `turns.told` hears.
+    """
+    file = folder / f"{corpus}_{channel}_joined.npz"
+    if not file.exists():
+        heard = [(two, _windows(channel, name, samples, embed)) for two, name, samples in _joined(sounds)]
+        two, parts = zip(*((two, rows) for two, rows in heard if len(rows)))
+        with paths.replace_on_success(file) as temporary:
+            np.savez(temporary, two=two, windows=[len(rows) for rows in parts], rows=np.concatenate(parts))
+    with np.load(file) as content:
+        rows = np.split(content["rows"], np.cumsum(content["windows"])[:-1])
+        return list(zip(content["two"].tolist(), rows, strict=True))
+
+
+def _windows(channel: str, name: str, samples: np.ndarray, embed: Embed) -> np.ndarray:
+    """Embeddings of the windows of a recording that came through a channel; none where they are too few."""
+    sent = channels.CHANNELS[channel](samples, np.random.default_rng(zlib.crc32(f"{name} {channel}".encode())))
+    windows = turns.windows_of(activity.segments(sent))
+    return embed([sent[window] for window in windows]) if len(windows) >= turns.FEWEST else np.zeros((0, 0))
+
+
+def _joined(sounds: Mapping[str, np.ndarray]) -> Iterator[tuple[bool, str, np.ndarray]]:
+    """Each speaker's utterances of one session or call, joined; and with those of another: if of two, name, samples."""
+    spoken: dict[str, list[np.ndarray]] = {}
+    session = {name.split("/")[0]: name.rsplit("/", 1)[0] for name in reversed(list(sounds))}
+    for name, samples in sounds.items():
+        if name.startswith(session[name.split("/")[0]] + "/"):
+            spoken.setdefault(name.split("/")[0], []).append(samples)
+    order = np.random.default_rng(0).permutation(list(spoken)).tolist()
+    for speaker, other in zip(order, order[1:] + order[:1]):
+        yield False, speaker, np.concatenate(spoken[speaker][:MOST])
+        yield True, f"{speaker} {other}", np.concatenate(spoken[speaker][:EACH] + spoken[other][:EACH])

@@ -17,7 +17,7 @@ from sv_utils import corpora
 from sv_utils.base.errors import RequestError, WorkError
 from sv_utils.evaluation import calibration, judging, metrics
 from sv_utils.models import pretrained
-from sv_utils.voices import conditions, development, ratios
+from sv_utils.voices import conditions, development, ratios, turns
 from sv_utils.voices.development import PHONE, Heard
 
 CREDITED = {PHONE: f"{PHONE} (WUW corpus II)"}  # wherever figures from it are shown
@@ -38,6 +38,7 @@ CELLS = (
     *(("own_telephone", "own_telephone", 1), ("own_telephone", "own_telephone", 2), ("noise_10", "noise_10", 2)),
 )
 HEARD = ("", ", 2 s x all", ", 2 s x 2 s")
+Joined = Mapping[tuple[str, str], list[tuple[bool, np.ndarray]]]  # of each corpus and channel: `development.joined`
 
 
 @dataclass(frozen=True)
@@ -515,7 +516,34 @@ def ranges(trials: Sequence[Pairs]) -> dict[str, list[float]]:
     return found
 
 
-def content(model: str, corpora_heard: Mapping[str, Mapping[str, Heard]]) -> dict:
+def second_voices(joined: Joined, corpora_heard: Mapping[str, Mapping[str, Heard]]) -> list[dict]:
+    """
+    Count in which recordings a second voice is told, without the directions of the other corpora.
+
+    Parameters
+    ----------
+    joined : mapping of (str, str) to list
+        Of each corpus and channel, as of `development.joined`.
+    corpora_heard : mapping of str to mapping of str to Heard
+        By corpus and channel.
+
+    Returns
+    -------
+    list of dict
+        ``corpus``, ``channel``; ``two`` and ``one``, the numbers of recordings of two voices and of one; ``found`` and
+        ``warned``, in how many of these a second voice was told.
+    """
+    rows = []
+    for (corpus, channel), recordings in joined.items():
+        removed = directions({name: heard for name, heard in corpora_heard.items() if name != corpus})
+        told = [(two, turns.told(windows, removed) is not None) for two, windows in recordings]
+        counts = {"two": sum(two for two, _ in told), "found": sum(two and said for two, said in told)}
+        counts |= {"one": len(told) - counts["two"], "warned": sum(said and not two for two, said in told)}
+        rows.append({"corpus": corpus, "channel": channel} | counts)
+    return rows
+
+
+def content(model: str, corpora_heard: Mapping[str, Mapping[str, Heard]], joined: Joined) -> dict:
     """
     Choose, fit and measure: what goes into ``<model>_conditions.json``.
 
@@ -525,6 +553,8 @@ def content(model: str, corpora_heard: Mapping[str, Mapping[str, Heard]]) -> dic
         The encoder.
     corpora_heard : mapping of str to mapping of str to Heard
         By corpus and channel.
+    joined : mapping of (str, str) to list
+        As of `second_voices`.
 
     Returns
     -------
@@ -551,4 +581,5 @@ def content(model: str, corpora_heard: Mapping[str, Mapping[str, Heard]]) -> dic
         "directions": ratios.packed(removed),
         "conditions": measured(trials, parted, chosen),
         "table": tables[chosen],
+        "second_voices": second_voices(joined, corpora_heard),
     }

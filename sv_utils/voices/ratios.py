@@ -307,3 +307,9 @@ def read(model: str) -> dict | None:
         return None
     file = Path(pretrained.__file__).with_name(f"{model}_conditions.json")
     return json.loads(file.read_text("utf-8")) if file.is_file() else None
+
+
+def directions(model: str) -> np.ndarray | None:
+    """Directions [shape=(k, d)] in which channels move the voices of a published encoder; None where none are known."""
+    content = read(model)
+    return unpacked(content["directions"]) if content else None

@@ -260,14 +260,16 @@ def test_a_corpus_whose_lists_tell_no_speakers_or_labels_is_refused(tmp_path):
 def test_calibration_embeds_with_the_encoder_that_is_named_and_keeps_each_encoders_embeddings_apart(
     monkeypatch, tmp_path, capsys
 ):
-    seen, used = [], []
+    seen, used, joined = [], [], []
     monkeypatch.setenv("SV_OUTPUTS", str(tmp_path))
     monkeypatch.setattr(pretrained, "fingerprint", lambda model: f"{model}-0123456789")
     monkeypatch.setattr(development, "at_hand", lambda: ["mini", "phone"])
     monkeypatch.setattr(development, "waveforms", lambda corpus: {"of": corpus})
     monkeypatch.setattr(encoder, "embeddings", recorder(used))
     monkeypatch.setattr(development, "through", recorder(seen, "heard"))
-    monkeypatch.setattr(fitting, "content", lambda model, heard: {"model": model, "heard": heard, "chosen": "c"})
+    monkeypatch.setattr(development, "joined", recorder(joined, "joined"))
+    told = {"chosen": "c"}
+    monkeypatch.setattr(fitting, "content", lambda model, *given: {"model": model, "heard": given[0]} | told)
     for name in ("of_conditions", "in_short"):
         monkeypatch.setattr(calibrate, name, lambda content: f"card of {content['model']}\n")
     assert calibrate.main(["ge2e", "--out", str(tmp_path / "own.json")]) == 0
@@ -282,8 +284,11 @@ def test_calibration_embeds_with_the_encoder_that_is_named_and_keeps_each_encode
         ("mini", "mini", folder),
         ("phone", "phone", folder),
     }
-    seen[0][3](["waves"])
-    assert used == [("ge2e", ["waves"])]
+    assert [given[:2] for given in joined] == [("mini", "clean"), ("mini", "telephone"), ("phone", "clean")]
+    assert {(sounds["of"], place) for _, _, sounds, _, place in joined} == {("mini", folder), ("phone", folder)}
+    for with_the_model in (seen[0][3], joined[0][3]):
+        with_the_model(["waves"])
+    assert used == [("ge2e", ["waves"])] * 2
     assert [channel for corpus, channel, *_ in seen if corpus == "phone"] == ["clean", "noise_10"]
     monkeypatch.setattr(pretrained, "__file__", str(tmp_path / "package" / "__init__.py"))
     capsys.readouterr()

@@ -81,6 +81,56 @@ def test_the_first_seconds_are_embedded_of_those_channels_that_are_judged_so(mon
         assert np.isfinite(found["cut"]).all() == cut and np.isfinite(found["speech"]).all()
 
 
+def test_utterances_of_one_session_are_joined_and_those_of_two_speakers(monkeypatch, tmp_path):
+    monkeypatch.setattr(activity, "segments", lambda samples: [(0, len(samples))])
+    seen = []
+
+    def channel(samples, rng):
+        seen.append((len(samples), int(samples[0]), int(samples[-1]), int(rng.integers(1000))))
+        return samples
+
+    def embed(waveforms):
+        return np.array([[len(waveform) / 1e5, waveform.mean()] for waveform in waveforms])
+
+    monkeypatch.setitem(development.channels.CHANNELS, "telephone", channel)
+    spoken = {"a/s1": (1000, 3), "a/s2": (500, 5), "b/s1": (2000, 2), "c/s1": (3000, 5)}
+    sounds = {
+        f"{session}/{number}": np.full(2 * RATE, level + number, np.int16)
+        for session, (level, count) in spoken.items()
+        for number in range(count)
+    }
+    found = development.joined("own", "telephone", sounds, embed, tmp_path)
+    one, two = ([row for row in sorted(seen) if (abs(row[2] - row[1]) < 10) is alike] for alike in (True, False))
+    assert [row[:3] for row in one] == [
+        (2 * 2 * RATE, 2000, 2001),
+        (3 * 2 * RATE, 1000, 1002),
+        (4 * 2 * RATE, 3000, 3003),
+    ]
+    assert {row[0] for row in two} == {4 * 2 * RATE} and len({row[3] for row in seen}) == 6
+    assert sorted(row[1] for row in two) == [1000, 2000, 3000] and sorted(row[2] for row in two) == [1001, 2001, 3001]
+    shapes = [(False, (4, 2)), (False, (5, 2)), *[(True, (5, 2))] * 3]  # the two of b, 4 s, are too few
+    assert sorted((two, rows.shape) for two, rows in found) == shapes
+    assert all(rows[0, 0] == 0.24 for _, rows in found)
+    again = development.joined("own", "telephone", sounds, embed, tmp_path)
+    assert len(seen) == 6 and [(two, rows.tolist()) for two, rows in again] == [(two, r.tolist()) for two, r in found]
+    assert [path.name for path in tmp_path.iterdir()] == ["own_telephone_joined.npz"]
+
+
+def test_second_voices_are_counted_without_the_directions_of_the_other_corpora(monkeypatch):
+    asked = []
+    monkeypatch.setattr(fitting, "directions", lambda heard: asked.append(sorted(heard)) or np.array([[0.0, 0.0, 1.0]]))
+    alike, apart = np.array([[1.0, 0.0]] * 4), np.array([[1.0, 0.0]] * 2 + [[0.0, 1.0]] * 2)
+
+    def by_telephone(rows):  # it gives all of them the same
+        return np.column_stack([rows, np.full(len(rows), 2.0)]) / np.sqrt(5)
+
+    recordings = [(False, alike), (True, apart), (True, apart), (True, alike), (False, apart)]
+    joined = {("own", "telephone"): [(two, by_telephone(rows)) for two, rows in recordings]}
+    (row,) = fitting.second_voices(joined, {"own": {}, "mini": {}, "phone": {}})
+    assert row == {"corpus": "own", "channel": "telephone", "two": 3, "found": 2, "one": 2, "warned": 1}
+    assert asked == [["mini", "phone"]]
+
+
 def test_one_voice_and_two_voices_are_paired_without_the_evaluation_list(monkeypatch):
     ids = [f"mv{speaker:03}/s/{number}" for speaker in (1, 2, 3) for number in range(3)]
     pairs = fitting.utterance_pairs("mini", ids)

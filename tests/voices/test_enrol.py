@@ -19,7 +19,7 @@ from sv_utils import identify as identify_command
 from sv_utils.base.errors import RequestError
 from sv_utils.evaluation.calibration import Calibration
 from sv_utils.models import pretrained
-from sv_utils.voices import activity, encoder, enrolment, identify, judging, measured, recordings
+from sv_utils.voices import activity, encoder, enrolment, identify, judging, measured, ratios, recordings
 from sv_utils.voices.conditions import Conditions
 from sv_utils.voices.judging import Plain, Side
 
@@ -54,6 +54,7 @@ def model(monkeypatch):
         return np.column_stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
 
     monkeypatch.setattr(encoder, "embeddings", embeddings)
+    monkeypatch.setattr(ratios, "directions", lambda model: None)
     judge = Plain(Calibration(("cosine",), (10.0,), -5.0, 0.5, 99, 99), POINT)
     monkeypatch.setattr(measured, "judge", lambda *_: judge)
     monkeypatch.setattr(activity, "heard", lambda samples: ([(0, len(samples))], [samples]))

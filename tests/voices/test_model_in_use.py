@@ -192,7 +192,9 @@ def test_what_is_written_of_an_encoder_comes_from_all_corpora_and_its_choice_fro
     monkeypatch.setattr(fitting, "measured", lambda *given: given)
     pairs = [(name, heard[name], [[2.0, 0.0], [0.0, 2.0]]) for name in heard]
     parted = "folds of ['mini', 'ocean']"
-    found = fitting.content("ge2e", heard)
+    monkeypatch.setattr(fitting, "second_voices", lambda *given: given)
+    found = fitting.content("ge2e", heard, "joined")
+    assert found["second_voices"] == ("joined", heard)
     assert (found["model"], found["corpora"], found["table"]) == ("ge2e", ["mini", "ocean"], "its table")
     assert (found["features"], found["weights"], found["offset"]) == (["cosine"], [9.0], -3.0)
     assert found["chosen"] == {"model": "conditions", "held_out_cllr": {"c": (parted, "card of ge2e")}}

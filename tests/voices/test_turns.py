@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from sv_utils.voices import turns
+from sv_utils.voices import ratios, turns
 
 RATE = 16_000
 
@@ -70,6 +70,28 @@ def test_a_threshold_of_likeness_and_of_windows_parts_two_voices_from_one():
 
     assert heard(0.49, 0, 0, 1, 1).cosine == pytest.approx(0.49)
     assert heard(0.51, 0, 0, 1, 1) is None and heard(0.49, 0, 1, 0) is None and heard(0.49, 0, 0, 0, 1) is None
+
+
+def test_what_one_telephone_gives_two_voices_is_removed_where_it_is_known(monkeypatch):
+    """Two voices at a cosine of 0.6 by telephone and at 0.39, or 0.41, without what it gives them."""
+    removed = np.array([[0.0, 0.0, 1.0]])
+
+    def heard(cosine, directions):
+        voices = np.array([[1.0, 0.0], [cosine, np.sqrt(1 - cosine**2)]])
+        share = np.sqrt((0.6 - cosine) / 0.4)
+        vectors = np.column_stack([voices, np.full(2, share)]) / np.sqrt(1 + share**2)
+        samples = np.repeat(np.array([0, 0, 1, 1], np.int16), turns.WINDOW)
+        whole = [(0, len(samples))]
+        return turns.second_voice(samples, whole, lambda waves: vectors[[int(w[0]) for w in waves]], directions)
+
+    assert heard(0.39, removed).cosine == pytest.approx(0.39)
+    assert heard(0.41, removed) is None and heard(0.39, None) is None
+    assert ratios.directions("campplus").shape == (30, 192) and ratios.directions("own.keras") is None
+    asked = []
+    monkeypatch.setattr(turns, "second_voice", lambda *given: asked.append(given[3]))
+    sound = SimpleNamespace(samples=np.zeros(9, np.int16))
+    turns.warned(SimpleNamespace(sound=sound, stretches=[]), "campplus")
+    assert np.array_equal(asked[0], ratios.directions("campplus"))
 
 
 @pytest.mark.parametrize("swapped", [False, True])

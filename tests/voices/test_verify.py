@@ -68,6 +68,7 @@ def fixed(monkeypatch, loud):
         pair = np.array([[1, 0], [cosine, math.sqrt(1 - cosine**2)]])
         monkeypatch.setattr(encoder, "embeddings", lambda model, waveforms: pair)
         monkeypatch.setattr(encoder, "prepare", lambda model: None)
+        monkeypatch.setattr(turns.ratios, "directions", lambda model: None)
 
     return answer
 
