@@ -9,7 +9,7 @@ import numpy as np
 from sv_utils.base.errors import RequestError
 from sv_utils.voices import encoder, measured, recordings, turns
 from sv_utils.voices.asked import Segment
-from sv_utils.voices.judging import COMPENSATED, COSINE, UNSURE, Own, Side
+from sv_utils.voices.judging import COMPENSATED, COSINE, UNSURE, Judgement, Own, Side
 from sv_utils.voices.recordings import Source
 
 NEAR = 0.03  # silence or noise beside the speech seldom moves a compensated cosine by more
@@ -77,28 +77,14 @@ def compare(
     with encoder.begun(model):
         heard = [recordings.hear(*side) for side in zip((first, second), names, segments)]
     judge = measured.judge(model, false_accept) if threshold is None else Own(threshold)
-    answer: dict[str, Any] = {
-        "decision": "cannot tell",
-        "cosine": None,
-        "score": None,
-        "log_likelihood_ratio": None,
-        "probability": None,
-    }
-    point, said = judge.point([recording.conditions for recording in heard]), []
+    answer: dict[str, Any] = dict.fromkeys(("decision", "cosine", "score", "log_likelihood_ratio", "probability"))
+    answer["decision"], said = "cannot tell", list[str]()
+    point = judge.point([recording.conditions for recording in heard])
     if all(recording.enough for recording in heard):
-        embeddings = encoder.of_voices(model, [recording.hearings for recording in heard])
-        one, other = (Side(embedding, recording.conditions) for embedding, recording in zip(embeddings, heard))
-        found = judge(one, other)
-        if np.array_equal(heard[0].speech, heard[1].speech):
-            said = ["both hold the same speech, sample for sample: the answer is about one recording"]
-        said += [*found.warnings, *(text for recording in heard for text in turns.warned(recording, model))]
-        unsure = said or any(recording.whispered for recording in heard)
-        point, ratio = found.point, min(max(found.ratio, -UNSURE), UNSURE) if unsure else found.ratio
+        found, said = _judged(judge, heard, model)
+        point, unsure = found.point, bool(said) or any(recording.whispered for recording in heard)
         answer["decision"] = "same speaker" if found.accepted else "different speakers"
-        answer |= {"cosine": found.cosine, "score": found.score}
-        if not math.isnan(found.ratio):
-            logit = ratio + math.log(prior / (1 - prior))
-            answer |= {"log_likelihood_ratio": ratio, "probability": 1 / (1 + math.exp(-logit))}
+        answer |= {"cosine": found.cosine, "score": found.score} | _likelihood(found.ratio, unsure, prior)
     described = [recording.describe() for recording in heard]
     warned = [f"{item['file']}: {warning}" for item in described for warning in item.pop("warnings")]
     return {
@@ -109,6 +95,27 @@ def compare(
         "recordings": described,
         "warnings": warned + said + near(answer["score"], point),
     }
+
+
+def _judged(
+    judge: measured.Judge | Own, heard: Sequence[recordings.Recording], model: str
+) -> tuple[Judgement, list[str]]:
+    """What a judge says of two recordings, and what makes that weak."""
+    embeddings = encoder.of_voices(model, [recording.hearings for recording in heard])
+    one, other = (Side(embedding, recording.conditions) for embedding, recording in zip(embeddings, heard))
+    found, said = judge(one, other), []
+    if np.array_equal(heard[0].speech, heard[1].speech):
+        said = ["both hold the same speech, sample for sample: the answer is about one recording"]
+    return found, [*said, *found.warnings, *(text for recording in heard for text in turns.warned(recording, model))]
+
+
+def _likelihood(ratio: float, unsure: bool, prior: float) -> dict[str, float]:
+    """Log-likelihood ratio, near to 0 where it is unsure, and the probability; none where no ratio was measured."""
+    if math.isnan(ratio):
+        return {}
+    ratio = min(max(ratio, -UNSURE), UNSURE) if unsure else ratio
+    logit = ratio + math.log(prior / (1 - prior))
+    return {"log_likelihood_ratio": ratio, "probability": 1 / (1 + math.exp(-logit))}
 
 
 def times(ratio: float) -> str:
